@@ -1,0 +1,234 @@
+"""Frames and cameras: the world is RAS in millimetres, a volume is [x, y, z] with a 4x4 affine.
+
+World axes: +x to the patient's right, +y to the front (anterior), +z to the head (superior): nibabel's
+canonical RAS. A voxel's centre lies at integer index; `affine @ (i, j, k, 1)` is its place in mm.
+LPS exists only where DICOM or ITK files are read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from jxrecon.types import InputError
+
+
+class Grid(NamedTuple):
+    """A voxel grid in the world: how many voxels there are and where they lie.
+
+    Attributes:
+        shape: voxels along x, y, z.
+        affine: 4x4 NumPy matrix, index -> world mm, voxel centres at integers.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Distance between neighbouring voxel centres along each index axis, [3]."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """World position of the middle of the grid, [3]."""
+        return self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:3, 3]
+
+    @property
+    def extent_mm(self) -> np.ndarray:
+        """Edge lengths of the box that the voxels fill, [3]."""
+        return self.spacing_mm * np.array(self.shape)
+
+
+def centred_grid(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Grid:
+    """The axis-aligned RAS grid of this shape and spacing whose middle lies at `centre_mm`."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = np.array(centre_mm) - (np.array(shape) - 1) / 2 * np.array(spacing_mm)
+    return Grid(tuple(shape), affine)
+
+
+@struct.dataclass
+class Camera:
+    """A point source and a flat detector, in world millimetres.
+
+    The centre of pixel (r, c) lies at `centre + (c - (C-1)/2) u + (r - (R-1)/2) v`. A pytree whose
+    leaves are the four vectors, so that poses can be differentiated and stacked; `shape` is static.
+
+    Attributes:
+        source: X-ray source, [3] mm.
+        centre: centre of the detector, [3] mm.
+        u: step from one column to the next, [3] mm.
+        v: step from one row to the next, [3] mm.
+        shape: (rows, columns).
+    """
+
+    source: Float[Array, "*batch 3"]
+    centre: Float[Array, "*batch 3"]
+    u: Float[Array, "*batch 3"]
+    v: Float[Array, "*batch 3"]
+    shape: tuple[int, int] = struct.field(pytree_node=False)
+
+    def pixels(self) -> Float[Array, "rows columns 3"]:
+        """World position of every pixel centre in mm."""
+        rows, columns = self.shape
+        r = (jnp.arange(rows, dtype=jnp.float32) - (rows - 1) / 2)[:, None, None]
+        c = (jnp.arange(columns, dtype=jnp.float32) - (columns - 1) / 2)[None, :, None]
+        return self.centre[None, None] + c * self.u[None, None] + r * self.v[None, None]
+
+    def resized(self, shape: tuple[int, int]) -> Camera:
+        """The same detector area read out with another number of pixels."""
+        (rows, columns), (new_rows, new_columns) = self.shape, shape
+        return self.replace(
+            u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
+        )
+
+    def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Camera:
+        """The camera after the rigid motion x -> rotation x + translation of the world."""
+        return self.replace(
+            source=rotation @ self.source + translation_mm,
+            centre=rotation @ self.centre + translation_mm,
+            u=rotation @ self.u,
+            v=rotation @ self.v,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for a JSON sidecar; `camera_from_dict` reads them back."""
+        vectors = {
+            f"{name}_mm": np.asarray(getattr(self, name), np.float64).tolist()
+            for name in ("source", "centre", "u", "v")
+        }
+        return {**vectors, "shape": list(self.shape)}
+
+
+def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> Camera:
+    """A camera from the numbers of `Camera.to_dict`.
+
+    Args:
+        numbers: keys source_mm, centre_mm, u_mm, v_mm (three numbers each) and shape (two integers).
+        origin: file or flag to name in an error.
+
+    Raises:
+        InputError: a key is missing, has another length, or holds a value that is not finite.
+    """
+    vectors = {}
+    for name in ("source", "centre", "u", "v"):
+        value = numbers.get(f"{name}_mm")
+        try:
+            vector = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            vector = np.empty(0)
+        if vector.shape != (3,) or not np.isfinite(vector).all():
+            raise InputError(
+                f"{origin}: {name}_mm is {value!r}, expected three finite numbers in mm"
+            )
+        vectors[name] = jnp.asarray(vector, jnp.float32)
+    shape = numbers.get("shape")
+    if (
+        not isinstance(shape, list | tuple)
+        or len(shape) != 2
+        or not all(isinstance(n, int) and n > 0 for n in shape)
+    ):
+        raise InputError(
+            f"{origin}: shape is {shape!r}, expected [rows, columns] as positive integers"
+        )
+    normal = np.cross(vectors["u"], vectors["v"])
+    if np.linalg.norm(normal) == 0:
+        raise InputError(
+            f"{origin}: u_mm and v_mm are parallel, expected two directions of a detector"
+        )
+    if np.dot(normal, vectors["centre"] - vectors["source"]) == 0:
+        raise InputError(f"{origin}: the source lies in the detector's plane, expected it in front")
+    return Camera(**vectors, shape=(shape[0], shape[1]))
+
+
+def _rotation_z(angle_deg: float) -> np.ndarray:
+    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _rotation_x(angle_deg: float) -> np.ndarray:
+    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+
+
+def camera_at(
+    angle_deg: float,
+    elevation_deg: float = 0.0,
+    *,
+    source_axis_mm: float = 1000.0,
+    source_detector_mm: float = 1500.0,
+    shape: tuple[int, int] = (128, 128),
+    pixel_mm: float | tuple[float, float] = 3.0,
+    isocentre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Camera:
+    """A camera on a circle about the body's long axis, rotated by Rz(angle) Rx(elevation).
+
+    At angle 0 the source stands in front of the patient (+y) and the image shows the patient's
+    right on its left, the head up; at 90 degrees it stands at the patient's left (-x) and the image
+    shows the face on its left.
+
+    Args:
+        angle_deg: rotation about +z in degrees: 0 frontal, 90 lateral.
+        elevation_deg: tilt about the rotated x axis in degrees; positive raises the source.
+        source_axis_mm: distance from source to isocentre.
+        source_detector_mm: distance from source to detector.
+        shape: (rows, columns).
+        pixel_mm: pixel pitch on the detector, one number or (between rows, between columns).
+        isocentre_mm: point of the world that the axis goes through.
+
+    Raises:
+        InputError: a distance or pitch is not positive, or the detector is nearer than the axis.
+    """
+    row_mm, column_mm = (pixel_mm, pixel_mm) if np.isscalar(pixel_mm) else pixel_mm
+    if not source_axis_mm > 0:
+        raise InputError(f"source-axis distance is {source_axis_mm} mm, expected a positive number")
+    if not source_detector_mm > source_axis_mm:
+        raise InputError(
+            f"source-detector distance is {source_detector_mm} mm, expected more than the "
+            f"source-axis distance of {source_axis_mm} mm"
+        )
+    if not (row_mm > 0 and column_mm > 0):
+        raise InputError(f"pixel pitch is {pixel_mm} mm, expected positive numbers")
+    rotation = _rotation_z(angle_deg) @ _rotation_x(elevation_deg)
+    rotation = np.where(np.abs(rotation) < 1e-15, 0.0, rotation)
+    isocentre = np.asarray(isocentre_mm, np.float64)
+
+    def world(x: float, y: float, z: float) -> Array:
+        return jnp.asarray(rotation @ np.array([x, y, z]), jnp.float32)
+
+    offset = jnp.asarray(isocentre, jnp.float32)
+    return Camera(
+        source=world(0, source_axis_mm, 0) + offset,
+        centre=world(0, source_axis_mm - source_detector_mm, 0) + offset,
+        u=world(-column_mm, 0, 0),
+        v=world(0, 0, -row_mm),
+        shape=(int(shape[0]), int(shape[1])),
+    )
+
+
+def frontal(**geometry: Any) -> Camera:
+    """Anterior-posterior view: the source in front of the patient. Keywords as `camera_at`."""
+    return camera_at(0.0, **geometry)
+
+
+def lateral(**geometry: Any) -> Camera:
+    """Left-to-right view: the source at the patient's left. Keywords as `camera_at`."""
+    return camera_at(90.0, **geometry)
+
+
+def biplanar(**geometry: Any) -> tuple[Camera, Camera]:
+    """The two orthogonal views of the biplanar papers: frontal and lateral. Keywords as `camera_at`."""
+    return frontal(**geometry), lateral(**geometry)
+
+
+def evenly_spaced(count: int, **geometry: Any) -> tuple[Camera, ...]:
+    """`count` views over a half circle; two of them are `biplanar`. Keywords as `camera_at`."""
+    return tuple(camera_at(180.0 * view / count, **geometry) for view in range(count))

@@ -1,0 +1,65 @@
+"""What a method is: four pure functions over one state, so that one loop serves them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+from jxrecon.geometry import Camera, Grid
+from jxrecon.types import Key, PyTree, Terms
+from jxrecon.units import Window
+
+Progress = Callable[[int, float], None]
+"""Called with (iteration, objective) now and then while a reconstruction runs."""
+
+
+class Problem(NamedTuple):
+    """What is to be reconstructed from what: the same for every method of an experiment.
+
+    Attributes:
+        grid: voxels of the volume, world mm.
+        cameras: the standard views: those of training and of the evaluation.
+        window: HU range of the networks and of the metrics.
+        cases: number of training volumes.
+    """
+
+    grid: Grid
+    cameras: tuple[Camera, ...]
+    window: Window
+    cases: int
+
+
+class Reconstruction(NamedTuple):
+    """A volume and how it was come by.
+
+    Attributes:
+        hu: [x, y, z] in HU on the problem's grid.
+        trace: objective terms per iteration under their paper names, [iterations] each; may be empty.
+    """
+
+    hu: Float[Array, "x y z"]
+    trace: dict[str, Float[Array, " iterations"]]
+
+
+class Method(NamedTuple):
+    """A reconstruction method as pure functions; the loop owns jit, sharding, checkpoints and logs.
+
+    A classical baseline is a Method too: one `train_step` on the whole training set is its fit.
+
+    Attributes:
+        init: (key) -> state, a pytree that holds all that outlives a step.
+        train_step: (state, batch, key) -> (state, terms).
+        eval_step: (state, batch, key) -> terms on held-out volumes.
+        reconstruct: (state, images, cameras, key, progress=None) -> Reconstruction. `images` are line
+            integrals, one [rows, columns] a camera; the cameras are concrete, so that the projector
+            picks its path once: jit over the other arguments.
+        sample: (state, key, count) -> [count, x, y, z] in HU from the prior, where there is one.
+    """
+
+    init: Callable[[Key], PyTree]
+    train_step: Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]
+    eval_step: Callable[[PyTree, Any, Key], Terms]
+    reconstruct: Callable[..., Reconstruction]
+    sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None

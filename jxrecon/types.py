@@ -1,0 +1,35 @@
+"""The words that every module shares: array aliases, what a batch is, and the one error of bad input."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jaxtyping import Array, Float, Int
+
+Key: TypeAlias = jax.Array
+"""A typed or raw JAX random key."""
+
+PyTree: TypeAlias = Any
+
+Terms: TypeAlias = dict[str, Float[Array, ""]]
+"""Scalars of one step under the names of the paper, all of them logged."""
+
+
+class VolumeBatch(NamedTuple):
+    """Training volumes of one step.
+
+    Attributes:
+        hu: CT values in HU on the problem's grid, axes [batch, x, y, z] (RAS).
+        index: position of each volume in the training set, so that a method may keep a code for it.
+    """
+
+    hu: Float[Array, "b x y z"]
+    index: Int[Array, " b"]
+
+
+class InputError(ValueError):
+    """Bad input, told in one line that names the file, the value found and what was expected.
+
+    Entry points print the line without a traceback and exit with status 2.
+    """

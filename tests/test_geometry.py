@@ -1,0 +1,148 @@
+"""Frames and cameras: where sources and pixels lie, and that bad numbers are told in one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxrecon import geometry
+from jxrecon.types import InputError
+
+
+def test_frontal_source_is_in_front_and_shows_right_on_the_left_head_up():
+    camera = geometry.frontal(
+        source_axis_mm=800, source_detector_mm=1100, shape=(4, 6), pixel_mm=(2.0, 3.0)
+    )
+    np.testing.assert_allclose(camera.source, [0, 800, 0], atol=1e-4)
+    np.testing.assert_allclose(camera.centre, [0, -300, 0], atol=1e-4)
+    pixels = np.asarray(camera.pixels())
+    assert pixels.shape == (4, 6, 3)
+    np.testing.assert_allclose(pixels[0, 0], [7.5, -300, 3.0], atol=1e-4)  # right, head
+    np.testing.assert_allclose(pixels[-1, -1], [-7.5, -300, -3.0], atol=1e-4)  # left, foot
+
+
+def test_lateral_source_is_at_the_left_and_shows_the_face_on_the_left():
+    camera = geometry.lateral(shape=(2, 2), pixel_mm=2.0)
+    np.testing.assert_allclose(camera.source, [-1000, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(camera.pixels()[0, 0], [500, 1, 1], atol=1e-3)  # front, head
+
+
+def test_two_evenly_spaced_views_are_the_biplanar_pair():
+    for one, other in zip(geometry.evenly_spaced(2), geometry.biplanar()):
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, other)
+
+
+POSES = ("ap", "lateral", "oblique1", "oblique2")
+
+
+@pytest.mark.parametrize("pose", range(4), ids=POSES)
+def test_moved_cameras_equal_the_oracles_geometry(oracles, pose):
+    with np.load(oracles / "drr.npz") as oracle:
+        assert tuple(oracle["pose_names"]) == POSES
+        a0, a1, a2 = oracle["pose/rot_zxy_rad"][pose]
+        offset = oracle["pose/xyz_mm"][pose]
+        x0, y0 = oracle["pose/x0_y0_mm"][pose]
+        names = ("source", "detector_centre", "u_step_per_column", "v_step_per_row")
+        expected = [oracle[f"geom/{name}"][pose] for name in names]
+    unmoved = geometry.Camera(
+        source=jnp.asarray(offset, jnp.float32),
+        centre=jnp.asarray(offset + np.array([x0, -1100.0, y0]), jnp.float32),
+        u=jnp.asarray([-3.0, 0.0, 0.0]),
+        v=jnp.asarray([0.0, 0.0, -2.5]),
+        shape=(48, 64),
+    )
+    roll = np.array([[np.cos(a2), 0, np.sin(a2)], [0, 1, 0], [-np.sin(a2), 0, np.cos(a2)]])
+    turn, tilt = geometry._rotation_z(np.rad2deg(a0)), geometry._rotation_x(np.rad2deg(a1))
+    rotation = jnp.asarray(turn @ tilt @ roll, jnp.float32)
+    moved = unmoved.moved(rotation, jnp.zeros(3))
+    for found, wanted in zip((moved.source, moved.centre, moved.u, moved.v), expected):
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_the_orbit_equals_the_oracles_frontal_and_lateral_cameras(oracles):
+    with np.load(oracles / "drr.npz") as oracle:
+        for pose, angle in enumerate((0.0, 90.0)):
+            camera = geometry.camera_at(
+                angle,
+                source_axis_mm=850,
+                source_detector_mm=1100,
+                shape=(48, 64),
+                pixel_mm=(2.5, 3.0),
+            )
+            np.testing.assert_allclose(camera.source, oracle["geom/source"][pose], atol=1e-3)
+            centre = oracle["geom/detector_centre"][pose]
+            np.testing.assert_allclose(camera.centre, centre, atol=1e-3)
+            np.testing.assert_allclose(camera.u, oracle["geom/u_step_per_column"][pose], atol=1e-6)
+            np.testing.assert_allclose(camera.v, oracle["geom/v_step_per_row"][pose], atol=1e-6)
+
+
+def test_a_camera_is_a_pytree_of_four_vectors_with_a_static_shape():
+    camera = geometry.frontal(shape=(3, 5))
+    assert len(jax.tree.leaves(camera)) == 4
+    stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), camera, geometry.lateral(shape=(3, 5)))
+    assert jax.vmap(lambda c: c.pixels())(stacked).shape == (2, 3, 5, 3)
+
+
+def test_moving_a_camera_moves_its_pixels():
+    camera = geometry.camera_at(20.0, 10.0, shape=(3, 4))
+    rotation = jnp.asarray([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    shift = jnp.asarray([1.0, 2.0, 3.0])
+    moved = camera.moved(rotation, shift).pixels()
+    expected = np.asarray(camera.pixels()) @ np.asarray(rotation).T + np.asarray(shift)
+    np.testing.assert_allclose(moved, expected, atol=1e-3)
+
+
+def test_resizing_keeps_the_detectors_outline():
+    camera = geometry.camera_at(33.0, shape=(12, 8), pixel_mm=(2.0, 3.0))
+    small = camera.resized((6, 2))
+    np.testing.assert_allclose(small.u * 2, camera.u * 8, rtol=1e-6)
+    np.testing.assert_allclose(small.v * 6, camera.v * 12, rtol=1e-6)
+
+
+def test_a_camera_survives_its_sidecar():
+    camera = geometry.camera_at(70.0, -12.0, shape=(5, 7), isocentre_mm=(3.0, -4.0, 5.0))
+    again = geometry.camera_from_dict(camera.to_dict())
+    assert again.shape == camera.shape
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, camera)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"source_mm": [1.0, 2.0]}, "source_mm"),
+        ({"u_mm": [1.0, float("nan"), 0.0]}, "u_mm"),
+        ({"v_mm": "up"}, "v_mm"),
+        ({"shape": [3]}, "shape"),
+        ({"shape": [3, -1]}, "shape"),
+        ({"u_mm": [0.0, 0.0, 1.0]}, "parallel"),
+        ({"source_mm": [0.0, -500.0, 30.0]}, "plane"),
+    ],
+)
+def test_a_bad_sidecar_is_told_in_one_line(change, word):
+    numbers = {**geometry.frontal(shape=(3, 4)).to_dict(), **change}
+    with pytest.raises(InputError, match=word) as caught:
+        geometry.camera_from_dict(numbers, "view.json")
+    assert "\n" not in str(caught.value)
+    assert "view.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "geometry_flags",
+    [
+        {"source_axis_mm": 0.0},
+        {"source_detector_mm": 900.0},
+        {"pixel_mm": 0.0},
+        {"pixel_mm": (1.0, -1.0)},
+        {"source_axis_mm": float("nan")},
+    ],
+)
+def test_impossible_distances_are_refused(geometry_flags):
+    with pytest.raises(InputError, match="expected"):
+        geometry.camera_at(0.0, **geometry_flags)
+
+
+def test_a_grids_middle_spacing_and_extent_follow_from_its_affine():
+    grid = geometry.centred_grid((4, 5, 6), (2.0, 3.0, 4.0), (1.0, -1.0, 7.0))
+    np.testing.assert_allclose(grid.centre_mm, [1.0, -1.0, 7.0])
+    np.testing.assert_allclose(grid.spacing_mm, [2.0, 3.0, 4.0])
+    np.testing.assert_allclose(grid.extent_mm, [8.0, 15.0, 24.0])
