@@ -1,0 +1,128 @@
+"""How a SYNTHETIC template is put together: bodies with a region, mirrored in pairs, chained in tubes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jxrecon.phantom.primitives import Primitives, ellipsoid, stack
+
+HEAD, JAW, NECK, SHOULDER = range(4)
+"""Regions: what moves together when the head turns, the mouth opens, the neck bends."""
+
+SKULL_BASE = np.array([0.0, -25.0, 65.0])
+"""Where the head turns on the atlas, mm."""
+
+JAW_JOINT = np.array([0.0, -8.0, 82.0])
+"""The axis through both temporomandibular joints, mm."""
+
+
+class Template(NamedTuple):
+    """SYNTHETIC bodies in the order of painting, and how each follows the latents.
+
+    Attributes:
+        bodies: n primitives in HU (of the outline: millimetres of fat).
+        region: [n], HEAD, JAW, NECK or SHOULDER.
+        bone: [n], 1 where the value follows the density of bone.
+        airway: [n], 1 where the two axes across follow the calibre of the airway.
+        vertebra: [n, 3], where the vertebra a body belongs to has its middle: it scales about that.
+    """
+
+    bodies: Primitives
+    region: np.ndarray
+    bone: np.ndarray
+    airway: np.ndarray
+    vertebra: np.ndarray
+
+
+class Stage(NamedTuple):
+    """A slice of the template's bodies, and along x, y, z what holds the largest in every subject.
+
+    Attributes:
+        bodies: of the template.
+        extent_mm: edges of the box about its centre that a body keeps to; None is no bound.
+    """
+
+    bodies: slice
+    extent_mm: tuple[float, float, float] | None
+
+
+class Builder:
+    """Collects bodies in the order in which they are painted."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Primitives, int, bool, bool, np.ndarray]] = []
+
+    def add(
+        self,
+        body: Primitives,
+        region: int,
+        *,
+        bone: bool = False,
+        airway: bool = False,
+        vertebra: np.ndarray | None = None,
+    ) -> None:
+        about = body.centre[0] if vertebra is None else vertebra
+        self.parts.append((body, region, bone, airway, np.asarray(about, np.float32)))
+
+    def pair(self, body: Primitives, region: int, **options: object) -> None:
+        """The body on the patient's right (+x) and its mirror image on the left."""
+        mirror = np.diag([-1.0, 1.0, 1.0]).astype(np.float32)
+        left = body._replace(centre=body.centre @ mirror, rotation=mirror @ body.rotation @ mirror)
+        self.add(body, region, **options)  # type: ignore[arg-type]
+        self.add(left, region, **options)  # type: ignore[arg-type]
+
+    def tube(
+        self,
+        points: Sequence[Sequence[float]],
+        radii: Sequence[Sequence[float]],
+        value: float,
+        region: int,
+        *,
+        pieces: int,
+        paired: bool = False,
+        **options: object,
+    ) -> None:
+        """Overlapping ellipsoids along a polyline; radii (about world x, other) at its corners."""
+        corners, widths = np.asarray(points, float), np.asarray(radii, float)
+        at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(corners, axis=0), axis=1))])
+        ends = np.linspace(0.0, at[-1], pieces + 1)
+        path = np.stack([np.interp(ends, at, corners[:, axis]) for axis in range(3)], 1)
+        for first, last, middle in zip(path[:-1], path[1:], (ends[:-1] + ends[1:]) / 2):
+            across = [float(np.interp(middle, at, widths[:, axis])) for axis in range(2)]
+            length = float(np.linalg.norm(last - first))
+            body = ellipsoid((first + last) / 2, [*across, length], value, along(last - first))
+            (self.pair if paired else self.add)(body, region, **options)  # type: ignore[operator]
+
+    def build(self) -> Template:
+        bodies, regions, bone, airway, vertebra = zip(*self.parts)
+        return Template(
+            stack(bodies),
+            np.asarray(regions, np.int32),
+            np.asarray(bone, np.float32),
+            np.asarray(airway, np.float32),
+            np.stack(vertebra),
+        )
+
+
+def along(direction: Sequence[float], sideways: Sequence[float] = (1.0, 0.0, 0.0)) -> np.ndarray:
+    """Rotation [3, 3] whose local z points along `direction` and local x as near `sideways` as can be."""
+    z = np.asarray(direction, float) / np.linalg.norm(direction)
+    side = np.asarray(sideways, float)
+    if abs(z @ side) > 0.95 * np.linalg.norm(side):
+        side = np.array([0.0, 1.0, 0.0])
+    x = side - (side @ z) * z
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], 1)
+
+
+def turned(degrees: float, axis: str) -> np.ndarray:
+    """Rotation [3, 3] about the world's x, y or z."""
+    i = "xyz".index(axis)
+    j, k = (i + 1) % 3, (i + 2) % 3
+    matrix = np.eye(3)
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    matrix[j, j], matrix[j, k], matrix[k, j], matrix[k, k] = c, -s, s, c
+    return matrix
