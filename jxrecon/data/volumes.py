@@ -1,0 +1,271 @@
+"""The volumes of an experiment: the built-in synthetic population or a folder of CTs, on one grid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int16
+from rich.console import Console
+from rich.progress import track
+
+from jxrecon import phantom
+from jxrecon.config import Experiment
+from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
+from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.data.nifti import read_volume, resample
+from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
+from jxrecon.geometry import Grid
+from jxrecon.types import InputError
+from jxrecon.units import HU_AIR
+
+LIMITS_HU = (-1024, 3071)
+"""What a 12-bit CT can hold; paddings such as -2048 are air."""
+
+COVERAGE = 0.9
+"""Share of the field's height that the body must fill."""
+
+T = TypeVar("T")
+
+_CACHE_FORMAT = 1  # raised when a change of the code changes what is read
+_ENDINGS = ("_ct.nii.gz", "_ct.nii")
+_THREADS = 2
+
+
+class VolumeSet(NamedTuple):
+    """Volumes on the grid of an experiment.
+
+    Attributes:
+        names: of the cases, n of them, no two alike.
+        hu: CT values in HU, air outside the body, axes [case, x, y, z].
+        body: True inside the patient, cavities included.
+        affines: index -> the patient's own world in mm (RAS), where the file had one.
+    """
+
+    names: tuple[str, ...]
+    hu: Int16[np.ndarray, "n x y z"]
+    body: Bool[np.ndarray, "n x y z"]
+    affines: Float64[np.ndarray, "n 4 4"]
+
+
+class Dataset(NamedTuple):
+    """The splits of an experiment and where they come from.
+
+    Attributes:
+        train: what methods learn from.
+        validation: what they are judged on.
+        rule: where the data comes from and how it was cut, in a sentence or two to be printed.
+        synthetic: whether it is made up.
+        test: the split of a third subfolder, where there is one.
+        rejected: one line a file that was left out.
+    """
+
+    train: VolumeSet
+    validation: VolumeSet
+    rule: str
+    synthetic: bool
+    test: VolumeSet | None = None
+    rejected: tuple[str, ...] = ()
+
+
+class _Case(NamedTuple):
+    """One file to be read; `centre_mm` None: where the body says."""
+
+    path: Path
+    name: str
+    centre_mm: tuple[float, float, float] | None
+
+
+def load(experiment: Experiment, folder: Path | None, cache: Path | None = None) -> Dataset:
+    """The data of an experiment, on its grid.
+
+    Args:
+        experiment: its field says the grid, its population the built-in subjects.
+        folder: subfolders train/, validation/ and perhaps test/ of `NAME_ct.nii.gz` (or .nii);
+            None is the synthetic population. With the patients.csv of openkbp_hn the field is the
+            standard one; otherwise it lies about the middle of each body's bounding box.
+        cache: where to keep what was read, for the next time; None keeps nothing.
+
+    Raises:
+        InputError: the folder lacks a split, or no file of a split can be used.
+    """
+    if folder is None:
+        return _synthetic(experiment)
+    grid, folder = experiment.field.grid, Path(folder)
+    standard = is_openkbp(folder)
+    samples = samples_of(grid) if standard else None
+    sets: dict[str, VolumeSet] = {}
+    rejected: list[str] = []
+    for split in ("train", "validation", "test"):
+        if split == "test" and not (folder / split).is_dir():
+            continue
+        cases = _cases(folder, split, standard)
+        sets[split], bad = _read_split(cases, split, grid, samples, cache)
+        rejected += bad
+    for line in rejected:
+        print(f"left out: {line}", file=sys.stderr)
+    extent = " x ".join(f"{n:.0f}" for n in grid.extent_mm)
+    place = (
+        "standard field of openkbp_hn (10 mm before and 50 mm below the parotids, covers_hn = 1)"
+        if standard
+        else f"field about the middle of the body's bounding box, {COVERAGE:.0%} of its height filled"
+    )
+    counts = ", ".join(f"{len(volumes.names)} {split}" for split, volumes in sets.items())
+    rule = (
+        f"CT of {folder.resolve().name}/: {place}, {extent} mm, air outside the body; "
+        f"{counts}, {len(rejected)} left out."
+    )
+    return Dataset(
+        sets["train"], sets["validation"], rule, False, sets.get("test"), tuple(rejected)
+    )
+
+
+def _synthetic(experiment: Experiment) -> Dataset:
+    """Subjects 0 .. train-1 of the built-in population, and the next ones for validation."""
+    grid, population = experiment.field.grid, experiment.population
+    if min(population.train, population.validation) < 1:
+        raise InputError(
+            f"population: {population.train} train and {population.validation} validation subjects, "
+            "expected at least one of each"
+        )
+
+    def split(start: int, count: int) -> VolumeSet:
+        subjects = _progress(range(start, start + count), "painting synthetic subjects", count)
+        hu = np.stack([phantom.population(grid, population.seed, i, 1)[0] for i in subjects])
+        return VolumeSet(
+            names=tuple(f"synthetic_{i:04d}" for i in range(start, start + count)),
+            hu=hu,
+            body=np.stack([fill_cavities(volume > TISSUE_HU) for volume in hu]),
+            affines=np.tile(grid.affine, (count, 1, 1)),
+        )
+
+    rule = (
+        f"SYNTHETIC head-and-neck population, seed {population.seed}: subjects 0 to "
+        f"{population.train - 1} train, the next {population.validation} validation."
+    )
+    train = split(0, population.train)
+    return Dataset(train, split(population.train, population.validation), rule, True)
+
+
+def _progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """The items, with a bar on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(items, what, total, console=console, transient=True, disable=hidden)
+
+
+def _cases(folder: Path, split: str, standard: bool) -> list[_Case]:
+    if not (folder / split).is_dir():
+        raise InputError(f"{folder}: no subfolder {split}/, expected train/ and validation/")
+    centres = field_centres(folder, split) if standard else {}
+    cases = {}
+    for path in sorted((folder / split).iterdir()):
+        ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
+        if ending is None:
+            continue
+        name = path.name.removesuffix(ending)
+        if name in cases:
+            raise InputError(f"{path}: a second file of case {name}, expected one")
+        if not standard or name in centres:
+            cases[name] = _Case(path, name, centres.get(name))
+    if not cases:
+        wanted = " of patients with covers_hn = 1" if standard else ""
+        raise InputError(f"{folder / split}: no volumes, expected files NAME_ct.nii.gz{wanted}")
+    for name in sorted(centres.keys() - cases.keys()):  # to be listed as absent
+        cases[name] = _Case(folder / split / f"{name}{_ENDINGS[0]}", name, centres[name])
+    return list(cases.values())
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Name, size and time of change; a file that is not there has none of them."""
+    facts = path.stat() if path.is_file() else None
+    return path.name, facts.st_size if facts else -1, facts.st_mtime_ns if facts else -1
+
+
+def _read_split(
+    cases: Sequence[_Case],
+    split: str,
+    grid: Grid,
+    samples: tuple[int, int, int] | None,
+    cache: Path | None,
+) -> tuple[VolumeSet, list[str]]:
+    """All usable cases of a split, from the cache where the files are the same."""
+    key = fingerprint(
+        _CACHE_FORMAT,
+        grid.shape,
+        grid.affine.tolist(),
+        samples,
+        [(case.centre_mm, *_stamp(case.path)) for case in cases],
+    )
+    kept = None if cache is None else Path(cache) / f"{split}_{key[:16]}.npz"
+    if kept is not None and (found := load_arrays(kept, key)) is not None:
+        names, bad = found["names"].tolist(), found["rejected"].tolist()
+        body = np.unpackbits(found["body"], count=found["hu"].size).astype(bool)
+        hu = found["hu"]
+        return VolumeSet(tuple(names), hu, body.reshape(hu.shape), found["affines"]), bad
+
+    def read(case: _Case) -> tuple[np.ndarray, np.ndarray, np.ndarray] | InputError:
+        try:
+            return _read_case(case, grid, samples)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(_progress(pool.map(read, cases), f"reading {split}", len(cases)))
+    good = [(c.name, r) for c, r in zip(cases, results) if not isinstance(r, InputError)]
+    bad = [str(r) for r in results if isinstance(r, InputError)]
+    if not good:
+        raise InputError(f"none of the {len(bad)} volumes of {split}/ can be used; {bad[0]}")
+    volumes = VolumeSet(tuple(n for n, _ in good), *map(np.stack, zip(*(r for _, r in good))))
+    if kept is not None:
+        body = np.packbits(volumes.body)
+        arrays = {**volumes._asdict(), "body": body, "rejected": np.array(bad, np.str_)}
+        save_arrays(kept, key, arrays)
+    return volumes, bad
+
+
+def _read_case(
+    case: _Case, grid: Grid, samples: tuple[int, int, int] | None
+) -> tuple[Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"], Float64[np.ndarray, "4 4"]]:
+    """HU and body of one file on the field, and the field's place in the patient."""
+    hu, affine = read_volume(case.path)
+    if (lowest := hu.min()) > TISSUE_HU:
+        raise InputError(f"{case.path}: its lowest value is {lowest:g}, expected air at -1000 HU")
+    body = body_mask(hu, affine)
+    if not body.any():
+        raise InputError(f"{case.path}: no body found, expected a CT of a patient in HU")
+    low, high = _bounds_mm(body, affine)
+    centre = (low + high) / 2 if case.centre_mm is None else np.array(case.centre_mm)
+    placed = grid.affine.copy()
+    placed[:3, 3] += centre - grid.centre_mm
+    half = grid.extent_mm[2] / 2
+    height = min(high[2], centre[2] + half) - max(low[2], centre[2] - half)
+    if height < COVERAGE * 2 * half:
+        raise InputError(
+            f"{case.path}: the body fills {max(height, 0):.0f} mm of the field's {2 * half:.0f} mm "
+            f"from foot to head, expected at least {COVERAGE:.0%}"
+        )
+    place = Grid(grid.shape, placed)
+    cut = resample(without_surroundings(hu, body), affine, place, HU_AIR, samples)
+    return (
+        np.rint(cut).clip(*LIMITS_HU).astype(np.int16),
+        resample(body, affine, place, 0.0, samples) >= 0.5,
+        placed,
+    )
+
+
+def _bounds_mm(
+    body: Bool[np.ndarray, "x y z"], affine: Float64[np.ndarray, "4 4"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest world coordinates of the box of voxels around the body, [3] each."""
+    ends = []
+    for axis in range(3):
+        inside = np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis)))
+        ends.append((inside[0] - 0.5, inside[-1] + 0.5))
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    world = corners @ affine[:3, :3].T + affine[:3, 3]
+    return world.min(0), world.max(0)
