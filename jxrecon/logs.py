@@ -1,0 +1,111 @@
+"""How a run tells of itself: JSON lines, TensorBoard, and progress on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+_PLAIN_SECONDS = 15.0  # between progress lines when stderr is a file
+
+
+class MetricsLog:
+    """metrics.jsonl and tensorboard/ of a run folder."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens both and drops what was logged after `step`: a resumed run logs it again."""
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(line for line in lines if _step_of(line) <= step))
+            os.replace(temporary, path)
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, split: str, terms: dict[str, float]) -> None:
+        """One line; numbers that are not finite become null, as JSON has none."""
+        values = {k: v if math.isfinite(v) else None for k, v in terms.items()}
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        for name, value in terms.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+class Meter:
+    """Steps done, steps a second and time left: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, first: int, last: int, silent: bool = False) -> None:
+        """Counts from step `first` to `last`."""
+        self._bar: Progress | None = None
+        self._first, self._last, self._silent = first, last, silent
+        self._done, self._terms = first, ""
+        self._began: float | None = None  # the first step compiles and is left out of the rate
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Meter:
+        console = Console(stderr=True)
+        if console.is_terminal and not self._silent:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[terms]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task(
+                "", total=self._last, completed=self._first, rate="", terms=""
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def terms(self, terms: dict[str, float]) -> None:
+        """What to show beside the count from now on."""
+        self._terms = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+
+    def step(self, done: int) -> None:
+        """Step number `done` is finished."""
+        now, self._done = time.monotonic(), done
+        if self._began is None:
+            self._began = now
+        counted = done - self._first - 1
+        rate = counted / (now - self._began) if counted and now > self._began else 0.0
+        if self._bar:
+            self._bar.update(
+                self._task, completed=done, rate=f"{rate:.2f} steps/s", terms=self._terms
+            )
+        elif not self._silent and (now - self._told > _PLAIN_SECONDS or done == self._last):
+            self._told = now
+            left = f", {(self._last - done) / rate:.0f} s left" if rate else ""
+            line = f"step {done}/{self._last}  {rate:.2f} steps/s{left}  {self._terms}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+
+
+def _step_of(line: str) -> float:
+    """The step of a logged line; infinite for the last line of a killed run, which may be cut off."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf

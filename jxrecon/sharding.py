@@ -1,0 +1,110 @@
+"""Where arrays lie: a mesh of devices with the axes (data, model), one process or many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jxrecon.types import InputError, PyTree
+
+_SMALLEST_SPLIT = 2**14  # elements; below it a gather costs more than the memory it saves
+
+
+def make_mesh(model: int = 1) -> Mesh:
+    """All devices as a mesh [data, model].
+
+    Args:
+        model: devices that share one copy of the state; 1 keeps a copy on every device.
+
+    Raises:
+        InputError: `model` does not divide the number of devices.
+    """
+    devices = jax.device_count()
+    if model < 1 or devices % model:
+        raise InputError(f"--model-axis {model}: expected a divisor of the {devices} devices found")
+    # Auto: with the default Explicit axes a convolution by a sharded kernel raises.
+    shape = (devices // model, model)
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def state_shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
+    """How a state is laid out: big leaves split over "model", all else copied to every device.
+
+    Args:
+        abstract: the state as `jax.eval_shape` gives it.
+        mesh: of `make_mesh`.
+
+    Returns:
+        a NamedSharding a leaf. A leaf is split along its longest axis that the mesh's model axis
+        divides; without such an axis, or with fewer than 2^14 elements, it is copied.
+    """
+    count = mesh.shape["model"]
+
+    def layout(leaf: Any) -> NamedSharding:
+        axes = [i for i, n in enumerate(leaf.shape) if n % count == 0]
+        if count == 1 or leaf.size < _SMALLEST_SPLIT or not axes:
+            return NamedSharding(mesh, PartitionSpec())
+        longest = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "model"))
+
+    return jax.tree.map(layout, abstract)
+
+
+def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
+    """The leading axis of every array of a batch, `size` long, over "data".
+
+    Raises:
+        InputError: the devices cannot share the batch evenly.
+    """
+    parts = mesh.shape["data"]
+    if size % parts:
+        raise InputError(
+            f"schedule.batch_size={size}: expected a multiple of {parts}, the devices that share a"
+            f" batch (--set schedule.batch_size={-(-size // parts) * parts})"
+        )
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(batch: PyTree, sharding: NamedSharding) -> PyTree:
+    """A batch of NumPy arrays on the devices; every process hands in the whole batch.
+
+    Args:
+        batch: arrays whose leading axis is the batch, the same in every process.
+        sharding: of `batch_sharding` or `replicated`.
+    """
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, array, array.shape), batch
+    )
+
+
+def to_host(leaf: Any) -> np.ndarray:
+    """The whole of an array in host memory, however it is spread; keys as their raw numbers.
+
+    With several processes, all of them have to call it, in the same order.
+    """
+    if isinstance(leaf, jax.Array):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
+def to_process(leaf: jax.Array) -> np.ndarray | jax.Array:
+    """An array of several processes as one of this process alone; keys stay keys.
+
+    All processes have to call it, in the same order.
+    """
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(to_host(leaf)), impl=jax.random.key_impl(leaf))
+    return to_host(leaf)

@@ -1,0 +1,54 @@
+"""SIGTERM and SIGINT, turned into a question that a loop asks between its steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+class Interrupted(Exception):
+    """A signal ended training at `step`, which is saved."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"{signal.Signals(number).name}: step {step} is saved")
+        self.number = number
+
+
+class Signals:
+    """Notes SIGTERM and SIGINT, so that the loop ends after its step; a second one ends it at once."""
+
+    number: int | None = None
+
+    def __enter__(self) -> Signals:
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, self._before[number])
+
+    def caught(self, step: int, every: int) -> bool:
+        """Whether to stop now; several processes agree on it every so many steps."""
+        if jax.process_count() > 1 and step % every == 0:
+            noted = multihost_utils.process_allgather(np.int32(self.number or 0))
+            self.number = int(noted.max()) or None
+            return self.number is not None
+        return self.number is not None and jax.process_count() == 1

@@ -1,0 +1,321 @@
+"""Training: one loop for every method, from the command line to a run folder.
+
+    python -m jxrecon.train --exp x2vision_hn
+
+The loop owns jit, donation, sharding, checkpoints and logs; of a method it knows `Method` alone. Step
+`s` depends on the state before it, on (seed, s) and on nothing else: a run that is killed and started
+again ends in the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shlex
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jxrecon import config, sharding
+from jxrecon.canary import check_compiler
+from jxrecon.checkpoint import Checkpoints
+from jxrecon.cli import cache_folder, entry
+from jxrecon.data import pipeline
+from jxrecon.logs import Meter, MetricsLog
+from jxrecon.run import Run, abstract_state, continues, start
+from jxrecon.signals import Interrupted, Signals
+from jxrecon.types import InputError, PyTree, VolumeBatch
+
+_EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0
+
+
+class Diverged(Exception):
+    """A term of a step is not finite."""
+
+
+def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
+    """Trains to the last step of the schedule, from the newest checkpoint if there is one.
+
+    Args:
+        run: of `jxrecon.run.start`.
+        dataset: what `experiment.load` gave.
+        model_axis: devices that share one copy of the state.
+
+    Returns:
+        the state after the last step; it is saved.
+
+    Raises:
+        InputError: the batch cannot be shared out over the devices, or a checkpoint is of another
+            state, or cannot be written.
+        Diverged: a term or an array of the state is not a number; the checkpoints before are kept.
+        Interrupted: by SIGTERM or SIGINT, after the step in hand was finished and saved.
+    """
+    schedule, began = run.experiment.schedule, time.monotonic()
+    mesh = sharding.make_mesh(model_axis)
+    abstract = abstract_state(run, mesh)
+    spread = sharding.batch_sharding(mesh, schedule.batch_size)
+    train_step, eval_step = _compiled(run, abstract, mesh)
+    held_out = _held_out(run, dataset, mesh)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
+        state, done = _begin(run, checkpoints, abstract)
+        first = done
+        metrics = stack.enter_context(closing(_Terms(run, dataset, checkpoints, done)))
+        batches = stack.enter_context(closing(_batches(run, dataset, spread, done)))
+        silent = jax.process_index() != 0
+        meter = stack.enter_context(Meter(done, schedule.steps, silent))
+        while done < schedule.steps and not signals.caught(done, schedule.log_every):
+            state, terms = train_step(state, next(batches), np.uint32(done))
+            done += 1
+            metrics.push(done, terms)
+            if done == first + 1:
+                metrics.flush()
+                _say(f"first step after {time.monotonic() - began:.1f} s, compiling included")
+            metric = None
+            if done % schedule.evaluate_every == 0 or done == schedule.steps:
+                metric = metrics.evaluated(done, eval_step(state, held_out))
+            better = metric is not None and (not checkpoints.best or metric > checkpoints.best[1])
+            if better or done % schedule.save_every == 0 or done == schedule.steps:
+                metrics.save(done, state, metric)
+            meter.terms(metrics.shown)
+            meter.step(done)
+        metrics.save(done, state, None)
+        checkpoints.wait()
+        if signals.number:
+            raise Interrupted(signals.number, done)
+    return state
+
+
+def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
+    """The method's steps with their layout: (state, batch, number) and (state, batch)."""
+    method, seed = run.method, run.experiment.schedule.seed
+    everywhere = sharding.replicated(mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
+        return method.train_step(state, batch, jax.random.fold_in(jax.random.key(seed), number))
+
+    def eval_step(state: PyTree, batch: Any) -> Any:
+        return method.eval_step(state, batch, jax.random.fold_in(jax.random.key(seed), _EVALUATION))
+
+    return (
+        jax.jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
+        jax.jit(eval_step, out_shardings=everywhere),
+    )
+
+
+def _begin(run: Run, checkpoints: Checkpoints, abstract: PyTree) -> tuple[PyTree, int]:
+    """The state to go on from and its step: the newest good checkpoint, or a fresh one at 0."""
+    restored = checkpoints.restore_latest_valid(abstract)
+    if restored is None:
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        key = jax.random.key(run.experiment.schedule.seed)
+        return jax.jit(run.method.init, out_shardings=places)(key), 0
+    state, step = restored
+    checkpoints.rewind(step)
+    _say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")
+    return state, step
+
+
+def _batches(run: Run, dataset: Any, spread: NamedSharding, first: int) -> Any:
+    """The batches of the steps from `first`, made and moved to the devices in the background."""
+    schedule = run.experiment.schedule
+
+    def make(step: int) -> VolumeBatch:
+        batch = pipeline.batch_at(dataset.train, step, schedule.batch_size, schedule.seed)
+        return sharding.place(batch, spread)
+
+    return pipeline.prefetch(make, first, schedule.steps)
+
+
+def _held_out(run: Run, dataset: Any, mesh: Mesh) -> VolumeBatch:
+    """The validation volumes that training looks up at: the first few, the same at every step."""
+    count = min(run.experiment.schedule.evaluate_cases, len(dataset.validation.names))
+    hu = np.asarray(dataset.validation.hu[:count], np.float32)
+    even = count % mesh.shape["data"] == 0
+    spread = sharding.batch_sharding(mesh, count) if even else sharding.replicated(mesh)
+    return VolumeBatch(*sharding.place((hu, np.arange(count, dtype=np.int32)), spread))
+
+
+class _Terms:
+    """The terms of the steps on their way to the log.
+
+    They are fetched one step late, so that the next step is under way meanwhile, and all of them
+    are looked at: no state is saved before the terms of its step were found finite.
+    """
+
+    def __init__(self, run: Run, dataset: Any, checkpoints: Checkpoints, step: int) -> None:
+        self._run, self._dataset, self._checkpoints = run, dataset, checkpoints
+        self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
+        self._pending: tuple[int, Any] | None = None
+        self.shown: dict[str, float] = {}
+
+    def push(self, step: int, terms: Any) -> None:
+        """The terms of a step that was just begun; looks at those of the step before."""
+        self.flush()
+        self._pending = (step, terms)
+
+    def flush(self) -> None:
+        """Fetches what is pending. Raises Diverged if it is not finite."""
+        if self._pending is None:
+            return
+        step, terms = self._pending
+        self._pending = None
+        values = _floats(terms)
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise self._diverged(step, ", ".join(bad))
+        schedule = self._run.experiment.schedule
+        if step == 1 or step % schedule.log_every == 0 or step == schedule.steps:
+            self._write(step, "train", values)
+
+    def evaluated(self, step: int, terms: Any) -> float | None:
+        """Logs terms on held-out volumes; returns the one by which the best checkpoint is chosen."""
+        self.flush()
+        values = _floats(terms)
+        self._write(step, "validation", values)
+        metric = values.get(self._run.experiment.schedule.best, math.nan)
+        return metric if math.isfinite(metric) else None
+
+    def save(self, step: int, state: PyTree, metric: float | None) -> None:
+        """Saves a state, once its terms and its arrays are found to be numbers."""
+        self.flush()
+        try:
+            self._checkpoints.save(step, state, metric)
+        except FloatingPointError as error:
+            raise self._diverged(step, str(error)) from error
+
+    def close(self) -> None:
+        if self._log:
+            self._log.close()
+
+    def _write(self, step: int, split: str, values: dict[str, float]) -> None:
+        self.shown = {**self.shown, **values}
+        if self._log:
+            self._log.write(step, split, values)
+
+    def _diverged(self, step: int, what: str) -> Diverged:
+        schedule = self._run.experiment.schedule
+        batch = pipeline.batch_at(self._dataset.train, step - 1, schedule.batch_size, schedule.seed)
+        cases = ", ".join(f"{i} ({self._dataset.train.names[i]})" for i in np.asarray(batch.index))
+        kept = self._checkpoints.steps()
+        last = f"step {kept[-1]} in {self._checkpoints.folder}" if kept else "none"
+        return Diverged(f"step {step}: {what} on the cases {cases}; last good checkpoint: {last}")
+
+
+def _floats(terms: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(terms).items()}
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def _join() -> None:
+    """Joins the other processes, told of by the cluster or by JAX_COORDINATOR_ADDRESS and its kin."""
+    try:
+        count, number = (
+            int(os.environ[name]) if name in os.environ else None
+            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        )
+        jax.distributed.initialize(num_processes=count, process_id=number)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--distributed: {error}; expected a cluster that jax.distributed knows, or"
+            " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jxrecon.train", description="Trains an experiment."
+    )
+    parser.add_argument(
+        "--exp", metavar="NAME", help="an experiment of --list, or a file of one's own"
+    )
+    parser.add_argument("--size", help="one of its sizes; without it the choice follows the device")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of CT volumes; default: built-in"
+    )
+    parser.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="run folder; default: runs/NAME-SIZE"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as"
+                        " schedule.steps=100; may be given several times")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="list the experiments and stop")
+    parser.add_argument("--model-axis", type=int, default=1, metavar="N", help="devices a copy of the"
+                        " state is split over; default 1")  # fmt: skip
+    parser.add_argument("--distributed", action="store_true", help="one of several processes: found by"
+                        " jax.distributed, or by JAX_COORDINATOR_ADDRESS and its kin")  # fmt: skip
+    parser.add_argument("--no-evaluate", action="store_true", help="stop after training")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains and evaluates an experiment.
+
+    Returns:
+        0; 1 when training diverged; 143 after SIGTERM and 130 after SIGINT, the run saved.
+
+    Raises:
+        InputError: an argument, the data or the run folder is not as it should be.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.list:
+        print("\n".join(config.names()))
+        return 0
+    if args.exp is None:
+        parser.error("--exp is missing; --list shows the experiments")
+    if args.distributed:
+        _join()
+    if args.data is not None and not args.data.is_dir():
+        raise InputError(f"--data {args.data}: no such folder")
+    check_compiler()
+    experiment = config.override(config.find(args.exp, args.size), args.set)
+    chosen = (
+        "as --size says" if args.size else f"picked for {jax.default_backend()}, --size chooses"
+    )
+    _say(f"experiment {experiment.name}, size {experiment.size} ({chosen})")
+    parts = [
+        Path(args.exp).stem,
+        experiment.size,
+        *([args.data.absolute().name] if args.data else []),
+    ]
+    folder = args.workdir or Path("runs", "-".join(parts))
+    continues(folder, experiment, args.data)  # refuses before the data is read
+    cache = cache_folder()
+    dataset = experiment.load(experiment, args.data, cache / "data" if cache else None)
+    run = start(folder, experiment, args.exp, args.data, dataset)
+    _say(f"data: {run.rule}\nrun folder: {run.folder}")
+    try:
+        state = fit(run, dataset, args.model_axis)
+    except Interrupted as stop:
+        _say(f"{stop}\nresume with: {shlex.join(['python', '-m', 'jxrecon.train', *arguments])}")
+        return 128 + stop.number
+    except Diverged as stop:
+        print("error:", stop, file=sys.stderr)
+        return 1
+    if args.no_evaluate:
+        return 0
+    from jxrecon.evaluate import evaluate
+
+    if jax.process_count() > 1:
+        state = jax.tree.map(sharding.to_process, state)
+    if jax.process_index() == 0:
+        evaluate(run, state, dataset)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(entry(main))

@@ -1,0 +1,378 @@
+"""The loop: it resumes in the same bits, stops when told to, and refuses what it should."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jxrecon import train
+from jxrecon.cli import entry
+from jxrecon.data import pipeline
+from jxrecon.run import open_run, restore
+from jxrecon.types import InputError
+
+TOY = '''"""A linear layer that learns noise: the smallest thing with state, randomness and an optimiser."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jxrecon.config import Experiment, Field, Schedule, Views
+from jxrecon.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 0.01
+    nan_at: int = -1
+    nan_in_state_at: int = -1
+
+
+def build(settings, problem):
+    optimiser = optax.sgd(settings.rate, momentum=0.9)
+    voxels = int(np.prod(problem.grid.shape))
+
+    def init(key):
+        params = {"kernel": jax.random.normal(key, (voxels, 64)) * 0.01}
+        return {"params": params, "momentum": optimiser.init(params), "count": jnp.int32(0)}
+
+    def error(params, batch, noise):
+        seen = problem.window.to_unit(batch.hu).reshape(batch.hu.shape[0], voxels)
+        return jnp.mean((seen @ params["kernel"] - noise) ** 2)
+
+    def train_step(state, batch, key):
+        noise = jax.random.normal(key, (1, 64))
+        loss, slope = jax.value_and_grad(error)(state["params"], batch, noise)
+        updates, momentum = optimiser.update(slope, state["momentum"])
+        params = optax.apply_updates(state["params"], updates)
+        count = state["count"] + 1
+        kernel = jnp.where(count == settings.nan_in_state_at, jnp.nan, params["kernel"])
+        loss = jnp.where(count == settings.nan_at, jnp.nan, loss)
+        terms = {"loss": loss, "norm": jnp.linalg.norm(state["params"]["kernel"])}
+        return {"params": {"kernel": kernel}, "momentum": momentum, "count": count}, terms
+
+    def eval_step(state, batch, key):
+        noise = jax.random.normal(key, (1, 64))
+        return {"psnr_db": -10 * jnp.log10(error(state["params"], batch, noise))}
+
+    return Method(init, train_step, eval_step, reconstruct=None)
+
+
+def load(experiment, folder, cache):
+    def volumes(count, seed):
+        hu = np.random.default_rng(seed).integers(-1000, 1000, (count, *experiment.field.shape))
+        return SimpleNamespace(names=tuple(f"toy{i:02d}" for i in range(count)), hu=hu.astype(np.int16))
+
+    train = volumes(experiment.population.train, 0)
+    rule = "Made-up numbers."
+    return SimpleNamespace(train=train, validation=volumes(5, 1), rule=rule, synthetic=True)
+
+
+def get_config(size):
+    return Experiment(
+        name="toy",
+        size=size or "tiny",
+        field=Field((8, 8, 8), (4.0, 4.0, 4.0)),
+        views=Views(pixels=8),
+        schedule=Schedule(steps=10, batch_size=8, log_every=2, evaluate_every=5, save_every=5),
+        settings=Settings(),
+        build=build,
+        load=load,
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("experiment") / "toy.py"
+    path.write_text(TOY)
+    return path
+
+
+def run_toy(toy: Path, folder: Path, *arguments: str) -> int:
+    return train.main(["--exp", str(toy), "--workdir", str(folder), "--no-evaluate", *arguments])
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """The same state in the same bits, and the same log."""
+    (state_a, step_a), (state_b, step_b) = restore(open_run(a)), restore(open_run(b))
+    assert step_a == step_b
+    jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
+    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 10 steps with checkpoints at 5 and 10."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_toy(toy, folder) == 0
+    return folder
+
+
+def test_run_folder_tells_what_was_run(finished: Path, toy: Path) -> None:
+    saved = json.loads((finished / "config.json").read_text())
+    assert saved["experiment"]["schedule"]["steps"] == 10
+    assert saved["exp"] == str(toy)
+    assert saved["data"] is None
+    assert saved["cases"] == 256
+    assert saved["synthetic"] is True
+    assert {"python", "jax", "jaxlib", "jxrecon"} <= saved["versions"].keys()
+    assert "cpu" in saved["hardware"].lower()
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_terms_are_logged_every_so_many_steps(finished: Path) -> None:
+    steps = {split: [line["step"] for line in logged(finished) if line["split"] == split]
+             for split in ("train", "validation")}  # fmt: skip
+    assert steps == {"train": [1, 2, 4, 6, 8, 10], "validation": [5, 10]}
+    assert all(math.isfinite(line["loss"]) for line in logged(finished) if line["split"] == "train")
+
+
+def test_stop_and_resume_equals_an_uninterrupted_run(
+    finished: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "resumed"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints" / "10")
+    assert run_toy(toy, folder) == 0
+    assert "at step 5 of 10" in capsys.readouterr().out
+    assert_same_run(folder, finished)
+
+
+def test_damaged_checkpoint_costs_steps_but_not_the_run(
+    finished: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished, folder)
+    files = [p for p in (folder / "checkpoints" / "10").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert run_toy(toy, folder) == 0
+    assert "step 10" in capsys.readouterr().err
+    assert_same_run(folder, finished)
+
+
+def test_finished_run_is_left_as_it_is(finished: Path, toy: Path) -> None:
+    before = (finished / "metrics.jsonl").read_text()
+    assert run_toy(toy, finished) == 0
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_the_step_in_hand(
+    number: signal.Signals, code: int, finished: Path, toy: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder, batch_at = tmp_path / "signalled", pipeline.batch_at
+
+    def signalling(volumes: Any, step: int, batch_size: int, seed: int) -> Any:
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return batch_at(volumes, step, batch_size, seed)
+
+    monkeypatch.setattr(pipeline, "batch_at", signalling)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert run_toy(toy, folder) == code
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    told = capsys.readouterr().out
+    step = restore(open_run(folder))[1]
+    assert step in range(4, 9)  # batches are made ahead of the step
+    assert f"{number.name}: step {step} is saved" in told
+    assert f"resume with: python -m jxrecon.train --exp {toy} --workdir {folder}" in told
+    monkeypatch.undo()
+    assert run_toy(toy, folder) == 0
+    assert_same_run(folder, finished)
+
+
+def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_path: Path) -> None:
+    longer = [
+        f"--set=schedule.{field}" for field in ("steps=150", "save_every=15", "evaluate_every=150")
+    ]
+    folder, whole = tmp_path / "killed", tmp_path / "whole"
+    command = ["-m", "jxrecon.train", "--exp", str(toy), "--workdir", str(folder), "--no-evaluate"]
+    with subprocess.Popen(
+        [sys.executable, *command, *longer], stdout=subprocess.DEVNULL
+    ) as process:
+        until = time.monotonic() + 60
+        while not (folder / "checkpoints" / "30").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert 30 <= restore(open_run(folder))[1] < 150
+    assert run_toy(toy, folder, *longer) == 0
+    assert run_toy(toy, whole, *longer) == 0
+    assert_same_run(folder, whole)
+
+
+def test_nan_term_stops_and_keeps_the_last_good_step(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nan"
+    assert run_toy(toy, folder, "--set", "settings.nan_at=7") == 1
+    line = capsys.readouterr().err
+    assert line.count("error:") == 1
+    assert "step 7: loss is nan on the cases" in line
+    volumes = SimpleNamespace(names=[""] * 256, hu=np.zeros((256, 1), np.int16))
+    index = pipeline.batch_at(volumes, 6, 8, 0).index
+    assert f"on the cases {index[0]} (toy{index[0]:02d}), " in line
+    assert "last good checkpoint: step 5" in line
+    assert restore(open_run(folder))[1] == 5
+    assert max(entry["step"] for entry in logged(folder)) == 6
+
+
+def test_nan_in_the_state_is_not_saved(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nan"
+    assert run_toy(toy, folder, "--set", "settings.nan_in_state_at=10") == 1
+    assert "step 10: params/kernel holds NaN on the cases" in capsys.readouterr().err
+    assert restore(open_run(folder))[1] == 5
+
+
+def test_best_checkpoint_is_kept(toy: Path, tmp_path: Path) -> None:
+    """The toy learns noise, so the first evaluation after a step or two is the best of many."""
+    folder = tmp_path / "best"
+    each = ["--set=schedule.evaluate_every=1", "--set=schedule.steps=12", "--set=settings.rate=0.1"]
+    assert run_toy(toy, folder, *each) == 0
+    rated = {
+        line["step"]: line["psnr_db"] for line in logged(folder) if line["split"] == "validation"
+    }
+    best = max(rated, key=lambda step: (rated[step], -step))
+    assert best < 10
+    assert restore(open_run(folder), "best")[1] == best
+
+
+def test_run_of_another_config_is_refused(
+    finished: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(finished.rglob("*"))
+    arguments = ["--exp", str(toy), "--workdir", str(finished), "--set", "settings.rate=0.5"]
+    assert entry(train.main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: {finished} holds another run (experiment.settings.rate: 0.01 -> 0.5)"
+    )
+    assert "--workdir" in error
+    assert error.count("\n") == 1
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_evaluation_follows_training(
+    finished: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    fake = SimpleNamespace(evaluate=lambda run, state, dataset: seen.append((run, state, dataset)))
+    monkeypatch.setitem(sys.modules, "jxrecon.evaluate", fake)
+    assert train.main(["--exp", str(toy), "--workdir", str(finished)]) == 0
+    [(run, state, dataset)] = seen
+    assert run.folder == finished
+    assert int(state["count"]) == 10
+    assert dataset.rule == "Made-up numbers."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--exp", "nothing_like_it"], "--exp nothing_like_it: no such experiment"),
+        (["--set", "schedule.stepps=3"], "--set schedule.stepps=3: no field schedule.stepps"),
+        (["--data", "no/such/folder"], "--data no/such/folder: no such folder"),
+        (["--model-axis", "7"], "--model-axis 7: expected a divisor"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(
+    arguments: list[str], line: str, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default = ["--exp", str(toy), "--workdir", str(tmp_path / "run"), "--no-evaluate"]
+    assert entry(train.main, [*default, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {line}")
+    assert error.count("\n") == 1
+
+
+def test_damaged_run_folder_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json, expected the folder of a run"):
+        open_run(tmp_path)
+    text = (finished / "config.json").read_text()
+    for damaged, message in {
+        text[: len(text) // 2]: "cannot be read as JSON",
+        text.replace('"cases": 256', '"cases": "many"'): "no proper 'cases'",
+        text.replace('"rate"', '"race"'): "expected the fields",
+    }.items():
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match=re.escape(message)):
+            open_run(tmp_path)
+
+
+def assert_close_runs(a: Path, b: Path) -> None:
+    """The same log and, from checkpoints of any topology, the same state to 1e-5."""
+    for ours, theirs in zip(logged(a), logged(b), strict=True):
+        assert ours.pop("split") == theirs.pop("split")
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    (state_a, step_a), (state_b, step_b) = restore(open_run(a)), restore(open_run(b))
+    assert step_a == step_b
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), state_a, state_b)
+
+
+def begin(toy: Path, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The toy in a process of its own."""
+    command = ["-m", "jxrecon.train", "--exp", str(toy), "--workdir", str(folder), "--no-evaluate"]
+    return subprocess.Popen(
+        [sys.executable, *command, *arguments],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def devices(count: int) -> str:
+    return f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=1"
+
+
+def test_eight_devices_give_the_loss_of_one(finished: Path, toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "eight"
+    with begin(toy, folder, "--model-axis", "2", XLA_FLAGS=devices(8)) as process:
+        told = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, told
+    assert_close_runs(folder, finished)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(finished: Path, toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    arguments = ["--distributed", "--model-axis", "2"]
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": devices(2)}
+    processes = [begin(toy, folder, *arguments, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    told = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert_close_runs(folder, finished)
