@@ -1,0 +1,194 @@
+"""Rays from source to pixels in a volume's index space, and which index axis each is walked along.
+
+A ray is a function of the coordinate k along its axis: one step of k is one slice of the volume.
+If affine and camera are concrete, positions are planned in float64 NumPy, so that float32 enters
+only where rays are spread over the detector; if either is traced, all of it is JAX.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jxrecon.geometry import Camera
+
+STEEPEST = 1.5
+"""Largest slope against the walking axis at which a whole image is walked along one axis."""
+
+
+class Fan(NamedTuple):
+    """Vectors from the source to the pixels: `corner + r v + c u` for row r and column c, [3] each."""
+
+    corner: Any
+    u: Any
+    v: Any
+
+    def spread(self, shape: tuple[int, int]) -> Float[Array, "rows columns 3"]:
+        """The vector of every pixel: NumPy or JAX as the fan is."""
+        xp, dtype = (np if isinstance(self.corner, np.ndarray) else jnp), self.corner.dtype
+        r = xp.arange(shape[0], dtype=dtype)[:, None, None]
+        c = xp.arange(shape[1], dtype=dtype)[None, :, None]
+        return self.corner[None, None] + r * self.v[None, None] + c * self.u[None, None]
+
+    def corners(self, shape: tuple[int, int]) -> list[Any]:
+        """Vectors of the four corner pixels: extremes of all that is affine in the pixel."""
+        rows, columns = shape[0] - 1, shape[1] - 1
+        return [self.corner + r * self.v + c * self.u for r in (0, rows) for c in (0, columns)]
+
+
+@struct.dataclass
+class Rays:
+    """All rays of one image.
+
+    Attributes:
+        source: position of the source in voxels, [3].
+        index: the fan in voxels.
+        world: the fan in mm.
+        shape: (rows, columns), static.
+    """
+
+    source: Any
+    index: Fan
+    world: Fan
+    shape: tuple[int, int] = struct.field(pytree_node=False)
+
+    @property
+    def concrete(self) -> bool:
+        """Known now, as float64 NumPy arrays."""
+        return isinstance(self.source, np.ndarray)
+
+    @property
+    def length_mm(self) -> Float[Array, "rows columns"]:
+        """Distance from the source to every pixel."""
+        return ((self.world.spread(self.shape) ** 2).sum(-1)) ** 0.5
+
+
+def is_concrete(affine: Any, camera: Camera) -> bool:
+    """Whether all numbers are known now: nothing is traced by jit, vmap or grad."""
+    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((affine, camera)))
+
+
+def rays_of(affine: Any, camera: Camera, dtype: Any = np.float64) -> Rays:
+    """Rays of `camera` in the index space of `affine` (index -> world mm); `dtype` where traced."""
+
+    def planned(x: Any) -> Any:
+        return np.asarray(x, np.float64)
+
+    def traced(x: Any) -> Any:
+        return jnp.asarray(x, dtype)
+
+    as_array = planned if is_concrete(affine, camera) else traced
+    if isinstance(affine, jax.core.Tracer):
+        inverse = jnp.linalg.inv(traced(affine))
+    else:
+        inverse = as_array(np.linalg.inv(planned(affine)))
+    vectors = map(as_array, (camera.source, camera.centre, camera.u, camera.v))
+    source, centre, u, v = vectors
+    rows, columns = camera.shape
+    world = Fan(centre - source - (columns - 1) / 2 * u - (rows - 1) / 2 * v, u, v)
+
+    def turned(vector: Any) -> Any:  # elementwise: accelerators round matrix products
+        return (inverse[:3, :3] * vector[None]).sum(1)
+
+    index = Fan(*(turned(vector) for vector in world))
+    return Rays(turned(source) + inverse[:3, 3], index, world, (rows, columns))
+
+
+def image_axis(rays: Rays) -> tuple[Any, Any]:
+    """The index axis whose slices the rays cross most directly, and their steepest slope against it.
+
+    Slopes are in voxels per slice at the worst corner of the detector; infinite if rays of one image
+    run both ways along the axis.
+    """
+    xp = np if rays.concrete else jnp
+    d = xp.stack(rays.index.corners(rays.shape))
+    one_way = (d > 0).all(0) | (d < 0).all(0)
+    along = xp.where(one_way[None], xp.abs(d), 1.0)
+    worst = (xp.abs(d).max(1)[:, None] / along).max(0)
+    worst = xp.where(one_way, worst, xp.inf)
+    return worst.argmin(), worst.min()
+
+
+def steepest_axes(rays: Rays) -> Any:
+    """For every ray the index axis it crosses fastest, [rows, columns]; ties go to the lower axis."""
+    return abs(rays.index.spread(rays.shape)).argmax(-1)
+
+
+def walking_axes(rays: Rays) -> Any:
+    """One axis for the whole image where no slope exceeds `STEEPEST`, else one a ray, [rows, columns]."""
+    axis, worst = image_axis(rays)
+    if rays.concrete:
+        return np.full(rays.shape, axis) if worst <= STEEPEST else steepest_axes(rays)
+    return jnp.where(worst <= STEEPEST, axis, steepest_axes(rays))
+
+
+class Walk(NamedTuple):
+    """Rays as functions of the coordinate k along one index axis; [rows, columns] each.
+
+    Attributes:
+        at: where the ray is on the two other axes (in index order) in the volume's middle slice.
+        slope: its steps on them per step of k.
+        near: k at which the segment between source and pixel begins.
+        far: k at which it ends.
+        mm: length in mm per step of k; 0 for rays that are walked along another axis.
+    """
+
+    at: tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]
+    slope: tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]
+    near: Float[Array, "rows columns"]
+    far: Float[Array, "rows columns"]
+    mm: Float[Array, "rows columns"]
+
+
+def walk_along(axis: int, rays: Rays, voxels: int, mine: Any, dtype: Any) -> Walk:
+    """The rays along `axis` of a volume with `voxels` slices; `mine` marks those walked here or None."""
+    xp = np if rays.concrete else jnp
+    s, d = rays.source, rays.index.spread(rays.shape)
+    along = d[..., axis]
+    used = along != 0 if mine is None else (along != 0) & mine
+    along = xp.where(used, along, 1.0)
+    others = [other for other in range(3) if other != axis]
+    slope = tuple(d[..., other] / along for other in others)
+    to_middle = (voxels - 1) / 2 - s[axis]
+    at = tuple(s[other] + to_middle * m for other, m in zip(others, slope))
+    end = s[axis] + d[..., axis]
+    near, far = xp.minimum(s[axis], end), xp.maximum(s[axis], end)
+    walk = Walk(at, slope, near, far, xp.where(used, rays.length_mm / abs(along), 0.0))
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), walk)
+
+
+def sum_over_axes(
+    integrate: Callable[[Float[Array, "k a b"], Walk], Float[Array, "rows columns"]],
+    mu: Float[Array, "x y z"],
+    rays: Rays,
+    axes: Int[Array, "rows columns"],
+) -> Float[Array, "rows columns"]:
+    """Sum of `integrate(slices, walk)` over the axes that occur in `axes`, each for its own rays.
+
+    Traced axes cost three branches of which those without rays are skipped at run time (but not
+    under vmap over cameras).
+    """
+
+    def along(axis, mine):
+        slices = jnp.moveaxis(mu, axis, 0)
+        return integrate(slices, walk_along(axis, rays, mu.shape[axis], mine, mu.dtype))
+
+    if isinstance(axes, np.ndarray):
+        present = np.unique(axes).tolist()
+        if len(present) == 1:
+            return along(present[0], None)
+        return sum(along(axis, axes == axis) for axis in present)
+    none = jnp.zeros(rays.shape, mu.dtype)
+    total = none
+    for axis in range(3):
+        mine = axes == axis
+        total += lax.cond(mine.any(), functools.partial(along, axis, mine), lambda: none)
+    return total

@@ -1,0 +1,145 @@
+"""How near a volume is to the truth: PSNR, 3-D SSIM, masked HU errors and re-projection error.
+
+The HU window, the mask and the air around the body move these numbers by many decibels, so each has
+its convention in `CONVENTIONS`, and every table prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from skimage.metrics import structural_similarity
+
+from jxrecon.drr import beam, line_integrals
+from jxrecon.geometry import Camera, Grid
+from jxrecon.units import Window
+
+TISSUE_HU = -300.0
+"""Voxels whose truth lies above count as tissue: skin, muscle and bone, neither air nor lung."""
+
+CONVENTIONS = {
+    "psnr_db": (
+        "PSNR in dB over the whole volume, no mask; both volumes clipped to the window "
+        "[{low:g}, {high:g}] HU, peak = {range:g} HU"
+    ),
+    "ssim_3d": (
+        "3-D SSIM, mean over the whole volume; uniform 7x7x7 window, both volumes clipped to "
+        "[{low:g}, {high:g}] HU, data range {range:g} HU, K1 = 0.01, K2 = 0.03"
+    ),
+    "mae_hu_body": (
+        "mean absolute error in HU inside the filled body mask of the truth; both volumes clipped "
+        "to [{low:g}, {high:g}] HU"
+    ),
+    "mae_hu_tissue": (
+        "mean absolute error in HU over the voxels whose truth is above -300 HU; both volumes "
+        "clipped to [{low:g}, {high:g}] HU"
+    ),
+    "reprojection_error": (
+        "|A x - y| / |y| of the line integrals over the views given to the method; noise-free, the "
+        "same projector on both sides"
+    ),
+    "reprojection_unseen": (
+        "the same in one view that no method was given, half-way between two of the standard views"
+    ),
+    "seconds": "time of one reconstruction, without compilation",
+}
+"""Metric -> what exactly it is; braces are filled by `conventions`."""
+
+LABELS = {
+    "psnr_db": "PSNR [dB]",
+    "ssim_3d": "SSIM 3-D",
+    "mae_hu_body": "MAE body [HU]",
+    "mae_hu_tissue": "MAE tissue [HU]",
+    "reprojection_error": "re-projection",
+    "reprojection_unseen": "unseen view",
+    "seconds": "time [s]",
+}
+"""Metric -> the head of its column."""
+
+HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d"})
+"""Metrics to maximise; all others are errors or costs."""
+
+
+def conventions(window: Window) -> dict[str, str]:
+    """`CONVENTIONS` with the numbers of this window."""
+    low, high = window
+    return {k: v.format(low=low, high=high, range=window.range) for k, v in CONVENTIONS.items()}
+
+
+def psnr(
+    a: Float[np.ndarray, "*shape"], b: Float[np.ndarray, "*shape"], data_range: float
+) -> float:
+    """20 log10(data_range / RMSE(a, b)) in dB; infinite where they are equal."""
+    squared = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(data_range**2 / squared))
+
+
+def ssim_3d(
+    a: Float[np.ndarray, "x y z"], b: Float[np.ndarray, "x y z"], data_range: float
+) -> float:
+    """Mean structural similarity of two volumes with a true 3-D window, 7 voxels along each axis.
+
+    Wang et al., IEEE TIP 2004, as scikit-image's `structural_similarity` has it by default: uniform
+    window, sample covariance. The mean over slices of 2-D SSIM is another number.
+    """
+    pair = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(structural_similarity(*pair, data_range=data_range))
+
+
+def masked_mae(
+    a: Float[np.ndarray, "*shape"], b: Float[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"]
+) -> float:
+    """Mean |a - b| where the mask is true; NaN where it is nowhere true."""
+    mask = np.asarray(mask, bool)
+    if not mask.any():
+        return float("nan")
+    difference = np.asarray(a, np.float64)[mask] - np.asarray(b, np.float64)[mask]
+    return float(np.mean(np.abs(difference)))
+
+
+def case_metrics(
+    truth_hu: Float[np.ndarray, "x y z"],
+    recon_hu: Float[np.ndarray, "x y z"],
+    body: Bool[np.ndarray, "x y z"],
+    window: Window,
+) -> dict[str, float]:
+    """The volume metrics of one case under the keys of `CONVENTIONS`.
+
+    Args:
+        truth_hu: HU.
+        recon_hu: HU on the same grid.
+        body: the filled body mask of the truth.
+        window: HU range to which both are clipped and whose width is the data range.
+    """
+    truth = np.clip(np.asarray(truth_hu, np.float32), *window)
+    recon = np.clip(np.asarray(recon_hu, np.float32), *window)
+    return {
+        "psnr_db": psnr(recon, truth, window.range),
+        "ssim_3d": ssim_3d(recon, truth, window.range),
+        "mae_hu_body": masked_mae(recon, truth, body),
+        "mae_hu_tissue": masked_mae(recon, truth, np.asarray(truth_hu) > TISSUE_HU),
+    }
+
+
+def reprojection_error(
+    recon_hu: Float[Array, "x y z"],
+    images: Sequence[Float[Array, "rows columns"]],
+    cameras: Sequence[Camera],
+    grid: Grid,
+) -> Float[Array, ""]:
+    """|A x - y| / |y| over all views together: how well a volume explains its X-rays.
+
+    Args:
+        recon_hu: HU on `grid`.
+        images: measured line integrals y, one [rows, columns] a camera.
+        cameras: concrete (not traced), so that the projector picks its path.
+        grid: where the voxels lie.
+    """
+    mu = beam.hu_to_mu(recon_hu)
+    pairs = [(line_integrals(mu, grid.affine, c), y) for c, y in zip(cameras, images, strict=True)]
+    error = sum(jnp.sum(jnp.square(p - y)) for p, y in pairs)
+    return jnp.sqrt(error / sum(jnp.sum(jnp.square(y)) for _, y in pairs))

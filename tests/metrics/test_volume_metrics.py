@@ -1,0 +1,99 @@
+"""Volume metrics against numbers worked out by hand, and the honesty of their conventions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxrecon.drr import beam, line_integrals
+from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.metrics.volume import (
+    CONVENTIONS,
+    case_metrics,
+    conventions,
+    masked_mae,
+    psnr,
+    reprojection_error,
+    ssim_3d,
+)
+from jxrecon.units import Window
+
+WINDOW = Window(-1024.0, 2000.0)
+
+
+def pair(shape=(9, 10, 11), seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(-900, 1500, shape).astype(np.float32)
+    return truth, truth + rng.normal(0, 80, shape).astype(np.float32)
+
+
+def test_psnr_of_a_known_error_is_the_closed_form():
+    truth = np.zeros((4, 5, 6), np.float32)
+    assert psnr(truth + 30.24, truth, 3024.0) == pytest.approx(40.0, abs=1e-5)
+    assert psnr(truth, truth, 3024.0) == np.inf
+
+
+def test_ssim_is_a_three_dimensional_window_by_hand():
+    a, b = (v.astype(np.float64) for v in pair((8, 9, 7)))
+    c1, c2 = (0.01 * 3024) ** 2, (0.03 * 3024) ** 2
+    values = []
+    for x in range(2):
+        for y in range(3):
+            p, q = (v[x : x + 7, y : y + 7, :7].ravel() for v in (a, b))
+            cov = np.cov(p, q)
+            luminance = (2 * p.mean() * q.mean() + c1) / (p.mean() ** 2 + q.mean() ** 2 + c1)
+            values.append(luminance * (2 * cov[0, 1] + c2) / (cov[0, 0] + cov[1, 1] + c2))
+    assert ssim_3d(a, b, 3024.0) == pytest.approx(np.mean(values), abs=1e-9)
+    assert ssim_3d(a, a, 3024.0) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_masked_mae_sees_nothing_outside_its_mask():
+    truth, recon = pair()
+    mask = np.zeros(truth.shape, bool)
+    mask[2:5, 3, 4] = True
+    recon = np.where(mask, truth + np.float32(7), recon + np.float32(1000))
+    assert masked_mae(recon, truth, mask) == pytest.approx(7.0, abs=1e-3)
+    assert np.isnan(masked_mae(recon, truth, np.zeros_like(mask)))
+
+
+def test_case_metrics_clip_to_the_window_and_mask_by_body_and_tissue():
+    truth = np.full((8, 8, 8), -1000.0, np.float32)
+    truth[2:6, 2:6, 2:6] = 0.0
+    truth[3, 3, 3] = -800.0  # air inside the body
+    recon = truth.copy()
+    recon[4, 4, 4] = 3000.0  # clipped to 2000
+    recon[3, 3, 3] = -700.0
+    recon[0, 0, 0] = -3000.0  # clipped to -1024
+    body = np.zeros(truth.shape, bool)
+    body[2:6, 2:6, 2:6] = True
+    found = case_metrics(truth, recon, body, WINDOW)
+    squared = (2000.0**2 + 100.0**2 + 24.0**2) / 512
+    assert found["psnr_db"] == pytest.approx(10 * np.log10(3024.0**2 / squared), abs=1e-5)
+    assert found["mae_hu_body"] == pytest.approx(2100 / 64, rel=1e-6)
+    assert found["mae_hu_tissue"] == pytest.approx(2000 / 63, rel=1e-6)
+    assert found["ssim_3d"] == pytest.approx(
+        ssim_3d(np.clip(truth, *WINDOW), np.clip(recon, *WINDOW), 3024.0), abs=1e-12
+    )
+
+
+def test_every_metric_has_a_convention_that_names_its_window():
+    truth, recon = pair()
+    sentences = conventions(WINDOW)
+    assert set(case_metrics(truth, recon, truth > 0, WINDOW)) < set(sentences)
+    assert set(sentences) == set(CONVENTIONS)
+    for name in ("psnr_db", "ssim_3d", "mae_hu_body", "mae_hu_tissue"):
+        assert "[-1024, 2000] HU" in sentences[name]
+    assert not any("{" in sentence for sentence in sentences.values())
+
+
+def test_reprojection_error_is_zero_at_the_truth_and_relative_to_the_xrays():
+    grid = centred_grid((8, 8, 8), (10.0, 10.0, 10.0))
+    cameras = biplanar(shape=(8, 8), pixel_mm=16.0)
+    truth = jnp.asarray(pair((8, 8, 8))[0])
+    mu = beam.hu_to_mu(truth)
+    images = tuple(line_integrals(mu, grid.affine, c) for c in cameras)
+    error = jax.jit(lambda recon: reprojection_error(recon, images, cameras, grid))
+    assert float(error(truth)) < 1e-6
+    # Line integrals are linear in attenuation: 10 % more of it is 10 % more of them.
+    assert float(error(beam.mu_to_hu(1.1 * mu))) == pytest.approx(0.1, rel=1e-4)
+    assert float(error(jnp.full_like(truth, -1000.0))) == pytest.approx(1.0, rel=1e-5)
