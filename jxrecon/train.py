@@ -27,6 +27,7 @@ from jxrecon import config, sharding
 from jxrecon.canary import check_compiler
 from jxrecon.checkpoint import Checkpoints
 from jxrecon.cli import cache_folder, entry
+from jxrecon.compile import jit
 from jxrecon.data import pipeline
 from jxrecon.logs import Meter, MetricsLog
 from jxrecon.run import Run, abstract_state, continues, start
@@ -107,8 +108,8 @@ def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
         return method.eval_step(state, batch, jax.random.fold_in(jax.random.key(seed), _EVALUATION))
 
     return (
-        jax.jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
-        jax.jit(eval_step, out_shardings=everywhere),
+        jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
+        jit(eval_step, out_shardings=everywhere),
     )
 
 
@@ -118,7 +119,7 @@ def _begin(run: Run, checkpoints: Checkpoints, abstract: PyTree) -> tuple[PyTree
     if restored is None:
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         key = jax.random.key(run.experiment.schedule.seed)
-        return jax.jit(run.method.init, out_shardings=places)(key), 0
+        return jit(run.method.init, out_shardings=places)(key), 0
     state, step = restored
     checkpoints.rewind(step)
     _say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")

@@ -1,0 +1,380 @@
+"""A CT volume from X-ray files: `python -m jxrecon.reconstruct --run DIR --xray FILE --out DIR`.
+
+Methods know a grid about the world's origin, so the X-rays' cameras are moved until the point that
+they turn about, the isocentre, lies there; the volume's affine takes it back to the X-rays' world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import time
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.status import Status
+
+from jxrecon.canary import check_compiler
+from jxrecon.cli import entry
+from jxrecon.compile import jit
+from jxrecon.data import images, radiographs
+from jxrecon.data.nifti import write_volume
+from jxrecon.data.radiographs import Given, Radiograph
+from jxrecon.drr import hu_to_mu, line_integrals
+from jxrecon.geometry import Camera, Grid
+from jxrecon.methods.base import Problem, Reconstruction
+from jxrecon.report import DISPLAY_HU, PLANES
+from jxrecon.run import Run, open_run, restore
+from jxrecon.types import InputError
+
+SAME_POINT_MM = 1.0
+"""How far apart the isocentres that two X-rays tell may lie."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jxrecon.reconstruct",
+        description="Reconstructs a CT volume (HU, NIfTI) from X-rays with a trained run. Cameras "
+        "come from a JSON sidecar beside each X-ray, or from --view, --sad, --sid and --pixel-mm.",
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of a trained run")
+    add(
+        "--xray",
+        type=Path,
+        required=True,
+        action="append",
+        help="NIfTI, NPZ or PNG, once per X-ray",
+    )
+    add("--out", type=Path, required=True, help="folder for volume, trace and preview")
+    add(
+        "--view",
+        action="append",
+        help="frontal, lateral or ANGLE[,ELEVATION] in degrees, once per --xray and in their order",
+    )
+    add("--sad", type=float, help="source-axis distance, mm")
+    add("--sid", type=float, help="source-detector distance, mm")
+    add("--pixel-mm", help="pixel pitch on the detector, mm, ROW[,COLUMN]")
+    add("--isocentre", help="X,Y,Z in mm of the X-rays' world that the views turn about")
+    add("--intensity", choices=("log", "raw", "display"), help="what the pixels are")
+    add("--i0", type=float, help="intensity of the unattenuated beam, for --intensity raw")
+    add("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
+    add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; see `--help`."""
+    options = _parser().parse_args(argv)
+    which = options.checkpoint
+    if which not in ("latest", "best"):
+        if not which.isdigit():
+            raise InputError(f"--checkpoint {which}: expected latest, best or a step")
+        which = int(which)
+    xrays = [radiographs.read(path, given) for path, given in _given(options)]
+    isocentre = common_isocentre(xrays)
+    for xray in xrays:
+        print(radiographs.table(xray))
+    check_compiler()
+    run = open_run(options.run)
+    views = [prepare(xray, isocentre, run.problem) for xray in xrays]
+    pixels = ", ".join("{} x {}".format(*view.camera.shape) for view in views)
+    middle = ", ".join(f"{x:.1f}" for x in isocentre)
+    field = " x ".join(f"{x:.0f}" for x in run.problem.grid.extent_mm)
+    print(f"field of {field} mm about the isocentre ({middle}) mm; X-rays taken at {pixels} pixels")
+    state, step = restore(run, which)
+    print(f"{run.experiment.name} {run.experiment.size}, step {step}, of {options.run}; {run.rule}")
+
+    with _Progress() as progress:
+        result = _reconstruct(run, state, views, options.seed, progress)
+    hu = np.asarray(result.hu, np.float32)
+    again = reprojections(hu, run.problem.grid, views)
+    errors = [
+        float(np.linalg.norm(a - view.image) / np.linalg.norm(view.image)) for a, view in again
+    ]
+    affine = run.problem.grid.affine.copy()
+    affine[:3, 3] += isocentre
+    name = _name(options.xray)
+    write_volume(options.out / f"{name}.nii.gz", hu, affine)
+    if result.trace:
+        images.replace(options.out / f"{name}_trace.csv", _csv_bytes(result))
+    images.replace(options.out / f"{name}_preview.png", _preview_bytes(hu, run, again))
+    facts = {
+        "run": str(options.run),
+        "experiment": f"{run.experiment.name} {run.experiment.size}",
+        "step": step,
+        "seed": options.seed,
+        "synthetic_training_data": run.synthetic,
+        "isocentre_mm": isocentre.tolist(),
+        "xrays": [str(path) for path in options.xray],
+        "reprojection_error": errors,
+    }
+    images.replace(
+        options.out / f"{name}_facts.json", (json.dumps(facts, indent=1) + "\n").encode()
+    )
+    for view, error in zip(views, errors):
+        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}")
+    print(options.out / f"{name}.nii.gz")
+    return 0
+
+
+class View(NamedTuple):
+    """An X-ray as a method takes it.
+
+    Attributes:
+        image: line integrals, [rows, columns].
+        camera: in the world whose origin is the isocentre.
+        origin: the file.
+    """
+
+    image: Float[np.ndarray, "rows columns"]
+    camera: Camera
+    origin: str
+
+
+def common_isocentre(xrays: list[Radiograph]) -> Float[np.ndarray, "3"]:
+    """The point that all views turn about, in the X-rays' world, mm.
+
+    What sidecars or flags tell; else the point nearest to all lines from source to detector centre.
+
+    Raises:
+        InputError: the X-rays tell different points, or tell none and their lines do not fix one.
+    """
+    told = [(x.isocentre_mm, x.origin) for x in xrays if x.isocentre_mm is not None]
+    for isocentre, origin in told:
+        apart = np.linalg.norm(isocentre - told[0][0])
+        if apart > SAME_POINT_MM:
+            raise InputError(
+                f"{origin}: its isocentre lies {apart:.1f} mm from that of {told[0][1]}, "
+                "expected X-rays of one world (see --isocentre)"
+            )
+    if told:
+        return told[0][0]
+    # sum_i (1 - d_i d_i^T) (x - s_i) = 0
+    sources = np.array([xray.camera.source for xray in xrays], np.float64)
+    lines = np.array([xray.camera.centre for xray in xrays], np.float64) - sources
+    lines /= np.linalg.norm(lines, axis=1, keepdims=True)
+    across = np.eye(3) - lines[:, :, None] * lines[:, None, :]
+    normal = across.sum(0)
+    if np.linalg.eigvalsh(normal)[0] < 1e-2:  # lines within about 8 degrees of each other
+        raise InputError(
+            f"{xrays[0].origin}: nothing tells the isocentre, expected isocentre_mm in its sidecar "
+            "or --isocentre X,Y,Z"
+        )
+    return np.linalg.solve(normal, np.einsum("nij,nj->i", across, sources))
+
+
+def prepare(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], problem: Problem) -> View:
+    """The X-ray about the origin, averaged in blocks of pixels down to about the experiment's pitch.
+
+    Along each axis a block is the whole number of pixels that fits into one pixel of the
+    experiment's first camera, both measured where they cross the isocentre; coarser X-rays stay as
+    they are. Rows and columns that fill no block are left out at the image's end.
+
+    Raises:
+        InputError: the detector does not see the isocentre.
+    """
+    move = jnp.asarray(-isocentre_mm, jnp.float32)
+    camera = xray.camera.moved(jnp.eye(3, dtype=jnp.float32), move)
+    row, column = _pixel_of_origin(camera)
+    rows, columns = camera.shape
+    if not (-0.5 <= row <= rows - 0.5 and -0.5 <= column <= columns - 0.5):
+        raise InputError(
+            f"{xray.origin}: the isocentre falls on row {row:.0f}, column {column:.0f}, expected it "
+            f"on the {rows} x {columns} pixels (see --isocentre, --sid, --pixel-mm)"
+        )
+    wanted, found = _pitch_at_origin(problem.cameras[0]), _pitch_at_origin(camera)
+    blocks = np.minimum(np.maximum(1, np.floor(wanted / found + 1e-3)), camera.shape).astype(int)
+    kept = np.array(camera.shape) // blocks * blocks
+    lost_rows, lost_columns = (np.array(camera.shape) - kept) / 2
+    camera = camera.replace(
+        centre=camera.centre - float(lost_rows) * camera.v - float(lost_columns) * camera.u,
+        shape=(int(kept[0]), int(kept[1])),
+    )
+    shape = (int(kept[0] // blocks[0]), int(kept[1] // blocks[1]))
+    image = xray.line_integrals[: kept[0], : kept[1]]
+    image = image.reshape(shape[0], blocks[0], shape[1], blocks[1]).mean((1, 3))
+    return View(image, camera.resized(shape), xray.origin)
+
+
+def reprojections(
+    hu: Float[np.ndarray, "x y z"], grid: Grid, views: list[View]
+) -> list[tuple[Float[np.ndarray, "rows columns"], View]]:
+    """The line integrals of the volume in every view, beside the view."""
+
+    @jit
+    def project(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
+        mu = hu_to_mu(hu)
+        return [line_integrals(mu, grid.affine, view.camera) for view in views]
+
+    return [(np.asarray(image), view) for image, view in zip(project(hu), views)]
+
+
+def _given(options: argparse.Namespace) -> list[tuple[Path, Given]]:
+    """Every X-ray with what the flags say about it."""
+    views = options.view or [None] * len(options.xray)
+    if len(views) != len(options.xray):
+        raise InputError(
+            f"{len(views)} --view for {len(options.xray)} --xray: expected one for each, or none"
+        )
+    pitch = isocentre = None
+    if options.pixel_mm is not None:
+        pitch = radiographs.numbers(options.pixel_mm, (1, 2), "--pixel-mm")
+    if options.isocentre is not None:
+        isocentre = radiographs.numbers(options.isocentre, (3,), "--isocentre")
+    return [
+        (
+            path,
+            Given(
+                view,
+                options.sad,
+                options.sid,
+                None if pitch is None else (pitch[0], pitch[-1]),
+                None if isocentre is None else (isocentre[0], isocentre[1], isocentre[2]),
+                options.intensity,
+                options.i0,
+            ),
+        )
+        for path, view in zip(options.xray, views)
+    ]
+
+
+def _reconstruct(run: Run, state, views: list[View], seed: int, progress) -> Reconstruction:
+    cameras = tuple(view.camera for view in views)
+
+    @jit
+    def reconstruct(state, images, key):
+        return run.method.reconstruct(state, images, cameras, key, progress)
+
+    measured = tuple(jnp.asarray(view.image) for view in views)
+    result = reconstruct(state, measured, jax.random.key(seed))
+    return jax.block_until_ready(result)
+
+
+def _normal(camera: Camera) -> np.ndarray:
+    normal = np.cross(camera.u, camera.v).astype(np.float64)
+    return normal / np.linalg.norm(normal)
+
+
+def _pitch_at_origin(camera: Camera) -> Float[np.ndarray, "2"]:
+    """Pixel pitch between rows and between columns, shrunk to where the rays pass the origin."""
+    normal = _normal(camera)
+    source, centre = np.asarray(camera.source, np.float64), np.asarray(camera.centre, np.float64)
+    shrink = abs(normal @ source) / abs(normal @ (centre - source))
+    return shrink * np.array([np.linalg.norm(camera.v), np.linalg.norm(camera.u)])
+
+
+def _pixel_of_origin(camera: Camera) -> tuple[float, float]:
+    """(row, column) that the ray through the world's origin falls on; nan if it misses the plane."""
+    source, centre, u, v = (
+        np.asarray(part, np.float64) for part in (camera.source, camera.centre, camera.u, camera.v)
+    )
+    normal = np.cross(u, v)
+    if (
+        not (normal @ source) * (normal @ (source - centre)) > 0
+    ):  # the origin lies behind the source
+        return np.nan, np.nan
+    point = source - source * (normal @ (centre - source)) / (normal @ -source)
+    across = np.linalg.lstsq(np.stack([v, u], 1), point - centre, rcond=None)[0]
+    row, column = across + (np.array(camera.shape) - 1) / 2
+    return float(row), float(column)
+
+
+def _name(paths: list[Path]) -> str:
+    """The words that all X-rays' names begin with, and _recon: ct_frontal, ct_lateral -> ct_recon."""
+    words = [images.stem(path).split("_") for path in paths]
+    shared = takewhile(lambda same: len(set(same)) == 1, zip(*words))
+    return "_".join([*(same[0] for same in shared), "recon"])
+
+
+def _csv_bytes(result: Reconstruction) -> bytes:
+    columns = {term: np.asarray(values) for term, values in result.trace.items()}
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["iteration", *columns])
+    for iteration, row in enumerate(zip(*columns.values())):
+        writer.writerow([iteration, *(f"{value:.6g}" for value in row)])
+    return stream.getvalue().encode()
+
+
+def _preview_bytes(
+    hu: np.ndarray, run: Run, again: list[tuple[Float[np.ndarray, "rows columns"], View]]
+) -> bytes:
+    """A PNG: a row of X-ray, re-projection and difference for each view, then three slices."""
+    figure = Figure(figsize=(9, 3 * (len(again) + 1)), layout="constrained")
+    axes = figure.subplots(len(again) + 1, 3, squeeze=False)
+    training = " (trained on synthetic anatomy)" if run.synthetic else ""
+    figure.suptitle(f"{run.experiment.name} {run.experiment.size}{training}")
+    for row, (image, view) in zip(axes, again):
+        pixel_mm = [float(np.linalg.norm(step)) for step in (view.camera.v, view.camera.u)]
+        high = float(view.image.max())
+        difference = max(float(np.abs(image - view.image).max()), 1e-6)
+        pictures = (
+            (view.image, f"X-ray, 0 to {high:.2g}", "gray", 0, high),
+            (image, "re-projection", "gray", 0, high),
+            (
+                image - view.image,
+                f"difference, ±{difference:.2g}",
+                "RdBu_r",
+                -difference,
+                difference,
+            ),
+        )
+        for panel, (picture, title, colours, low, top) in zip(row, pictures):
+            panel.imshow(picture, colours, vmin=low, vmax=top, aspect=pixel_mm[0] / pixel_mm[1])
+            panel.set_title(title, fontsize=9)
+    spacing_mm = run.problem.grid.spacing_mm
+    for panel, plane in zip(axes[-1], PLANES):
+        columns, rows = plane.axes
+        across = ({0, 1, 2} - {columns, rows}).pop()
+        picture = np.take(hu, hu.shape[across] // 2, across).T[::-1, ::-1]
+        low, top = DISPLAY_HU
+        aspect = spacing_mm[rows] / spacing_mm[columns]
+        panel.imshow(picture, "gray", vmin=low, vmax=top, aspect=aspect)
+        left, up = plane.letters
+        panel.set_title(f"{plane.name}, {low:g} to {top:g} HU, {left} left, {up} up", fontsize=9)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=100, format="png")
+    return stream.getvalue()
+
+
+class _Progress:
+    """Iteration and objective: in place on a terminal, else a line every 15 seconds."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._status = Status("compiling", console=console) if console.is_terminal else None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def __call__(self, iteration: int, objective: float) -> None:
+        text = f"iteration {int(iteration)}  objective {float(objective):.5g}"
+        if self._status:
+            self._status.update(text)
+        elif time.monotonic() - self._told > 15:
+            self._told = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(entry(main))

@@ -1,0 +1,187 @@
+"""What an evaluation leaves behind: a table of cases that survives a kill, and its summary."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jxrecon.metrics.volume import CONVENTIONS, HIGHER_IS_BETTER, LABELS, conventions
+from jxrecon.run import Run
+
+INVERSE_CRIME = (
+    "X-rays are noise-free line integrals of the true volume, made by the same projector and on the "
+    "same grid that the methods use: an easier problem than real radiographs."
+)
+
+Row = dict[str, Any]
+"""One method on one case: method, split, case, the metrics of `CONVENTIONS`, fingerprint."""
+
+_COLUMNS = (
+    "method",
+    "split",
+    "case",
+    *CONVENTIONS,
+    "fingerprint",
+)  # the last one shows a torn line
+
+
+class CaseTable:
+    """cases.csv: one row a method and case, on disk as soon as it is known, found again after a kill.
+
+    Attributes:
+        rows: (method, split, case) -> row.
+    """
+
+    def __init__(self, path: Path, fingerprints: dict[str, str]) -> None:
+        """Opens the file and keeps what still holds.
+
+        Args:
+            path: of the file, made where missing.
+            fingerprints: of the data and weights of each method; rows of others are dropped, and so
+                is the torn last row of a killed run.
+        """
+        self._fingerprints = fingerprints
+        self.rows: dict[tuple[str, str, str], Row] = {}
+        for row in _read_rows(path):
+            if fingerprints.get(row["method"]) == row["fingerprint"]:
+                self.rows[row["method"], row["split"], row["case"]] = row
+        self._path = path
+        self._write_whole()
+        self._file = path.open("a", newline="")
+
+    def __enter__(self) -> CaseTable:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._write_whole()  # a case that was done again has one row
+
+    def _write_whole(self) -> None:
+        lines = [",".join(_COLUMNS), *(_line(row) for row in self.rows.values())]
+        replace_text(self._path, "\n".join(lines) + "\n")
+
+    def add(self, method: str, split: str, case: str, metrics: dict[str, float]) -> None:
+        """Writes a row through to the disk."""
+        row = {"method": method, "split": split, "case": case, **metrics}
+        row["fingerprint"] = self._fingerprints[method]
+        self.rows[method, split, case] = row
+        self._file.write(_line(row) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _line(row: Row) -> str:
+    values = (row[column] for column in _COLUMNS)
+    cells = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+    return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    """The whole rows of a cases.csv; nothing where there is none or its columns are others."""
+    if not path.exists():
+        return
+    with path.open(newline="", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
+            return
+        for row in reader:
+            try:
+                yield {**row, **{name: float(row[name]) for name in CONVENTIONS}}
+            except (TypeError, ValueError):
+                continue
+
+
+def summarise(run: Run, rows: list[Row], split: str, step: int) -> dict[str, Any]:
+    """summary.json: mean, standard deviation and number of finite values of every method's metrics.
+
+    Args:
+        run: what was evaluated.
+        rows: one a method and case, the methods in the order of the table.
+        split: of the cases.
+        step: of the checkpoint.
+    """
+    metrics: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        metrics[method] = {}
+        for name in CONVENTIONS:
+            values = [row[name] for row in rows if row["method"] == method]
+            finite = [value for value in values if math.isfinite(value)]
+            metrics[method][name] = {
+                "mean": float(np.mean(finite)) if finite else None,
+                "std": float(np.std(finite)) if finite else None,
+                "n": len(finite),
+            }
+    return {
+        "experiment": run.experiment.name,
+        "size": run.experiment.size,
+        "step": step,
+        "synthetic": run.synthetic,
+        "data": run.rule,
+        "split": split,
+        "cases": len({row["case"] for row in rows}),
+        "xrays": INVERSE_CRIME,
+        "window_hu": list(run.problem.window),
+        "conventions": conventions(run.problem.window),
+        "metrics": metrics,
+    }
+
+
+def column_head(metric: str) -> str:
+    """The label of a metric with an arrow towards better."""
+    arrow = "" if metric == "seconds" else " ↑" if metric in HIGHER_IS_BETTER else " ↓"
+    return LABELS[metric] + arrow
+
+
+def number(metric: str, value: float | None) -> str:
+    """A value to as many digits as mean something."""
+    if value is None or not math.isfinite(value):
+        return "n/a" if value is None or math.isnan(value) else "inf"
+    if metric.startswith("mae"):
+        return f"{value:.1f}"
+    if metric.startswith(("ssim", "reprojection")):
+        return f"{value:.4f}"
+    return f"{value:.2f}"
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The summary as a table, methods as rows, with the convention of every column."""
+    kind = "SYNTHETIC data" if summary["synthetic"] else "real data"
+    table = Table(
+        title=f"{summary['experiment']} {summary['size']}, step {summary['step']}: {kind}, "
+        f"{summary['cases']} {summary['split']} cases, mean ± standard deviation"
+    )
+    table.add_column("method", no_wrap=True)
+    for name in LABELS:
+        table.add_column(Text(column_head(name)), justify="right", no_wrap=True)
+    for method, values in summary["metrics"].items():
+        cells = (
+            number(name, values[name]["mean"])
+            + ("" if name == "seconds" else f" ± {number(name, values[name]['std'])}")
+            for name in LABELS
+        )
+        table.add_row(Text(method), *cells)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for name, sentence in summary["conventions"].items():
+        console.print(f"{LABELS[name]}: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    console.print(summary["xrays"], markup=False, highlight=False, soft_wrap=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file that appears under its name only when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

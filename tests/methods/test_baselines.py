@@ -1,0 +1,204 @@
+"""The three baselines on a toy population that varies in three directions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxrecon.drr import beam, line_integrals
+from jxrecon.geometry import biplanar, camera_at, centred_grid
+from jxrecon.methods import linear_prior as linear_prior_file
+from jxrecon.methods.base import Problem
+from jxrecon.methods.linear_prior import linear_prior
+from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.methods.nearest import nearest
+from jxrecon.types import VolumeBatch
+from jxrecon.units import Window
+
+CASES = 8
+PROBLEM = Problem(
+    grid=centred_grid((8, 9, 10), (20.0, 20.0, 20.0)),
+    cameras=biplanar(shape=(12, 12), pixel_mm=30.0),
+    window=Window(),
+    cases=CASES,
+)
+KEY = jax.random.key(0)
+METHODS = {
+    "mean": mean_volume(PROBLEM),
+    "nearest": nearest(PROBLEM),
+    "linear": linear_prior(PROBLEM),
+}
+FITS = {name: jax.jit(method.train_step) for name, method in METHODS.items()}
+RUNS = {
+    name: jax.jit(lambda s, y, m=method: m.reconstruct(s, y, PROBLEM.cameras, KEY).hu)
+    for name, method in METHODS.items()
+}
+
+
+def population(count, seed, noise=0.0):
+    """Volumes in HU on three fixed directions, the same for every seed; whole numbers as in files."""
+    fixed, rng = np.random.default_rng(7), np.random.default_rng(seed)
+    mean = fixed.uniform(-200, 200, PROBLEM.grid.shape)
+    directions = fixed.normal(size=(3, *PROBLEM.grid.shape))
+    codes = rng.normal(size=(count, 3)) * [60, 40, 20]
+    hu = mean + np.einsum("nk,kxyz->nxyz", codes, directions)
+    return np.round(hu + noise * rng.normal(size=hu.shape)).astype(np.float32)
+
+
+@jax.jit
+def xrays(hu):
+    mu = beam.hu_to_mu(hu)
+    return tuple(line_integrals(mu, PROBLEM.grid.affine, camera) for camera in PROBLEM.cameras)
+
+
+def fitted(name, hu):
+    batch = VolumeBatch(jnp.asarray(hu), jnp.arange(len(hu)))
+    return FITS[name](METHODS[name].init(KEY), batch, KEY)
+
+
+def reconstruction(name, state, images):
+    return np.asarray(RUNS[name](state, images))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return population(CASES, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fits(train):
+    return {name: fitted(name, train) for name in METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_init_has_the_shapes_and_types_of_a_fitted_state(name, fits):
+    state, _ = fits[name]
+    empty = METHODS[name].init(KEY)
+    described = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (empty, state)]
+    assert described[0] == described[1]
+
+
+def test_mean_volume_is_the_mean_whatever_the_xrays_show(train, fits):
+    state, _ = fits["mean"]
+    found = reconstruction("mean", state, xrays(jnp.asarray(train[0])))
+    np.testing.assert_allclose(found, train.mean(axis=0), atol=1e-3)
+
+
+def test_nearest_finds_each_training_volume_by_its_xrays(train, fits):
+    state, _ = fits["nearest"]
+    for volume in train[:3]:
+        np.testing.assert_array_equal(
+            reconstruction("nearest", state, xrays(jnp.asarray(volume))), volume
+        )
+
+
+def test_nearest_picks_the_one_of_least_projection_distance(train, fits):
+    state, _ = fits["nearest"]
+    case = jnp.asarray(population(1, seed=5)[0])
+    distances = [
+        sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(xrays(jnp.asarray(v)), xrays(case)))
+        for v in train
+    ]
+    found = reconstruction("nearest", state, xrays(case))
+    np.testing.assert_array_equal(found, train[np.argmin(distances)])
+
+
+def test_linear_prior_recovers_a_volume_in_the_span_of_its_training_set(train, fits):
+    state, _ = fits["linear"]
+    case = population(1, seed=5)[0]
+    found = reconstruction("linear", state, xrays(jnp.asarray(case)))
+    deviation = np.abs(case - train.mean(axis=0)).mean()
+    assert deviation > 40  # what the mean is wrong by
+    assert np.abs(found - case).mean() < 1.0  # stored HU are whole numbers
+
+
+def test_linear_prior_beats_mean_and_nearest_where_the_population_is_noisy_too():
+    train, cases = population(CASES, 0, noise=30.0), population(3, 5, noise=30.0)
+    errors = {}
+    for name in METHODS:
+        state, _ = fitted(name, train)
+        found = [reconstruction(name, state, xrays(jnp.asarray(case))) for case in cases]
+        errors[name] = np.mean((np.stack(found) - cases) ** 2)
+    assert errors["linear"] < 0.8 * min(errors["mean"], errors["nearest"])
+
+
+def test_linear_prior_is_the_map_of_explicit_pca_in_double_precision():
+    train, case = population(CASES, 0, noise=30.0), population(1, 5, noise=30.0)[0]
+    state, terms = fitted("linear", train)
+    sigma = float(terms["sigma"])
+
+    both = np.concatenate([train, train[:, ::-1]]).astype(np.float64)
+    mu = 0.0192 * (1 + both / 1000)
+    m = mu.mean(axis=0)
+    _, s, v = np.linalg.svd((mu - m).reshape(2 * CASES, -1), full_matrices=False)
+    s, v = s[:-1] / np.sqrt(2 * CASES), v[:-1].reshape(-1, *PROBLEM.grid.shape)
+
+    @jax.jit
+    def images_of(volumes):
+        views = [
+            jax.lax.map(lambda x, c=camera: line_integrals(x, PROBLEM.grid.affine, c), volumes)
+            for camera in PROBLEM.cameras
+        ]
+        return jnp.concatenate([y.reshape(len(volumes), -1) for y in views], axis=1)
+
+    *v_images, m_image = np.asarray(images_of(jnp.asarray([*v, m], jnp.float32)), np.float64)
+    v_images = np.stack(v_images)
+    y = np.concatenate([np.ravel(image) for image in xrays(jnp.asarray(case))])
+    residual = y - m_image
+    precision = v_images @ v_images.T / sigma**2 + np.diag(1 / s**2)
+    c = np.linalg.solve(precision, v_images @ residual / sigma**2)
+    expected = 1000 * ((m + np.einsum("k,kxyz->xyz", c, v)) / 0.0192 - 1)
+    found = reconstruction("linear", state, xrays(jnp.asarray(case)))
+    np.testing.assert_allclose(found, expected, atol=0.5)
+
+
+def test_gram_matrix_and_leave_one_out_error_match_the_slow_way(train):
+    hu = jnp.asarray(train[:4], jnp.int16)
+    images = jax.jit(lambda h: linear_prior_file.project(h, PROBLEM, PROBLEM.cameras))(hu)
+    mean = images.mean(axis=1, keepdims=True)
+    k = np.asarray(jax.jit(linear_prior_file.gram)(hu))
+    x = 0.0192 * (1 + np.concatenate([train[:4], train[:4, ::-1]]).reshape(8, -1) / 1000)
+    centred = x - x.mean(axis=0)
+    np.testing.assert_allclose(k, centred @ centred.T, rtol=1e-3, atol=1e-4 * k.max())
+
+    sigma, left = 0.3, 1
+    others = [j for j in range(8) if j % 4 != left]
+    t = np.asarray(images, np.float64)
+    p = (t[:, others] - t[:, others].mean(axis=1, keepdims=True)) / np.sqrt(6)
+    d = (x[others] - x[others].mean(axis=0)) / np.sqrt(6)
+    residual = t[:, left] - t[:, others].mean(axis=1)
+    z = np.linalg.solve(p.T @ p + sigma**2 * np.eye(6), p.T @ residual)
+    slow = np.sum((x[left] - x[others].mean(axis=0) - z @ d) ** 2)
+    fast = jax.jit(linear_prior_file.left_out_error)(
+        images - mean, jnp.asarray(k), jnp.int32(left), jnp.asarray([sigma], jnp.float32)
+    )
+    assert float(fast[0]) == pytest.approx(slow, rel=2e-3)
+
+
+def test_samples_of_the_linear_prior_have_the_mean_and_spread_of_the_population(train, fits):
+    state, _ = fits["linear"]
+    drawn = np.asarray(jax.jit(METHODS["linear"].sample, static_argnums=2)(state, KEY, 64))
+    both = np.concatenate([train, train[:, ::-1]])
+    assert drawn.shape == (64, *PROBLEM.grid.shape)
+    assert np.abs(drawn.mean(axis=0) - both.mean(axis=0)).mean() < 0.3 * both.std(axis=0).mean()
+    assert drawn.std(axis=0).mean() == pytest.approx(both.std(axis=0).mean(), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["nearest", "linear"])
+def test_other_cameras_than_the_problems_own_are_served_too(name, train, fits):
+    (state, _), method = fits[name], METHODS[name]
+    cameras = (camera_at(30.0, shape=(12, 12), pixel_mm=30.0),)
+    case = jnp.asarray(train[2])
+
+    @jax.jit
+    def run(state, hu):
+        image = line_integrals(beam.hu_to_mu(hu), PROBLEM.grid.affine, cameras[0])
+        return method.reconstruct(state, (image,), cameras, KEY).hu
+
+    assert float(jnp.abs(run(state, case) - case).mean()) < 5.0
+
+
+def test_two_training_volumes_are_enough_for_the_linear_prior(train):
+    state, _ = fitted("linear", train[:2])
+    found = reconstruction("linear", state, xrays(jnp.asarray(train[0])))
+    assert np.abs(found - train[0]).mean() < np.abs(train[:2].mean(axis=0) - train[0]).mean()
