@@ -1,0 +1,69 @@
+"""X2Vision on head-and-neck CT: a 3-D StyleGAN2 prior, then volumes from two X-rays.
+
+    python -m jxrecon.train --exp x2vision_hn                        # built-in SYNTHETIC population
+    python -m jxrecon.train --exp x2vision_hn --data DIR             # real CT, NIfTI
+
+Field: 224 x 240 x 202 mm about the jaw (x left-right, y back-front, z foot-head). Views: frontal and
+lateral cone beam, source-axis 1000 mm, source-detector 1500 mm, a detector of 384 x 384 mm.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from jxrecon.config import Experiment, Field, Population, Schedule, Views
+from jxrecon.data import volumes
+from jxrecon.methods.linear_prior import linear_prior
+from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.methods.nearest import nearest
+from jxrecon.methods.x2vision.latent import LatentSettings
+from jxrecon.methods.x2vision.method import Settings, build
+from jxrecon.methods.x2vision.prior import PriorSettings
+from jxrecon.types import InputError
+
+_EXTENT_MM = (224.0, 240.0, 201.6)
+
+
+def _field(*shape: int) -> Field:
+    return Field(shape, tuple(e / n for e, n in zip(_EXTENT_MM, shape)))
+
+
+_SIZES = {
+    # What trains visibly in minutes on two CPU cores.
+    "small": {
+        "field": _field(20, 24, 28),
+        "views": Views(pixels=32),
+        "schedule": Schedule(steps=1500, batch_size=8, evaluate_every=250, save_every=250),
+        "population": Population(train=256, validation=12),
+        "settings": Settings(
+            PriorSettings(
+                channels=(64, 32, 16),
+                w_dim=64,
+                warm_start_steps=600,
+                ema_kimg=1.0,
+                path_length_weight=0.0,
+            ),
+            LatentSettings(iterations=150, starts=2),
+        ),
+    },
+}
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at `size`; None picks small on CPU, medium on an accelerator."""
+    if size is None:
+        size = "small" if jax.default_backend() == "cpu" else "medium"
+    if size not in _SIZES:
+        raise InputError(f"--size {size}: no such size, expected one of {', '.join(_SIZES)}")
+    return Experiment(
+        name="x2vision_hn",
+        size=size,
+        build=build,
+        load=volumes.load,
+        baselines={
+            "mean volume": mean_volume,
+            "nearest volume": nearest,
+            "linear prior": linear_prior,
+        },
+        **_SIZES[size],
+    )
