@@ -52,11 +52,10 @@ def centred_grid(
     """The axis-aligned RAS grid of this shape and spacing whose middle lies at `centre_mm`."""
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = np.array(centre_mm) - (np.array(shape) - 1) / 2 * np.array(spacing_mm)
-    return Grid(tuple(shape), affine)
+    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-@struct.dataclass
-class Camera:
+class Camera(struct.PyTreeNode):
     """A point source and a flat detector, in world millimetres.
 
     The centre of pixel (r, c) lies at `centre + (c - (C-1)/2) u + (r - (R-1)/2) v`. A pytree whose
@@ -92,11 +91,15 @@ class Camera:
 
     def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Camera:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
+
+        def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
+            return jnp.matmul(rotation, vector, precision="highest")
+
         return self.replace(
-            source=rotation @ self.source + translation_mm,
-            centre=rotation @ self.centre + translation_mm,
-            u=rotation @ self.u,
-            v=rotation @ self.v,
+            source=turned(self.source) + translation_mm,
+            centre=turned(self.centre) + translation_mm,
+            u=turned(self.u),
+            v=turned(self.v),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def camera_at(
     Raises:
         InputError: a distance or pitch is not positive, or the detector is nearer than the axis.
     """
-    row_mm, column_mm = (pixel_mm, pixel_mm) if np.isscalar(pixel_mm) else pixel_mm
+    row_mm, column_mm = pixel_mm if isinstance(pixel_mm, tuple | list) else (pixel_mm, pixel_mm)
     if not source_axis_mm > 0:
         raise InputError(f"source-axis distance is {source_axis_mm} mm, expected a positive number")
     if not source_detector_mm > source_axis_mm:

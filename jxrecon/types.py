@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 Key: TypeAlias = jax.Array
 """A typed or raw JAX random key."""
+
+AnyArray: TypeAlias = jax.Array | np.ndarray
+"""On a device or in NumPy."""
 
 PyTree: TypeAlias = Any
 
@@ -25,7 +29,7 @@ class VolumeBatch(NamedTuple):
     """
 
     hu: Float[Array, "b x y z"]
-    index: Int[Array, " b"]
+    index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
 
 
 class InputError(ValueError):

@@ -196,9 +196,9 @@ def _kernel_gradient_planes(x: Array, g: Array) -> Array:
     def add_plane(total: Array, depth: Array) -> tuple[Array, None]:
         slab = lax.dynamic_slice_in_dim(x, depth, k, axis=1)
         plane = lax.dynamic_index_in_dim(g, depth, axis=1, keepdims=False)
-        taps = [slab[:, :, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
+        shifted = [slab[:, :, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
         contract = (((0, 2, 3), (0, 1, 2)), ((), ()))
-        taps = jnp.concatenate(taps, -1)
+        taps = jnp.concatenate(shifted, -1)
         return total + lax.dot_general(taps, plane, contract, preferred_element_type=wide), None
 
     start = jnp.zeros((k, m * n * x.shape[-1], g.shape[-1]), wide)

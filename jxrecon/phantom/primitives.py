@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.geometry import Camera, Grid
-from jxrecon.types import InputError
+from jxrecon.types import AnyArray, InputError
 
 _FAR = 1e6  # mm; stands for "no bound" in float32
 
@@ -35,15 +35,15 @@ class Primitives(NamedTuple):
         value: [n], what a body adds: attenuation in 1/mm in a scene that adds up, HU in a painting.
     """
 
-    centre: Float[Array, "*n 3"]
-    axes: Float[Array, "*n 3"]
-    rotation: Float[Array, "*n 3 3"]
-    flat: Float[Array, "*n 3"]
-    value: Float[Array, "*n"]
+    centre: Float[AnyArray, "*n 3"]
+    axes: Float[AnyArray, "*n 3"]
+    rotation: Float[AnyArray, "*n 3 3"]
+    flat: Float[AnyArray, "*n 3"]
+    value: Float[AnyArray, "*n"]
 
 
 def _one(
-    centre: Sequence[float],
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None,
@@ -57,7 +57,7 @@ def _one(
 
 
 def ellipsoid(
-    centre: Sequence[float],
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
@@ -71,7 +71,7 @@ def ellipsoid(
 
 
 def cylinder(
-    centre: Sequence[float],
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
@@ -81,7 +81,7 @@ def cylinder(
 
 
 def box(
-    centre: Sequence[float],
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
@@ -96,7 +96,7 @@ def stack(primitives: Sequence[Primitives]) -> Primitives:
 
 
 def distance_mm(
-    axes: Float[Array, "3"], flat: Float[Array, "3"], q: Sequence[Float[Array, "..."]]
+    axes: Float[AnyArray, "3"], flat: Float[AnyArray, "3"], q: Sequence[Float[Array, "..."]]
 ) -> Float[Array, "..."]:
     """Distance of local points to the surface of a SYNTHETIC body in mm, negative inside.
 

@@ -142,8 +142,8 @@ def deform(template: Template, z: Latents) -> Primitives:
     opening = jnp.deg2rad(-(2.5 + 2.0 * z.jaw_opening)) * jnp.asarray(region == JAW, jnp.float32)
     bodies = _turn(bodies, JAW_JOINT[None], _rotation(opening, 0))
     ease = np.clip((height - 30) / 36, 0, 1)
-    share = np.where(region <= JAW, 1.0, np.where(region == NECK, ease**2 * (3 - 2 * ease), 0.0))
-    share = jnp.asarray(share, jnp.float32)
+    turning = np.where(region == NECK, ease**2 * (3 - 2 * ease), 0.0)
+    share = jnp.asarray(np.where(region <= JAW, 1.0, turning), jnp.float32)
     nod = _rotation(jnp.deg2rad(3.5 * z.pitch) * share, 0)
     lean = _rotation(jnp.deg2rad(1.2 * z.bend) * share, 1)
     yaw = _rotation(jnp.deg2rad(2.0 * z.yaw) * share, 2)
@@ -184,7 +184,8 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
     step = np.diag([1 / refine, 1 / refine, 1 / refine, 1.0])
     step[:3, 3] = (1 / refine - 1) / 2
     affine = jnp.asarray(grid.affine @ step, jnp.float32)
-    shape = tuple(refine * n for n in grid.shape)
+    x, y, up = grid.shape
+    shape = (refine * x, refine * y, refine * up)
     template, stages = _template()
     bodies = deform(template, z)
     parts = {n: Primitives(*(leaf[s.bodies] for leaf in bodies)) for n, s in stages.items()}
@@ -196,7 +197,6 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
         hu = paint.paint(hu, parts[name], affine, patch)
         if name == "medium":  # what reaches out of the body so far is cut off
             hu = shell + lean * (hu - shell)
-    x, y, up = grid.shape
     return hu.reshape(x, refine, y, refine, up, refine).mean((1, 3, 5))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,12 +67,12 @@ class Builder:
         about = body.centre[0] if vertebra is None else vertebra
         self.parts.append((body, region, bone, airway, np.asarray(about, np.float32)))
 
-    def pair(self, body: Primitives, region: int, **options: object) -> None:
+    def pair(self, body: Primitives, region: int, **options: Any) -> None:
         """The body on the patient's right (+x) and its mirror image on the left."""
         mirror = np.diag([-1.0, 1.0, 1.0]).astype(np.float32)
         left = body._replace(centre=body.centre @ mirror, rotation=mirror @ body.rotation @ mirror)
-        self.add(body, region, **options)  # type: ignore[arg-type]
-        self.add(left, region, **options)  # type: ignore[arg-type]
+        self.add(body, region, **options)
+        self.add(left, region, **options)
 
     def tube(
         self,
@@ -83,7 +83,7 @@ class Builder:
         *,
         pieces: int,
         paired: bool = False,
-        **options: object,
+        **options: Any,
     ) -> None:
         """Overlapping ellipsoids along a polyline; radii (about world x, other) at its corners."""
         corners, widths = np.asarray(points, float), np.asarray(radii, float)
@@ -94,7 +94,7 @@ class Builder:
             across = [float(np.interp(middle, at, widths[:, axis])) for axis in range(2)]
             length = float(np.linalg.norm(last - first))
             body = ellipsoid((first + last) / 2, [*across, length], value, along(last - first))
-            (self.pair if paired else self.add)(body, region, **options)  # type: ignore[operator]
+            (self.pair if paired else self.add)(body, region, **options)
 
     def build(self) -> Template:
         bodies, regions, bone, airway, vertebra = zip(*self.parts)

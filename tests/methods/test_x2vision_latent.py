@@ -1,5 +1,7 @@
 """The objective of the latent optimiser: each term by hand, its gradient at the start, and descent."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,4 +159,4 @@ def test_progress_reports_a_falling_objective(statistics):
     )
     jax.effects_barrier()
     assert [i for i, _ in seen] == list(range(0, 40, 2))
-    assert all(a >= b for (_, a), (_, b) in zip(seen, seen[1:]))
+    assert all(a >= b for (_, a), (_, b) in pairwise(seen))

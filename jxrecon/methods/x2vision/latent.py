@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import jax
@@ -95,13 +97,13 @@ def style_coherence(ws: Styles, kappa: float) -> Float[Array, " b"]:
 
 def noise_likelihood(noise: Noise) -> Float[Array, " b"]:
     """[X2Vision L_n] -sum_j log N(n_j; 0, I), without its constant."""
-    return sum(0.5 * jnp.sum(n**2, axis=tuple(range(1, n.ndim))) for n in noise)
+    return reduce(add, [0.5 * jnp.sum(n**2, axis=tuple(range(1, n.ndim))) for n in noise])
 
 
 def image_distance(projections: Images, images: Images) -> Float[Array, " b"]:
     """[X2Vision data term] sum_i ||A_i v - I_i||_2 over views: a norm, not its square."""
     squares = [jnp.sum((p - i) ** 2, axis=(1, 2)) for p, i in zip(projections, images)]
-    return sum(jnp.sqrt(s + 1e-12) for s in squares)
+    return reduce(add, [jnp.sqrt(s + 1e-12) for s in squares])
 
 
 def objective(
@@ -115,7 +117,7 @@ def objective(
     projections = project(latents)
     terms = {
         "L_2": image_distance(projections, images),
-        "L_p": sum(gradient_ssim_distance(p, i) for p, i in zip(projections, images)),
+        "L_p": reduce(add, [gradient_ssim_distance(p, i) for p, i in zip(projections, images)]),
         "L_w": style_likelihood(latents.ws, statistics, settings.sigma),
         "L_c": style_coherence(latents.ws, settings.kappa),
         "L_n": noise_likelihood(latents.noise),
@@ -127,7 +129,7 @@ def objective(
         "L_c": settings.lambda_c,
         "L_n": settings.lambda_n,
     }
-    total = sum(weights[name] * term for name, term in terms.items())
+    total = reduce(add, [weights[name] * term for name, term in terms.items()])
     return total, {"total": total, **terms}
 
 

@@ -6,6 +6,8 @@ Networks are passed as plain functions of volumes [b, x, y, z, 1] in network uni
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import jax
@@ -83,4 +85,5 @@ def projection_distance(
 
     The multi-scale gradient and SSIM distance stands in for LPIPS, whose weights are not shipped.
     """
-    return sum(jnp.mean(gradient_ssim_distance(p, q)) for p, q in zip(a, b)) / len(a)
+    distances = [jnp.mean(gradient_ssim_distance(p, q)) for p, q in zip(a, b)]
+    return reduce(add, distances) / len(a)

@@ -70,7 +70,7 @@ def build(settings: Settings, problem: Problem) -> Method:
 def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Float[Array, "b d"]:
     """f(z) of `count` random z."""
     z = jax.random.normal(key, (count, prior.settings.w_dim))
-    return prior.mapping.apply({"params": generator["mapping"]}, z)
+    return manifold.apply(prior.mapping, generator["mapping"], z)
 
 
 def style_statistics(prior: Prior, generator: PyTree) -> WStatistics:
@@ -185,7 +185,7 @@ def eval_step(
     again = manifold.project(prior, window.to_unit(hu)[..., None], cameras)
     difference = sum(jnp.sum((a - i) ** 2, axis=(1, 2)) for a, i in zip(again, images))
     signal = sum(jnp.sum(i**2, axis=(1, 2)) for i in images)
-    scores = prior.discriminator.apply({"params": state.discriminator}, real)
+    scores = manifold.apply(prior.discriminator, state.discriminator, real)
     return {
         "psnr_db": jnp.mean(10.0 * jnp.log10(window.range**2 / error)),
         "projection_error": jnp.mean(jnp.sqrt(difference / signal)),

@@ -8,6 +8,7 @@ of size `base`; each further level doubles the size. All three are pure: `init`,
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -128,21 +129,20 @@ class Synthesis(nn.Module):
         """
         count, limit = len(self.noise_shapes), _limit(self.dtype)
         w = tuple(jnp.moveaxis(ws, 1, 0))
-        noise = (None,) * count if noise is None else noise
+        maps: tuple[Array | None, ...] = (None,) * count if noise is None else noise
         shape = (*self.base, self.channels[0])
         const = self.param("const", nn.initializers.normal(1.0), shape)
         x = jnp.broadcast_to(const.astype(self.dtype), (ws.shape[0], *shape))
-        image = None
+        outputs = []
         block = nn.remat(SynthesisBlock) if self.remat else SynthesisBlock
         for level, features in enumerate(self.channels):
             first, end = max(2 * level - 1, 0), 2 * level + 1
             layer = block(features, level > 0, limit, name=f"level{level}")
-            x = layer(x, w[first:end], noise[first:end])
+            x = layer(x, w[first:end], maps[first:end])
             if self.architecture == "skip" or end == count:
                 output = ToImage(self.out_channels, limit, name=f"output{level}")(x, w[end])
-                output = output.astype(wide(self.dtype))
-                image = output if image is None else upsample2(image) + output
-        return image
+                outputs.append(output.astype(wide(self.dtype)))
+        return reduce(lambda image, output: upsample2(image) + output, outputs)
 
 
 class DiscriminatorBlock(nn.Module):

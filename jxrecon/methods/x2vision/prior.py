@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -70,8 +70,7 @@ class PriorSettings:
     remat: bool = False
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """All that outlives a step of the prior."""
 
     step: Int[Array, ""]
@@ -120,14 +119,21 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
     accelerated = jax.default_backend() != "cpu"
     name = settings.dtype if settings.dtype != "auto" else ("float32", "bfloat16")[accelerated]
     dtype = jnp.dtype(name)
-    levels = {"base": settings.base, "channels": settings.channels, "dtype": dtype}
     path_length_every = settings.path_length_every if settings.path_length_weight else None
     return Prior(
         settings=settings,
         problem=problem,
         mapping=Mapping(settings.w_dim, settings.w_dim, settings.mapping_layers),
-        synthesis=Synthesis(w_dim=settings.w_dim, remat=settings.remat, **levels),
-        discriminator=Discriminator(remat=settings.remat, **levels),
+        synthesis=Synthesis(
+            base=settings.base,
+            channels=settings.channels,
+            w_dim=settings.w_dim,
+            dtype=dtype,
+            remat=settings.remat,
+        ),
+        discriminator=Discriminator(
+            base=settings.base, channels=settings.channels, dtype=dtype, remat=settings.remat
+        ),
         generator_adam=lazy_adam(settings.learning_rate, path_length_every),
         discriminator_adam=lazy_adam(settings.learning_rate, settings.r1_every),
         codes_adam=optax.adam(settings.code_learning_rate, b1=0.9, b2=0.99),
@@ -161,9 +167,14 @@ def init(prior: Prior, key: Key) -> State:
     )
 
 
+def apply(module: nn.Module, params: PyTree, *inputs: PyTree) -> Array:
+    """The module's output; Linen's own `apply` may return changed variables too, ours never do."""
+    return cast(Array, module.apply({"params": params}, *inputs))
+
+
 def map_styles(prior: Prior, generator: PyTree, z: Float[Array, "b z"]) -> Styles:
     """f(z), the same vector for every layer."""
-    w = prior.mapping.apply({"params": generator["mapping"]}, z)
+    w = apply(prior.mapping, generator["mapping"], z)
     return jnp.repeat(w[:, None], prior.synthesis.num_ws, axis=1)
 
 
@@ -171,7 +182,7 @@ def synthesise(
     prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...] | None
 ) -> Volumes:
     """G(w, n) in network units, float32."""
-    volumes = prior.synthesis.apply({"params": generator["synthesis"]}, ws, noise)
+    volumes = apply(prior.synthesis, generator["synthesis"], ws, noise)
     return volumes.astype(jnp.float32)
 
 
@@ -246,10 +257,11 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
     game = losses.ADVERSARIAL[settings.adversarial]
     keys = jax.random.split(key, 4)
     p = state.augmentation
-    spacing = tuple(float(mm) for mm in prior.problem.grid.spacing_mm)
+    x_mm, y_mm, z_mm = prior.problem.grid.spacing_mm
+    spacing = (float(x_mm), float(y_mm), float(z_mm))
 
     def score(params: PyTree, volumes: Volumes) -> Array:
-        return prior.discriminator.apply({"params": params}, volumes).astype(jnp.float32)
+        return apply(prior.discriminator, params, volumes).astype(jnp.float32)
 
     def generator_loss(generator: PyTree) -> tuple[Array, Volumes]:
         fake = augment(keys[1], _generated(prior, generator, keys[0], count), p, spacing)

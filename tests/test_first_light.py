@@ -1,0 +1,131 @@
+"""X2Vision from the command line on a toy field: killed, spread over devices, and to the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jxrecon.run import open_run, restore
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = '''
+"""X2Vision so small that only its compilation takes time; SYNTHETIC data."""
+import jax
+from jxrecon.config import Experiment, Field, Population, Schedule, Views
+from jxrecon.data import volumes
+from jxrecon.methods.linear_prior import linear_prior
+from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.methods.nearest import nearest
+from jxrecon.methods.x2vision.latent import LatentSettings
+from jxrecon.methods.x2vision.method import Settings, build
+from jxrecon.methods.x2vision.prior import PriorSettings
+
+
+def get_config(size=None):
+    prior = PriorSettings(
+        base=(2, 3, 2), channels=(8, 6), w_dim=6, mapping_layers=2, warm_start_steps=2, r1_every=2
+    )
+    return Experiment(
+        name="tiny",
+        size="tiny",
+        field=Field((4, 6, 4), (56.0, 40.0, 50.0)),
+        views=Views(pixels=16),
+        schedule=Schedule(steps=8, batch_size=8, log_every=1, evaluate_every=4, save_every=2),
+        population=Population(train=16, validation=3),
+        settings=Settings(prior, LatentSettings(iterations=10, starts=2), eval_iterations=2),
+        build=build,
+        load=volumes.load,
+        baselines={"mean": mean_volume, "nearest": nearest, "linear": linear_prior},
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first_light")
+    (folder / "tiny.py").write_text(EXPERIMENT)
+    return folder
+
+
+def _environment(folder, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache{devices}"),
+    }
+
+
+def _command(folder, run, *flags):
+    experiment = str(folder / "tiny.py")
+    return [
+        sys.executable,
+        "-m",
+        "jxrecon.train",
+        "--exp",
+        experiment,
+        "--workdir",
+        str(run),
+        *flags,
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """The run that nothing disturbed, evaluation included."""
+    run = folder / "whole"
+    subprocess.run(_command(folder, run), env=_environment(folder), check=True)
+    return run
+
+
+def _log(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_command_ends_with_volumes_tables_and_a_report(whole):
+    assert len(list((whole / "recon").glob("*.nii.gz"))) == 3
+    summary = json.loads((whole / "summary.json").read_text())
+    assert set(summary["metrics"]) == {"mean", "nearest", "linear", "tiny"}
+    page = (whole / "report.html").read_text()
+    assert "SYNTHETIC" in page.upper()
+    assert 'src="http' not in page
+
+
+def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
+    run = folder / "killed"
+    flags = ("--no-evaluate",)
+    process = subprocess.Popen(_command(folder, run, *flags), env=_environment(folder))
+    try:
+        while not any((run / "checkpoints").glob("4*")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.wait()
+    subprocess.run(_command(folder, run, *flags), env=_environment(folder), check=True)
+    (one, step), (other, same) = restore(open_run(whole)), restore(open_run(run))
+    assert step == same == 8
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    assert len(leaves) == len(others)
+    for a, b in zip(leaves, others):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert _log(whole) == _log(run)
+
+
+def test_eight_devices_give_the_losses_of_one(folder, whole):
+    run = folder / "eight"
+    subprocess.run(
+        _command(folder, run, "--no-evaluate"), env=_environment(folder, devices=8), check=True
+    )
+    for one, eight in zip(_log(whole), _log(run), strict=True):
+        assert one.keys() == eight.keys()
+        if one["step"] <= 3 and one["split"] == "train":
+            for name in ("L_code", "L_projection", "loss_G", "loss_D"):
+                assert eight[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5)
