@@ -163,9 +163,9 @@ def _run_cases(
         path = volume(case)
         return (contender.name, split, case) in table.rows and (path is None or path.exists())
 
-    todo = [i for i, name in enumerate(names) if not done(name)]
-    bar.begin(contender.name, len(names) - len(todo))
-    if not todo:
+    missing = [i for i, name in enumerate(names) if not done(name)]
+    bar.begin(contender.name, len(names) - len(missing))
+    if not missing:
         return
     method, state = contender.fit()
     problem, key = run.problem, jax.random.key(run.experiment.schedule.seed)
@@ -186,7 +186,7 @@ def _run_cases(
     reconstruct: Any = jit(
         lambda state, images, key: method.reconstruct(state, images, problem.cameras, key).hu
     )
-    for count, i in enumerate(todo):
+    for count, i in enumerate(missing):
         truth = np.asarray(volumes.hu[i], np.float32)
         *images, other = xrays(truth)
         arguments = (state, tuple(images), jax.random.fold_in(key, i))
