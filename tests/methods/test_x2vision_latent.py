@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jxrecon.methods.x2vision import latent
-from jxrecon.methods.x2vision.latent import Latents, LatentSettings, WStatistics
+from jxrecon.methods.x2vision.latent import Latents, LatentSettings
 
 
 def _random(seed, *shape):
@@ -17,7 +17,27 @@ def _random(seed, *shape):
 
 @pytest.fixture
 def statistics():
-    return WStatistics(_random(0, 5), jnp.abs(_random(1, 5)) + 0.5)
+    mixed = _random(0, 400, 5) @ _random(1, 5, 5)
+    return latent.w_statistics(mixed + _random(2, 1, 5))
+
+
+def test_statistics_are_mean_deviation_and_principal_directions(statistics):
+    ws = np.asarray(_random(0, 400, 5) @ _random(1, 5, 5) + _random(2, 1, 5), np.float64)
+    np.testing.assert_allclose(statistics.mean, ws.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics.std, ws.std(0), rtol=1e-4)
+    axes, scales = np.asarray(statistics.axes), np.asarray(statistics.scales)
+    covariance = (axes * scales**2) @ axes.T
+    np.testing.assert_allclose(covariance, np.cov(ws.T, bias=True), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(5), atol=1e-5)
+
+
+def test_a_direction_without_variance_keeps_a_floor():
+    ws = _random(3, 50, 3) * jnp.asarray([[1.0, 2.0, 0.0]])
+    statistics = latent.w_statistics(ws)
+    assert float(statistics.std.min()) > 0
+    assert float(statistics.scales.min()) == pytest.approx(
+        1e-3 * float(statistics.scales.max()), rel=1e-5
+    )
 
 
 def test_style_likelihood_is_the_gaussians_exponent(statistics):

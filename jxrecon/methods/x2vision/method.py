@@ -32,6 +32,7 @@ from jxrecon.methods.x2vision.latent import (
     Noise,
     WStatistics,
     invert,
+    w_statistics,
 )
 from jxrecon.methods.x2vision.prior import Prior, PriorSettings, State
 from jxrecon.types import Key, PyTree, Terms, VolumeBatch
@@ -75,9 +76,7 @@ def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Floa
 
 def style_statistics(prior: Prior, generator: PyTree) -> WStatistics:
     """mu and sigma of w over 10,000 mapped z under a fixed key: a function of the frozen weights."""
-    ws = mapped_styles(prior, generator, jax.random.key(0), MAPPED)
-    # A coordinate that never varies would make L_w infinite off its mean: its deviation is floored.
-    return WStatistics(jnp.mean(ws, axis=0), jnp.maximum(jnp.std(ws, axis=0), 1e-3))
+    return w_statistics(mapped_styles(prior, generator, jax.random.key(0), MAPPED))
 
 
 def start_latents(
