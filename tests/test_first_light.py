@@ -30,12 +30,12 @@ from jxrecon.methods.x2vision.prior import PriorSettings
 
 def get_config(size=None):
     prior = PriorSettings(
-        base=(2, 3, 2), channels=(8, 6), w_dim=6, mapping_layers=2, warm_start_steps=2, r1_every=2
+        base=(4, 4, 4), channels=(8, 6), w_dim=6, mapping_layers=2, warm_start_steps=2, r1_every=2
     )
     return Experiment(
         name="tiny",
         size="tiny",
-        field=Field((4, 6, 4), (56.0, 40.0, 50.0)),
+        field=Field((8, 8, 8), (28.0, 30.0, 25.0)),
         views=Views(pixels=16),
         schedule=Schedule(steps=8, batch_size=8, log_every=1, evaluate_every=4, save_every=2),
         population=Population(train=16, validation=3),
