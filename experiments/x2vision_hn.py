@@ -34,14 +34,14 @@ _SIZES = {
         "field": _field(20, 24, 28),
         "views": Views(pixels=32),
         "schedule": Schedule(
-            steps=480, batch_size=8, evaluate_every=160, evaluate_cases=4, save_every=160
+            steps=960, batch_size=8, evaluate_every=240, evaluate_cases=4, save_every=240
         ),
-        "population": Population(train=256, validation=8),
+        "population": Population(train=128, validation=8),
         "settings": Settings(
             PriorSettings(
                 channels=(64, 32, 16),
                 w_dim=64,
-                warm_start_steps=400,
+                warm_start_steps=840,
                 ema_kimg=1.0,
                 path_length_weight=0.0,
             ),
