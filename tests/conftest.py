@@ -10,6 +10,7 @@ if "xla_backend_optimization_level" not in _flags:
 _REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".jax_cache"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else the CPU cache warns at every load
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -86,7 +86,16 @@ def test_the_game_begins_after_the_warm_start(trained):
     states, terms = trained
     assert _moved(states[2].discriminator, states[3].discriminator)
     assert float(terms[3]["loss_D"]) > 0.0
+    assert float(terms[2]["R1"]) == 0.0
     assert int(states[4].step) == 4
+
+
+def test_the_log_keeps_the_last_r1_between_its_lazy_steps(start, step):
+    at_a_lazy_step = start.replace(step=jnp.asarray(SETTINGS.r1_every, jnp.int32))
+    state, terms = step(at_a_lazy_step, _batch(), jax.random.key(0))
+    assert float(terms["R1"]) > 0.0
+    _, later = step(state, _batch(), jax.random.key(1))
+    assert float(later["R1"]) == float(terms["R1"])
 
 
 def test_every_term_is_finite(trained):

@@ -82,6 +82,7 @@ class State(struct.PyTreeNode):
     discriminator_optimiser: PyTree
     codes_optimiser: PyTree
     path_length: Float[Array, ""]  # running mean
+    r1: Float[Array, ""]  # penalty of its last lazy step, for the log
     augmentation: Float[Array, ""]  # strength p in [0, 1]
 
 
@@ -163,6 +164,7 @@ def init(prior: Prior, key: Key) -> State:
         discriminator_optimiser=prior.discriminator_adam.init(discriminator),
         codes_optimiser=prior.codes_adam.init(codes),
         path_length=jnp.zeros((), jnp.float32),
+        r1=jnp.zeros((), jnp.float32),
         augmentation=jnp.zeros((), jnp.float32),
     )
 
@@ -294,7 +296,7 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
     discriminator, optimiser_d, r1 = jax.lax.cond(
         state.step % settings.r1_every == 0,
         lambda: r1_step(prior, discriminator, optimiser_d, shown, score),
-        lambda: (discriminator, optimiser_d, jnp.zeros((), jnp.float32)),
+        lambda: (discriminator, optimiser_d, state.r1),
     )
     sign = jnp.mean(jnp.sign(scores[:count]))
     p = adjust(p, sign, count, settings.augment_target, settings.augment_kimg)
@@ -304,9 +306,10 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
         discriminator=discriminator,
         discriminator_optimiser=optimiser_d,
         path_length=path_length,
+        r1=r1,
         augmentation=p,
     )
-    return state, {"loss_G": loss_g, "loss_D": loss_d, "sign_D_real": sign, "R1": r1}
+    return state, {"loss_G": loss_g, "loss_D": loss_d, "sign_D_real": sign}
 
 
 def path_length_step(
@@ -357,7 +360,7 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
     state, game_terms = jax.lax.cond(
         state.step >= settings.warm_start_steps,
         lambda: adversarial_step(prior, state, real, key_game),
-        lambda: (state, dict.fromkeys(("loss_G", "loss_D", "sign_D_real", "R1"), zero)),
+        lambda: (state, dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), zero)),
     )
 
     images = (state.step + 1).astype(jnp.float32) * count
@@ -365,8 +368,12 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
     beta = 0.5 ** (count / half_life)
     ema = jax.tree.map(lambda new, old: new + beta * (old - new), state.generator, state.ema)
     state = state.replace(ema=ema, step=state.step + 1)
-    others = {"path_length": state.path_length, "augmentation": state.augmentation}
-    return state, {**terms, **game_terms, **others}
+    lasting = {
+        "R1": state.r1,
+        "path_length": state.path_length,
+        "augmentation": state.augmentation,
+    }
+    return state, {**terms, **game_terms, **lasting}
 
 
 def sample(prior: Prior, state: State, key: Key, count: int) -> Float[Array, "b x y z"]:
