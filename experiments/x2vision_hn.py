@@ -5,6 +5,19 @@
 
 Field: 224 x 240 x 202 mm about the jaw (x left-right, y back-front, z foot-head). Views: frontal and
 lateral cone beam, source-axis 1000 mm, source-detector 1500 mm, a detector of 384 x 384 mm.
+
+Measured, size small, seed 0, two CPU cores, whole-volume PSNR in [-1024, 2000] HU / MAE in the body mask:
+
+- OpenKBP, 76 training and 17 validation patients, schedule.steps=3200, settings.prior.warm_start_steps=2500,
+  settings.latent.iterations=200, 41 minutes: X2Vision 28.13 dB / 118.2 HU beside linear prior 28.22 / 109.7,
+  nearest volume 24.17 / 160.3, mean volume 23.50 / 159.8.
+- SYNTHETIC subjects, 128 and 8, as it stands here, 8.6 minutes: X2Vision 26.32 / 157.9 beside linear prior
+  33.13 / 62.7, nearest 26.22 / 108.6, mean 24.14 / 160.5.
+
+The warm start (auto-decoder) does most of it: quick validation PSNR on OpenKBP was 27.28 dB at its end and
+27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps. Sizes medium and paper
+were never trained. The paper's own number (about 25.8 dB at two views, 3,000 patients) is reported elsewhere
+and unverified.
 """
 
 from __future__ import annotations
