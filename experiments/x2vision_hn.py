@@ -15,9 +15,9 @@ Measured, size small, seed 0, two CPU cores, whole-volume PSNR in [-1024, 2000] 
   33.13 / 62.7, nearest 26.22 / 108.6, mean 24.14 / 160.5.
 
 The warm start (auto-decoder) does most of it: quick validation PSNR on OpenKBP was 27.28 dB at its end and
-27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps. Sizes medium and paper
-were never trained. The paper's own number (about 25.8 dB at two views, 3,000 patients) is reported elsewhere
-and unverified.
+27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps.
+Sizes medium and paper were never trained. The paper's own number (about 25.8 dB at two views, 3,000
+patients) is reported elsewhere and unverified.
 """
 
 from __future__ import annotations
