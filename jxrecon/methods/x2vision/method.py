@@ -29,12 +29,11 @@ from jxrecon.methods.x2vision.latent import (
     Inversion,
     Latents,
     LatentSettings,
-    Noise,
     WStatistics,
     invert,
     w_statistics,
 )
-from jxrecon.methods.x2vision.prior import Prior, PriorSettings, State
+from jxrecon.methods.x2vision.prior import Prior, PriorSettings, State, volumes_of
 from jxrecon.types import Key, PyTree, Terms, VolumeBatch
 
 MAPPED = 10_000
@@ -124,15 +123,6 @@ def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
     objective = inversion.objective.reshape(-1, starts)
     place = jnp.argmin(objective, axis=1) + starts * jnp.arange(objective.shape[0])
     return jax.tree.map(lambda a: a[place], inversion.latents), place
-
-
-def volumes_of(
-    prior: Prior, generator: PyTree, ws: Float[Array, "b k d"], noise: Noise
-) -> Float[Array, "b x y z"]:
-    """G(w, n) in HU, clipped to the window."""
-    window = prior.problem.window
-    volumes = manifold.synthesise(prior, generator, ws, noise)
-    return jnp.clip(window.to_hu(volumes[..., 0]), window.low, window.high)
 
 
 def reconstruct(

@@ -41,7 +41,8 @@ class PriorSettings:
         base: voxels of the coarsest level; every further entry of `channels` doubles them.
         channels: feature channels per level, coarsest first, for both networks.
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
-        code_weight: weight of the auto-decoder's voxel term; 0 leaves a plain GAN after the warm start.
+        code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
+            GAN after the warm start.
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
     """
 
@@ -186,6 +187,15 @@ def synthesise(
     """G(w, n) in network units, float32."""
     volumes = apply(prior.synthesis, generator["synthesis"], ws, noise)
     return volumes.astype(jnp.float32)
+
+
+def volumes_of(
+    prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...]
+) -> Float[Array, "b x y z"]:
+    """G(w, n) in HU, clipped to the window."""
+    window = prior.problem.window
+    volumes = synthesise(prior, generator, ws, noise)
+    return jnp.clip(window.to_hu(volumes[..., 0]), window.low, window.high)
 
 
 def project(
@@ -381,6 +391,4 @@ def sample(prior: Prior, state: State, key: Key, count: int) -> Float[Array, "b 
     key_z, key_noise = jax.random.split(key)
     z = jax.random.normal(key_z, (count, prior.settings.w_dim))
     noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
-    volumes = synthesise(prior, state.ema, map_styles(prior, state.ema, z), noise)
-    window = prior.problem.window
-    return jnp.clip(window.to_hu(volumes[..., 0]), window.low, window.high)
+    return volumes_of(prior, state.ema, map_styles(prior, state.ema, z), noise)
