@@ -7,8 +7,10 @@ LPS exists only where DICOM or ITK files are read.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -55,8 +57,76 @@ def centred_grid(
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-class Camera(struct.PyTreeNode):
-    """A point source and a flat detector, in world millimetres.
+class _Detector:
+    """What both kinds of camera do with their flat detector: centre, u, v and shape."""
+
+    centre: Float[Array, "*batch 3"]
+    u: Float[Array, "*batch 3"]
+    v: Float[Array, "*batch 3"]
+    shape: tuple[int, int]
+    replace: Callable[..., Any]
+
+    def pixels(self) -> Float[Array, "rows columns 3"]:
+        """World position of every pixel centre in mm."""
+        rows, columns = self.shape
+        r = (jnp.arange(rows, dtype=jnp.float32) - (rows - 1) / 2)[:, None, None]
+        c = (jnp.arange(columns, dtype=jnp.float32) - (columns - 1) / 2)[None, :, None]
+        return self.centre[None, None] + c * self.u[None, None] + r * self.v[None, None]
+
+    def resized(self, shape: tuple[int, int]) -> Self:
+        """The same detector area read out with another number of pixels."""
+        (rows, columns), (new_rows, new_columns) = self.shape, shape
+        return self.replace(
+            u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
+        )
+
+    def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Self:
+        """The camera after the rigid motion x -> rotation x + translation of the world."""
+
+        def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
+            return jnp.matmul(rotation, vector, precision="highest")
+
+        camera = jax.tree.map(turned, self)
+        places = {
+            name: getattr(camera, name) + translation_mm
+            for name in ("source", "centre")
+            if hasattr(camera, name)
+        }
+        return camera.replace(**places)
+
+    def strips(self, count: int) -> tuple[Self, ...]:
+        """The detector cut into `count` cameras of as many rows each, from the first row down.
+
+        Raises:
+            InputError: the rows cannot be divided so.
+        """
+        rows, columns = self.shape
+        if count < 1 or rows % count:
+            raise InputError(f"a detector of {rows} rows cannot be cut into {count} equal strips")
+        height = rows // count
+        return tuple(
+            self.replace(
+                centre=self.centre + self.v * (height * (n - (count - 1) / 2)),
+                shape=(height, columns),
+            )
+            for n in range(count)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for a JSON sidecar; `camera_from_dict` reads them back."""
+        names = ("source", "direction", "centre", "u", "v")
+        vectors = {
+            name if name == "direction" else f"{name}_mm": np.asarray(
+                getattr(self, name), np.float64
+            ).tolist()
+            for name in names
+            if hasattr(self, name)
+        }
+        return {**vectors, "shape": list(self.shape)}
+
+
+class Camera(_Detector, struct.PyTreeNode):
+    """A point source and a flat detector, in world millimetres: cone beam.
 
     The centre of pixel (r, c) lies at `centre + (c - (C-1)/2) u + (r - (R-1)/2) v`. A pytree whose
     leaves are the four vectors, so that poses can be differentiated and stacked; `shape` is static.
@@ -75,64 +145,52 @@ class Camera(struct.PyTreeNode):
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int] = struct.field(pytree_node=False)
 
-    def pixels(self) -> Float[Array, "rows columns 3"]:
-        """World position of every pixel centre in mm."""
-        rows, columns = self.shape
-        r = (jnp.arange(rows, dtype=jnp.float32) - (rows - 1) / 2)[:, None, None]
-        c = (jnp.arange(columns, dtype=jnp.float32) - (columns - 1) / 2)[None, :, None]
-        return self.centre[None, None] + c * self.u[None, None] + r * self.v[None, None]
 
-    def resized(self, shape: tuple[int, int]) -> Camera:
-        """The same detector area read out with another number of pixels."""
-        (rows, columns), (new_rows, new_columns) = self.shape, shape
-        return self.replace(
-            u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
-        )
+class ParallelCamera(_Detector, struct.PyTreeNode):
+    """Parallel rays onto a flat detector, in world millimetres; pixels as in `Camera`.
 
-    def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Camera:
-        """The camera after the rigid motion x -> rotation x + translation of the world."""
+    Attributes:
+        direction: direction of the rays, [3], of any length but 0.
+        centre: centre of the detector, [3] mm; rays are whole lines, so its depth does not matter.
+        u: step from one column to the next, [3] mm.
+        v: step from one row to the next, [3] mm.
+        shape: (rows, columns).
+    """
 
-        def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
-            return jnp.matmul(rotation, vector, precision="highest")
-
-        return self.replace(
-            source=turned(self.source) + translation_mm,
-            centre=turned(self.centre) + translation_mm,
-            u=turned(self.u),
-            v=turned(self.v),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for a JSON sidecar; `camera_from_dict` reads them back."""
-        vectors = {
-            f"{name}_mm": np.asarray(getattr(self, name), np.float64).tolist()
-            for name in ("source", "centre", "u", "v")
-        }
-        return {**vectors, "shape": list(self.shape)}
+    direction: Float[Array, "*batch 3"]
+    centre: Float[Array, "*batch 3"]
+    u: Float[Array, "*batch 3"]
+    v: Float[Array, "*batch 3"]
+    shape: tuple[int, int] = struct.field(pytree_node=False)
 
 
-def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> Camera:
-    """A camera from the numbers of `Camera.to_dict`.
+AnyCamera: TypeAlias = Camera | ParallelCamera
+
+
+def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCamera:
+    """A camera from the numbers of its `to_dict`.
 
     Args:
-        numbers: keys source_mm, centre_mm, u_mm, v_mm (three numbers each) and shape (two integers).
+        numbers: keys source_mm or, for parallel rays, direction; centre_mm, u_mm, v_mm (three numbers
+            each); shape (two integers).
         origin: file or flag to name in an error.
 
     Raises:
-        InputError: a key is missing, has another length, or holds a value that is not finite.
+        InputError: a key is missing, has another length, or holds a value that is not finite, or the
+            rays run within the detector's plane.
     """
+    parallel = "direction" in numbers
+    first = "direction" if parallel else "source_mm"
     vectors = {}
-    for name in ("source", "centre", "u", "v"):
-        value = numbers.get(f"{name}_mm")
+    for name in (first, "centre_mm", "u_mm", "v_mm"):
+        value = numbers.get(name)
         try:
             vector = np.asarray(value, np.float64)
         except (TypeError, ValueError):
             vector = np.empty(0)
         if vector.shape != (3,) or not np.isfinite(vector).all():
-            raise InputError(
-                f"{origin}: {name}_mm is {value!r}, expected three finite numbers in mm"
-            )
-        vectors[name] = jnp.asarray(vector, jnp.float32)
+            raise InputError(f"{origin}: {name} is {value!r}, expected three finite numbers in mm")
+        vectors[name.removesuffix("_mm")] = jnp.asarray(vector, jnp.float32)
     shape = numbers.get("shape")
     if (
         not isinstance(shape, list | tuple)
@@ -147,6 +205,10 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> Camera:
         raise InputError(
             f"{origin}: u_mm and v_mm are parallel, expected two directions of a detector"
         )
+    if parallel:
+        if np.dot(normal, vectors["direction"]) == 0:
+            raise InputError(f"{origin}: the rays run within the detector's plane")
+        return ParallelCamera(**vectors, shape=(shape[0], shape[1]))
     if np.dot(normal, vectors["centre"] - vectors["source"]) == 0:
         raise InputError(f"{origin}: the source lies in the detector's plane, expected it in front")
     return Camera(**vectors, shape=(shape[0], shape[1]))
@@ -190,7 +252,6 @@ def camera_at(
     Raises:
         InputError: a distance or pitch is not positive, or the detector is nearer than the axis.
     """
-    row_mm, column_mm = pixel_mm if isinstance(pixel_mm, tuple | list) else (pixel_mm, pixel_mm)
     if not source_axis_mm > 0:
         raise InputError(f"source-axis distance is {source_axis_mm} mm, expected a positive number")
     if not source_detector_mm > source_axis_mm:
@@ -198,23 +259,54 @@ def camera_at(
             f"source-detector distance is {source_detector_mm} mm, expected more than the "
             f"source-axis distance of {source_axis_mm} mm"
         )
+    world, (u, v) = _orbit(angle_deg, elevation_deg, pixel_mm)
+    offset = jnp.asarray(np.asarray(isocentre_mm, np.float64), jnp.float32)
+    return Camera(
+        source=world(0, source_axis_mm, 0) + offset,
+        centre=world(0, source_axis_mm - source_detector_mm, 0) + offset,
+        u=u,
+        v=v,
+        shape=(int(shape[0]), int(shape[1])),
+    )
+
+
+def parallel_at(
+    angle_deg: float,
+    elevation_deg: float = 0.0,
+    *,
+    shape: tuple[int, int] = (128, 128),
+    pixel_mm: float | tuple[float, float] = 2.0,
+    isocentre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> ParallelCamera:
+    """Parallel rays from where `camera_at` has its source; the detector lies at the isocentre.
+
+    Raises:
+        InputError: the pitch is not positive.
+    """
+    world, (u, v) = _orbit(angle_deg, elevation_deg, pixel_mm)
+    return ParallelCamera(
+        direction=world(0, -1, 0),
+        centre=jnp.asarray(np.asarray(isocentre_mm, np.float64), jnp.float32),
+        u=u,
+        v=v,
+        shape=(int(shape[0]), int(shape[1])),
+    )
+
+
+def _orbit(
+    angle_deg: float, elevation_deg: float, pixel_mm: float | tuple[float, float]
+) -> tuple[Callable[[float, float, float], Array], tuple[Array, Array]]:
+    """(turn to the world, (u, v)) of a detector turned by Rz(angle) Rx(elevation)."""
+    row_mm, column_mm = pixel_mm if isinstance(pixel_mm, tuple | list) else (pixel_mm, pixel_mm)
     if not (row_mm > 0 and column_mm > 0):
         raise InputError(f"pixel pitch is {pixel_mm} mm, expected positive numbers")
     rotation = _rotation_z(angle_deg) @ _rotation_x(elevation_deg)
     rotation = np.where(np.abs(rotation) < 1e-15, 0.0, rotation)
-    isocentre = np.asarray(isocentre_mm, np.float64)
 
     def world(x: float, y: float, z: float) -> Array:
         return jnp.asarray(rotation @ np.array([x, y, z]), jnp.float32)
 
-    offset = jnp.asarray(isocentre, jnp.float32)
-    return Camera(
-        source=world(0, source_axis_mm, 0) + offset,
-        centre=world(0, source_axis_mm - source_detector_mm, 0) + offset,
-        u=world(-column_mm, 0, 0),
-        v=world(0, 0, -row_mm),
-        shape=(int(shape[0]), int(shape[1])),
-    )
+    return world, (world(-column_mm, 0, 0), world(0, 0, -row_mm))
 
 
 def frontal(**geometry: Any) -> Camera:

@@ -30,7 +30,7 @@ from jxrecon.compile import jit
 from jxrecon.data import images, radiographs
 from jxrecon.data.nifti import write_volume
 from jxrecon.data.radiographs import Given, Radiograph
-from jxrecon.drr import hu_to_mu, line_integrals
+from jxrecon import drr
 from jxrecon.geometry import Camera, Grid
 from jxrecon.methods.base import Problem, Reconstruction
 from jxrecon.report import DISPLAY_HU, PLANES
@@ -161,7 +161,7 @@ def common_isocentre(xrays: list[Radiograph]) -> Float[np.ndarray, "3"]:
     if told:
         return told[0][0]
     # sum_i (1 - d_i d_i^T) (x - s_i) = 0
-    sources = np.array([xray.camera.source for xray in xrays], np.float64)
+    sources = np.array([_from_source(xray).source for xray in xrays], np.float64)
     lines = np.array([xray.camera.centre for xray in xrays], np.float64) - sources
     lines /= np.linalg.norm(lines, axis=1, keepdims=True)
     across = np.eye(3) - lines[:, :, None] * lines[:, None, :]
@@ -182,10 +182,10 @@ def prepare(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], problem: Pro
     they are. Rows and columns that fill no block are left out at the image's end.
 
     Raises:
-        InputError: the detector does not see the isocentre.
+        InputError: the detector does not see the isocentre, or the rays are parallel.
     """
     move = jnp.asarray(-isocentre_mm, jnp.float32)
-    camera = xray.camera.moved(jnp.eye(3, dtype=jnp.float32), move)
+    camera = _from_source(xray).moved(jnp.eye(3, dtype=jnp.float32), move)
     row, column = _pixel_of_origin(camera)
     rows, columns = camera.shape
     if not (-0.5 <= row <= rows - 0.5 and -0.5 <= column <= columns - 0.5):
@@ -214,8 +214,7 @@ def reprojections(
 
     @jit
     def project(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
-        mu = hu_to_mu(hu)
-        return [line_integrals(mu, grid.affine, view.camera) for view in views]
+        return list(drr.project(drr.hu_to_mu(hu), grid.affine, [view.camera for view in views]))
 
     return [(np.asarray(image), view) for image, view in zip(project(hu), views)]
 
@@ -259,6 +258,12 @@ def _reconstruct(run: Run, state, views: list[View], seed: int, progress) -> Rec
     measured = tuple(jnp.asarray(view.image) for view in views)
     result = reconstruct(state, measured, jax.random.key(seed))
     return jax.block_until_ready(result)
+
+
+def _from_source(xray: Radiograph) -> Camera:
+    if not isinstance(xray.camera, Camera):
+        raise InputError(f"{xray.origin}: parallel rays, expected an X-ray from a point source")
+    return xray.camera
 
 
 def _normal(camera: Camera) -> np.ndarray:

@@ -141,6 +141,88 @@ def test_impossible_distances_are_refused(geometry_flags):
         geometry.camera_at(0.0, **geometry_flags)
 
 
+def test_parallel_rays_come_from_where_the_orbit_has_its_source():
+    for angle, elevation in ((0.0, 0.0), (90.0, 0.0), (35.0, -20.0)):
+        view = {"shape": (3, 4), "pixel_mm": (2.0, 3.0), "isocentre_mm": (5.0, -6.0, 7.0)}
+        cone = geometry.camera_at(angle, elevation, **view)
+        rays = geometry.parallel_at(angle, elevation, **view)
+        along = np.asarray(cone.centre - cone.source) / 1500
+        np.testing.assert_allclose(rays.direction, along, atol=1e-6)
+        np.testing.assert_array_equal(rays.centre, [5, -6, 7])
+        np.testing.assert_array_equal(rays.u, cone.u)
+        np.testing.assert_array_equal(rays.v, cone.v)
+    with pytest.raises(InputError, match="pixel pitch is 0"):
+        geometry.parallel_at(0.0, pixel_mm=0)
+
+
+def test_a_parallel_camera_is_a_pytree_of_four_vectors_too():
+    rays = geometry.parallel_at(20.0, 10.0, shape=(3, 5))
+    assert len(jax.tree.leaves(rays)) == 4
+    stacked = jax.tree.map(lambda a: jnp.stack([a, a]), rays)
+    assert jax.vmap(lambda c: c.pixels())(stacked).shape == (2, 3, 5, 3)
+
+
+def test_moving_parallel_rays_turns_their_direction_and_shifts_only_the_detector():
+    rays = geometry.parallel_at(20.0, 10.0, shape=(3, 4))
+    rotation = jnp.asarray([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    shift = jnp.asarray([1.0, 2.0, 3.0])
+    moved = rays.moved(rotation, shift)
+    turn = np.asarray(rotation)
+    np.testing.assert_allclose(moved.direction, turn @ rays.direction, atol=1e-6)
+    expected = np.asarray(rays.pixels()) @ turn.T + np.asarray(shift)
+    np.testing.assert_allclose(moved.pixels(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [geometry.camera_at, geometry.parallel_at])
+def test_strips_are_the_detectors_rows_in_order_seen_by_the_same_rays(build):
+    camera = build(33.0, 8.0, shape=(6, 4), pixel_mm=(2.0, 3.0))
+    strips = camera.strips(3)
+    assert [strip.shape for strip in strips] == [(2, 4)] * 3
+    rows = np.concatenate([strip.pixels() for strip in strips])
+    np.testing.assert_allclose(rows, camera.pixels(), atol=2e-4)
+    ray = "source" if build is geometry.camera_at else "direction"
+    for strip in strips:
+        np.testing.assert_array_equal(getattr(strip, ray), getattr(camera, ray))
+    (whole,) = camera.strips(1)
+    np.testing.assert_array_equal(whole.centre, camera.centre)
+
+
+@pytest.mark.parametrize("count", [0, -1, 4, 7])
+def test_strips_of_unequal_height_are_refused(count):
+    with pytest.raises(InputError, match=f"6 rows cannot be cut into {count}"):
+        geometry.frontal(shape=(6, 4)).strips(count)
+
+
+def test_parallel_rays_survive_their_sidecar_and_stay_parallel():
+    rays = geometry.parallel_at(70.0, -12.0, shape=(5, 7), isocentre_mm=(3.0, -4.0, 5.0))
+    numbers = rays.to_dict()
+    assert set(numbers) == {"direction", "centre_mm", "u_mm", "v_mm", "shape"}
+    again = geometry.camera_from_dict(numbers)
+    assert isinstance(again, geometry.ParallelCamera)
+    assert again.shape == rays.shape
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, rays)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"direction": [1.0, 2.0]}, "direction is"),
+        ({"direction": [float("inf"), 0.0, 0.0]}, "direction is"),
+        ({"direction": [0.0, 0.0, 0.0]}, "within the detector's plane"),
+        ({"direction": [1.0, 0.0, 2.0]}, "within the detector's plane"),
+        ({"centre_mm": None}, "centre_mm is None"),
+        ({"u_mm": [0.0, 0.0, 1.0]}, "parallel"),
+        ({"shape": [3.5, 4]}, "shape"),
+    ],
+)
+def test_bad_parallel_rays_are_told_in_one_line(change, word):
+    numbers = {**geometry.parallel_at(0.0, shape=(3, 4)).to_dict(), **change}
+    with pytest.raises(InputError, match=word) as caught:
+        geometry.camera_from_dict(numbers, "view.json")
+    assert "\n" not in str(caught.value)
+    assert "view.json" in str(caught.value)
+
+
 def test_a_grids_middle_spacing_and_extent_follow_from_its_affine():
     grid = geometry.centred_grid((4, 5, 6), (2.0, 3.0, 4.0), (1.0, -1.0, 7.0))
     np.testing.assert_allclose(grid.centre_mm, [1.0, -1.0, 7.0])

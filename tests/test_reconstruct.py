@@ -17,7 +17,7 @@ from jxrecon.data.nifti import read_volume, write_volume
 from jxrecon.data.radiographs import Radiograph, read, write
 from jxrecon.drr import mu_to_hu
 from jxrecon.drr.__main__ import main as drr
-from jxrecon.geometry import camera_at, centred_grid
+from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.methods.base import Problem
 from jxrecon.reconstruct import common_isocentre, main, prepare
 from jxrecon.run import start
@@ -109,6 +109,14 @@ def _run(*arguments):
 def _xrays(folder, ending=".nii.gz"):
     names = ("frontal", "lateral")
     return [word for name in names for word in ("--xray", folder / f"ct_{name}{ending}")]
+
+
+def test_parallel_rays_are_refused_in_one_line():
+    image = np.zeros((3, 4), np.float32)
+    xray = Radiograph(image, parallel_at(0.0, shape=(3, 4)), "x.nii")
+    for act in (lambda: common_isocentre([xray]), lambda: prepare(xray, np.zeros(3), None)):
+        with pytest.raises(InputError, match=r"x\.nii: parallel rays, expected"):
+            act()
 
 
 def test_reconstruction_overlays_on_the_ct_that_the_x_rays_are_of(run, patient, tmp_path, capsys):

@@ -2,7 +2,8 @@
 
 The sidecar of `a.nii.gz`, `a.npz` or `a.png` is `a.json`. Its keys, which flags can stand in for:
 
-    camera          source_mm, centre_mm, u_mm, v_mm, shape as `Camera.to_dict` writes them, or
+    camera          source_mm or, of parallel rays, direction; centre_mm, u_mm, v_mm and shape as the
+                    camera's `to_dict` writes them, or
     view            frontal, lateral or ANGLE[,ELEVATION] in degrees, with the next three keys
     source_axis_mm, source_detector_mm, pixel_mm    pixel_mm: one number, or [rows, columns]
     isocentre_mm    the point of the world that the views turn about
@@ -33,7 +34,7 @@ from jxrecon.data.images import (
     stem,
     suffix,
 )
-from jxrecon.geometry import Camera, camera_at, camera_from_dict
+from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, camera_from_dict
 from jxrecon.types import InputError
 
 LEAST_LINE_INTEGRAL = -0.1
@@ -43,7 +44,10 @@ MOST_LINE_INTEGRAL = 50.0
 """Half a metre of dense bone is 25; above this it is no line integral."""
 
 _DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
-_CAMERA_ARRAYS = ("source_mm", "centre_mm", "u_mm", "v_mm")
+_CAMERA_ARRAYS = (
+    ("source_mm", "centre_mm", "u_mm", "v_mm"),
+    ("direction", "centre_mm", "u_mm", "v_mm"),
+)
 _VIEWS = {"frontal": (0.0, 0.0), "lateral": (90.0, 0.0)}
 
 
@@ -87,14 +91,14 @@ class Radiograph(NamedTuple):
 
     Attributes:
         line_integrals: [rows, columns] float32, dimensionless.
-        camera: source and detector in the X-ray's own world, mm.
+        camera: source (or direction of the rays) and detector in the X-ray's own world, mm.
         origin: the file, or what else it comes from.
         isocentre_mm: the point the views turn about, [3]; None where nothing tells it.
         resolved: lines of (quantity, value, where it came from) for printing.
     """
 
     line_integrals: Float[np.ndarray, "rows columns"]
-    camera: Camera
+    camera: AnyCamera
     origin: str
     isocentre_mm: np.ndarray | None = None
     resolved: tuple[tuple[str, str, str], ...] = ()
@@ -138,18 +142,24 @@ def view_angles(text: str, origin: str = "--view") -> tuple[float, float]:
     return angle, elevation
 
 
-def describe(camera: Camera) -> dict[str, str]:
+def describe(camera: AnyCamera) -> dict[str, str]:
     """The camera's quantities as a person checks them, for printing."""
-    source, centre, u, v = (
-        np.asarray(part, np.float64) for part in (camera.source, camera.centre, camera.u, camera.v)
-    )
-    normal = np.cross(u, v) / np.linalg.norm(np.cross(u, v))
-    return {
+    centre, u, v = (np.asarray(part, np.float64) for part in (camera.centre, camera.u, camera.v))
+    lines = {
         "pixels": f"{camera.shape[0]} x {camera.shape[1]} (rows x columns)",
         "pixel pitch": f"{np.linalg.norm(v):.4g} x {np.linalg.norm(u):.4g} mm",
-        "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*source),
         "detector centre": "({:.1f}, {:.1f}, {:.1f}) mm".format(*centre),
-        "source to detector": f"{abs(np.dot(normal, centre - source)):.1f} mm",
+    }
+    if isinstance(camera, ParallelCamera):
+        direction = np.asarray(camera.direction, np.float64)
+        along = np.round(direction / np.linalg.norm(direction), 4) + 0.0  # no -0
+        return {**lines, "parallel rays": "along ({:.4f}, {:.4f}, {:.4f})".format(*along)}
+    source, normal = np.asarray(camera.source, np.float64), np.cross(u, v)
+    depth_mm = abs(np.dot(normal, centre - source)) / np.linalg.norm(normal)
+    return {
+        **lines,
+        "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*source),
+        "source to detector": f"{depth_mm:.1f} mm",
     }
 
 
@@ -173,9 +183,10 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
     path = Path(path)
     image, arrays = read_pixels(path)
     said: _Said = {}
-    if set(_CAMERA_ARRAYS) <= set(arrays):
-        vectors = {name: arrays[name].tolist() for name in _CAMERA_ARRAYS}
-        said["camera"] = {**vectors, "shape": list(image.shape)}, path.name
+    for names in _CAMERA_ARRAYS:
+        if set(names) <= set(arrays):
+            vectors = {name: arrays[name].tolist() for name in names}
+            said["camera"] = {**vectors, "shape": list(image.shape)}, path.name
     sidecar = sidecar_path(path)
     if sidecar.exists():
         said |= {key: (value, sidecar.name) for key, value in _read_sidecar(sidecar).items()}
@@ -234,7 +245,8 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
     if kind == ".png":
         content = png_bytes(np.rint((image.astype(np.float64) - offset) / scale))
     elif kind == ".npz":
-        vectors = {name: np.asarray(getattr(camera, name[:-3])) for name in _CAMERA_ARRAYS}
+        names = _CAMERA_ARRAYS[isinstance(camera, ParallelCamera)]
+        vectors = {name: np.asarray(getattr(camera, name.removesuffix("_mm"))) for name in names}
         content = npz_bytes(image, vectors)
     else:
         content = nifti_bytes(image, _detector_affine(camera), zipped=kind == ".nii.gz")
@@ -248,7 +260,7 @@ _Said: TypeAlias = dict[str, tuple[Any, str]]
 _Lines: TypeAlias = list[tuple[str, str, str]]
 
 
-def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[Camera, _Lines]:
+def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCamera, _Lines]:
     """The camera that a sidecar or an NPZ holds, and the lines to print."""
     values, where = said["camera"]
     if loose := [_FLAGS[part] for part in _DISTANCES if part in flags]:
@@ -365,7 +377,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _detector_affine(camera: Camera) -> np.ndarray:
+def _detector_affine(camera: AnyCamera) -> np.ndarray:
     """Index (column, row, 0) -> where that pixel stood in the world, mm."""
     u, v, centre = (np.asarray(part, np.float64) for part in (camera.u, camera.v, camera.centre))
     normal = np.cross(u, v)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jxrecon.data import radiographs
 from jxrecon.data.radiographs import Given, Radiograph, read, view_angles, write
-from jxrecon.geometry import camera_at
+from jxrecon.geometry import ParallelCamera, camera_at, parallel_at
 from jxrecon.types import InputError
 
 FLAGS = Given("lateral", 900.0, 1400.0, (2.0, 3.0), intensity="log")
@@ -91,6 +91,52 @@ def test_npz_carries_its_own_camera(tmp_path):
     (tmp_path / "x.json").unlink()
     back = read(tmp_path / "x.npz", Given(intensity="log"))
     np.testing.assert_array_equal(back.camera.source, _camera().source)
+
+
+def _parallel():
+    return parallel_at(
+        33.0, 12.0, shape=(5, 7), pixel_mm=(2.5, 1.5), isocentre_mm=(10.25, -20.5, -731.125)
+    )
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".npz", ".png"])
+def test_every_format_brings_back_parallel_rays(tmp_path, ending):
+    path = tmp_path / f"x{ending}"
+    write(path, _radiograph()._replace(camera=_parallel()))
+    sidecar = json.loads((tmp_path / "x.json").read_text())["camera"]
+    assert "direction" in sidecar
+    assert "source_mm" not in sidecar
+    back = read(path)
+    assert isinstance(back.camera, ParallelCamera)
+    for name in ("direction", "centre", "u", "v"):
+        np.testing.assert_allclose(
+            getattr(back.camera, name), getattr(_parallel(), name), rtol=0, atol=1e-6
+        )
+    np.testing.assert_allclose(back.line_integrals, _image(), rtol=0, atol=1e-4)
+
+
+def test_npz_carries_its_own_parallel_rays(tmp_path):
+    write(tmp_path / "x.npz", _radiograph()._replace(camera=_parallel()))
+    (tmp_path / "x.json").unlink()
+    back = read(tmp_path / "x.npz", Given(intensity="log"))
+    np.testing.assert_array_equal(back.camera.direction, _parallel().direction)
+
+
+def test_what_is_printed_tells_the_source_or_the_direction_of_parallel_rays(tmp_path):
+    cone = radiographs.describe(camera_at(90.0, shape=(5, 7), pixel_mm=(2.5, 1.5)))
+    assert cone == {
+        "pixels": "5 x 7 (rows x columns)",
+        "pixel pitch": "2.5 x 1.5 mm",
+        "detector centre": "(500.0, 0.0, 0.0) mm",
+        "source": "(-1000.0, 0.0, 0.0) mm",
+        "source to detector": "1500.0 mm",
+    }
+    rays = radiographs.describe(parallel_at(90.0, shape=(5, 7), isocentre_mm=(1.0, 2.0, 3.0)))
+    assert rays["parallel rays"] == "along (1.0000, 0.0000, 0.0000)"
+    assert rays["detector centre"] == "(1.0, 2.0, 3.0) mm"
+    assert not {"source", "source to detector"} & set(rays)
+    write(tmp_path / "x.npz", _radiograph()._replace(camera=_parallel()))
+    assert "parallel rays" in radiographs.table(read(tmp_path / "x.npz"))
 
 
 def test_raw_intensities_become_line_integrals_of_beer_and_lambert(tmp_path):
@@ -214,6 +260,20 @@ FAULTS = {
         ".nii",
         lambda p, d: _sidecar(d, camera={"shape": [5, 7]}),
         "source_mm is None",
+    ),
+    "rays along the detector": (
+        ".nii",
+        lambda p, d: _sidecar(
+            d,
+            camera={
+                "direction": [1, 0, 0],
+                "centre_mm": [0, 0, 0],
+                "u_mm": [1, 0, 0],
+                "v_mm": [0, 1, 0],
+                "shape": [5, 7],
+            },
+        ),
+        "within the detector's plane",
     ),
     "camera no object": (".nii", lambda p, d: _sidecar(d, camera=[1]), "expected its numbers"),
     "isocentre of two": (".nii", lambda p, d: _sidecar(d, isocentre_mm=[1, 2]), "isocentre_mm is"),

