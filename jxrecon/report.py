@@ -23,7 +23,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jxrecon.compile import jit
 from jxrecon.data.nifti import read_volume
-from jxrecon.drr import beam, line_integrals
+from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera
 from jxrecon.metrics.volume import HIGHER_IS_BETTER, LABELS
 from jxrecon.results import Row, column_head, number, replace_text
@@ -166,7 +166,7 @@ def _case_figure(run: Run, volumes: Any, case: str, own: str, out: Path) -> Figu
 
     @jit
     def xrays(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
-        return [line_integrals(beam.hu_to_mu(hu), grid.affine, camera) for camera in cameras]
+        return list(project(beam.hu_to_mu(hu), grid.affine, cameras))
 
     shown = {"truth": np.asarray(volumes.hu[volumes.names.index(case)], np.float32)}
     for method in [*run.experiment.baselines, own]:

@@ -1,14 +1,14 @@
 """Rays from source to pixels in a volume's index space, and which index axis each is walked along.
 
 A ray is a function of the coordinate k along its axis: one step of k is one slice of the volume.
-If affine and camera are concrete, positions are planned in float64 NumPy, so that float32 enters
-only where rays are spread over the detector; if either is traced, all of it is JAX.
+If affine and camera are known, positions are planned in float64 NumPy, so that float32 enters only
+where rays are spread over the detector; if either is traced, all of it is JAX.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +18,14 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jxrecon.geometry import Camera
+from jxrecon.geometry import AnyCamera, ParallelCamera
 
 STEEPEST = 1.5
 """Largest slope against the walking axis at which a whole image is walked along one axis."""
 
 
 class Fan(NamedTuple):
-    """Vectors from the source to the pixels: `corner + r v + c u` for row r and column c, [3] each."""
+    """A vector for every pixel: `corner + r v + c u` for row r and column c, [3] each."""
 
     corner: Any
     u: Any
@@ -46,37 +46,61 @@ class Fan(NamedTuple):
 
 @struct.dataclass
 class Rays:
-    """All rays of one image.
+    """All rays of one image: `origin + t direction`, with the pixel at t = 1, or at 0 if parallel.
 
     Attributes:
-        source: position of the source in voxels, [3].
-        index: the fan in voxels.
-        world: the fan in mm.
+        origin: a point of every ray in voxels: the source, or the pixel if parallel.
+        direction: the rays' directions in voxels: to the pixel from the source, or all the same.
+        world: the same directions in mm.
         shape: (rows, columns), static.
+        parallel: whether all directions are the same, static.
+        whole_line: the integral runs along the straight line, not from source to pixel, static.
     """
 
-    source: Any
-    index: Fan
+    origin: Fan
+    direction: Fan
     world: Fan
     shape: tuple[int, int] = struct.field(pytree_node=False)
+    parallel: bool = struct.field(pytree_node=False)
+    whole_line: bool = struct.field(pytree_node=False)
 
     @property
     def concrete(self) -> bool:
         """Known now, as float64 NumPy arrays."""
-        return isinstance(self.source, np.ndarray)
+        return isinstance(self.origin.corner, np.ndarray)
+
+    @property
+    def xp(self) -> Any:
+        """numpy or jax.numpy."""
+        return np if self.concrete else jnp
 
     @property
     def length_mm(self) -> Float[Array, "rows columns"]:
-        """Distance from the source to every pixel."""
+        """Length of every direction: the distance from the source to the pixel."""
         return ((self.world.spread(self.shape) ** 2).sum(-1)) ** 0.5
 
 
-def is_concrete(affine: Any, camera: Camera) -> bool:
+def is_concrete(affine: Any, camera: AnyCamera | Sequence[AnyCamera]) -> bool:
     """Whether all numbers are known now: nothing is traced by jit, vmap or grad."""
     return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((affine, camera)))
 
 
-def rays_of(affine: Any, camera: Camera, dtype: Any = np.float64) -> Rays:
+def known(affine: Any, camera: AnyCamera) -> tuple[Any, AnyCamera] | None:
+    """The numbers as NumPy where they have values: also under grad, not under jit or vmap."""
+
+    def value(x: Any) -> np.ndarray:
+        x = lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
+        return np.asarray(x, np.float64)
+
+    try:
+        return jax.tree.map(value, (affine, camera))
+    except jax.errors.TracerArrayConversionError:
+        return None
+
+
+def rays_of(
+    affine: Any, camera: AnyCamera, dtype: Any = np.float64, extent: str = "segment"
+) -> Rays:
     """Rays of `camera` in the index space of `affine` (index -> world mm); `dtype` where traced."""
 
     def planned(x: Any) -> Any:
@@ -90,16 +114,27 @@ def rays_of(affine: Any, camera: Camera, dtype: Any = np.float64) -> Rays:
         inverse = jnp.linalg.inv(traced(affine))
     else:
         inverse = as_array(np.linalg.inv(planned(affine)))
-    vectors = map(as_array, (camera.source, camera.centre, camera.u, camera.v))
-    source, centre, u, v = vectors
+    centre, u, v = map(as_array, (camera.centre, camera.u, camera.v))
     rows, columns = camera.shape
-    world = Fan(centre - source - (columns - 1) / 2 * u - (rows - 1) / 2 * v, u, v)
+    first = centre - (columns - 1) / 2 * u - (rows - 1) / 2 * v
+    nothing = 0.0 * u
 
     def turned(vector: Any) -> Any:  # elementwise: accelerators round matrix products
         return (inverse[:3, :3] * vector[None]).sum(1)
 
-    index = Fan(*(turned(vector) for vector in world))
-    return Rays(turned(source) + inverse[:3, 3], index, world, (rows, columns))
+    def to_index(fan: Fan) -> Fan:
+        return Fan(*(turned(vector) for vector in fan))
+
+    if parallel := isinstance(camera, ParallelCamera):
+        world = Fan(as_array(camera.direction), nothing, nothing)
+        origin = to_index(Fan(first, u, v))
+    else:
+        source = as_array(camera.source)
+        world = Fan(first - source, u, v)
+        origin = Fan(turned(source), nothing, nothing)
+    origin = origin._replace(corner=origin.corner + inverse[:3, 3])
+    whole_line = parallel or extent == "line"
+    return Rays(origin, to_index(world), world, (rows, columns), parallel, whole_line)
 
 
 def image_axis(rays: Rays) -> tuple[Any, Any]:
@@ -108,8 +143,8 @@ def image_axis(rays: Rays) -> tuple[Any, Any]:
     Slopes are in voxels per slice at the worst corner of the detector; infinite if rays of one image
     run both ways along the axis.
     """
-    xp = np if rays.concrete else jnp
-    d = xp.stack(rays.index.corners(rays.shape))
+    xp = rays.xp
+    d = xp.stack(rays.direction.corners(rays.shape))
     one_way = (d > 0).all(0) | (d < 0).all(0)
     along = xp.where(one_way[None], xp.abs(d), 1.0)
     worst = (xp.abs(d).max(1)[:, None] / along).max(0)
@@ -119,7 +154,7 @@ def image_axis(rays: Rays) -> tuple[Any, Any]:
 
 def steepest_axes(rays: Rays) -> Any:
     """For every ray the index axis it crosses fastest, [rows, columns]; ties go to the lower axis."""
-    return abs(rays.index.spread(rays.shape)).argmax(-1)
+    return abs(rays.direction.spread(rays.shape)).argmax(-1)
 
 
 def walking_axes(rays: Rays) -> Any:
@@ -136,8 +171,8 @@ class Walk(NamedTuple):
     Attributes:
         at: where the ray is on the two other axes (in index order) in the volume's middle slice.
         slope: its steps on them per step of k.
-        near: k at which the segment between source and pixel begins.
-        far: k at which it ends.
+        near: k at which the integral begins.
+        far: k at which it ends; both infinite for whole lines.
         mm: length in mm per step of k; 0 for rays that are walked along another axis.
     """
 
@@ -150,19 +185,22 @@ class Walk(NamedTuple):
 
 def walk_along(axis: int, rays: Rays, voxels: int, mine: Any, dtype: Any) -> Walk:
     """The rays along `axis` of a volume with `voxels` slices; `mine` marks those walked here or None."""
-    xp = np if rays.concrete else jnp
-    s, d = rays.source, rays.index.spread(rays.shape)
+    xp = rays.xp
+    s, d = rays.origin.spread(rays.shape), rays.direction.spread(rays.shape)
     along = d[..., axis]
     used = along != 0 if mine is None else (along != 0) & mine
     along = xp.where(used, along, 1.0)
     others = [other for other in range(3) if other != axis]
     slope = tuple(d[..., other] / along for other in others)
-    to_middle = (voxels - 1) / 2 - s[axis]
-    at = tuple(s[other] + to_middle * m for other, m in zip(others, slope))
-    end = s[axis] + d[..., axis]
-    near, far = xp.minimum(s[axis], end), xp.maximum(s[axis], end)
+    to_middle = (voxels - 1) / 2 - s[..., axis]
+    at = tuple(s[..., other] + to_middle * m for other, m in zip(others, slope))
+    if rays.whole_line:
+        near, far = xp.full(rays.shape, -xp.inf), xp.full(rays.shape, xp.inf)
+    else:
+        end = s[..., axis] + d[..., axis]
+        near, far = xp.minimum(s[..., axis], end), xp.maximum(s[..., axis], end)
     walk = Walk(at, slope, near, far, xp.where(used, rays.length_mm / abs(along), 0.0))
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), walk)
+    return jax.tree.map(lambda x: x.astype(dtype), walk)
 
 
 def sum_over_axes(

@@ -1,22 +1,16 @@
-"""Fast line integrals: slices resampled by rows and columns separately onto a plane facing the volume.
+"""Sums over a volume's slices, each resampled by hat weights that factor into rows and columns.
 
-For detectors along the index axes, what pixel (q, z) sees of slice k is a product of two 1-D hats:
+image[p, r] = sum_k sum_q sum_z hat(q_k(p) - q) hat(z_k(r) - z) V[k, q, z],   hat(x) = max(0, 1 - |x|)
 
-    image[q, z] = sum_k sum_{i,j} hat(Q[k, q] - i) hat(Z[k, z] - j) V[k, i, j],
-
-with positions Q, Z affine in the pixel (Joseph's sum, factored). `aligned` uses this as it is.
-`shear_warp` sums onto a virtual detector parallel to the slices, through the middle of the volume,
-and warps that image to the real one: a line integral depends on the ray only
-(Lacroute & Levoy, SIGGRAPH 1994, in its perspective form).
-
-The adjoint is written by hand: each voxel gathers the few pixels whose hats cover it, so neither way
-scatters, and extra memory is a few slices. Cameras are planned in NumPy and take no gradient here.
+On CPUs forward, adjoint and position gradient only gather: each voxel collects the few pixels whose
+hats cover it, so nothing scatters, and extra memory is a few slices. Elsewhere the hats are small
+dense matrices, the form of tensor units. Differentiable in volume and positions to any order.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,293 +18,312 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jxrecon.drr.rays import STEEPEST, Rays, image_axis
-
-VIRTUAL_SAMPLING = 1.5
-"""Virtual pixels per detector pixel, each way: interpolation error 3e-3 instead of 7e-3 at 1."""
-
-FINEST_PITCH = 0.25
-"""Virtual pixels are no finer than this many voxels: the projection has no detail below."""
-
-MOST_TAPS = 16
-"""Most pixels a voxel may gather from along one axis; finer detectors or nearer sources go elsewhere."""
-
-ALIGNED_WITHIN = 1e-3
-"""Voxels that a detector's edge may stray from an index axis and still count as along it."""
-
-_MARGIN = 3  # empty virtual pixels around what is needed: the warp reaches two
+from jxrecon.types import AnyArray
 
 
 class Comb(NamedTuple):
-    """Sample positions along one volume axis: `start[k] + step[k] p` voxels for slice k, pixel p."""
+    """Where the pixels lie along one volume axis in every slice, in voxels: `start + step p`.
 
-    start: np.ndarray
-    step: np.ndarray
-    pixels: int
+    `at` is what counts, and what is differentiated; start and step only find the pixels near a voxel.
+    """
 
-    def pairs(self, size: int) -> tuple[np.ndarray, ...]:
-        """The two of `size` voxels about each position and their hat weights, [slices, pixels] each.
-
-        Voxels outside are read at the edge with weight 0.
-        """
-        x = self.start[:, None] + self.step[:, None] * np.arange(self.pixels)
-        i = np.floor(x)
-        first = np.where((i >= 0) & (i < size), 1.0 - (x - i), 0.0)
-        second = np.where((i >= -1) & (i < size - 1), x - i, 0.0)
-        voxels = (np.clip(i + n, 0, size - 1).astype(np.int32) for n in (0, 1))
-        return *voxels, first, second
-
-    def covers(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels within a voxel of each of `size` voxels and their weights, [slices, taps, size]."""
-        start, step = self.start[:, None], self.step[:, None]
-        voxel = np.arange(size)
-        taps = int(np.ceil(2.0 / np.abs(step).min()))
-        first = np.floor(np.minimum((voxel - 1 - start) / step, (voxel + 1 - start) / step)) + 1
-        pixel = first[:, None] + np.arange(taps)[:, None]
-        weight = 1.0 - np.abs(start[..., None] + step[..., None] * pixel - voxel)
-        weight = np.where((pixel >= 0) & (pixel < self.pixels), np.maximum(weight, 0.0), 0.0)
-        return np.clip(pixel, 0, self.pixels - 1).astype(np.int32), weight
+    at: Float[AnyArray, "slices pixels"]
+    start: Float[AnyArray, " slices"]
+    step: Float[AnyArray, " slices"]
 
 
-class Plan(NamedTuple):
-    """How an image is computed, known before the volume is.
+class Form(NamedTuple):
+    """What is fixed when a program is compiled.
 
     Attributes:
-        axis: index axis of the slices.
-        comb_q: pixel positions along the first other axis.
-        comb_z: pixel positions along the second.
-        rows_along_z: aligned: rows of the detector run along the second other axis.
-        origin: shear-warp: (slice coordinate, first q, first z) of the virtual detector, in voxels.
-        pitch: shear-warp: its pixel pitch along q and z, in voxels.
+        axis: volume axis of the slices, 0 or 1; z is the last axis, q the other one.
+        shape: voxels along the volume's axes.
+        taps: most pixels within a voxel of any voxel, along q and along z.
+        moves: whether positions may be differentiated; known ones need not be.
     """
 
     axis: int
-    comb_q: Comb
-    comb_z: Comb
-    rows_along_z: bool = True
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    pitch: tuple[float, float] = (1.0, 1.0)
+    shape: tuple[int, ...]
+    taps: tuple[int, int]
+    moves: bool
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Voxels along q and z."""
+        return self.shape[1 - self.axis], self.shape[2]
 
 
-def _others(axis: int) -> tuple[int, int]:
-    first, second = (other for other in range(3) if other != axis)
-    return first, second
+def comb(start: Any, step: Any, pixels: int) -> Comb:
+    """The comb of that many pixels, each position rounded once.
 
-
-def _slice_axis(rays: Rays, shape: tuple[int, int, int]) -> int | None:
-    """The axis whose slices all rays cross from end to end, none too steeply; None if there is none."""
-    axis, worst = image_axis(rays)
-    source = rays.source[axis]
-    pixels = [source + d[axis] for d in rays.index.corners(rays.shape)]
-    low, high = -0.5, shape[axis] - 0.5
-    through = (source <= low and min(pixels) >= high) or (source >= high and max(pixels) <= low)
-    return int(axis) if through and worst <= STEEPEST else None
-
-
-def _within_taps(plan: Plan) -> Plan | None:
-    pitches = np.abs(np.stack([plan.comb_q.step, plan.comb_z.step]))
-    return plan if pitches.min() * MOST_TAPS >= 2.0 else None
-
-
-def plan_aligned(rays: Rays, shape: tuple[int, int, int]) -> Plan | None:
-    """The plan for a detector along the index axes with the volume between source and detector.
-
-    None if the camera is not of this kind (see `drr.choose`).
+    A compiler that computes a traced position twice, for a voxel and for its weight, may round it to
+    either side of an integer: a loop's output it computes once.
     """
-    axis = _slice_axis(rays, shape)
-    if axis is None:
-        return None
-    q, z = _others(axis)
-    s, (corner, u, v) = rays.source, rays.index
-    u_edge, v_edge = np.abs(u) * rays.shape[1], np.abs(v) * rays.shape[0]
-    for of_u, of_v in ((q, z), (z, q)):
-        stray_u, stray_v = np.delete(u_edge, of_u), np.delete(v_edge, of_v)
-        if max(stray_u.max(), stray_v.max()) <= ALIGNED_WITHIN:
-            t = (np.arange(shape[axis]) - s[axis]) / corner[axis]
-            columns = Comb(s[of_u] + t * corner[of_u], t * u[of_u], rays.shape[1])
-            rows = Comb(s[of_v] + t * corner[of_v], t * v[of_v], rays.shape[0])
-            comb_q, comb_z = (columns, rows) if of_u == q else (rows, columns)
-            return _within_taps(Plan(axis, comb_q, comb_z, rows_along_z=of_u == q))
-    return None
+    if isinstance(start, np.ndarray):
+        return Comb(start[:, None] + step[:, None] * np.arange(pixels), start, step)
+    index = jnp.arange(pixels, dtype=start.dtype)
+    at = lax.map(lambda line: line[0] + line[1] * index, (start, step))
+    return Comb(at, start, step)
 
 
-def plan_shear_warp(rays: Rays, shape: tuple[int, int, int]) -> Plan | None:
-    """The plan for any pose whose rays cross all slices of one axis; None for others.
-
-    The virtual detector covers what both the real one and the volume cover.
-    """
-    axis = _slice_axis(rays, shape)
-    if axis is None:
-        return None
-    s, middle = rays.source, (shape[axis] - 1) / 2
-    d = rays.index.spread(rays.shape)
-    reach = (middle - s[axis]) / d[..., axis]
-    ends = (middle - s[axis]) / (np.array([-1.0, shape[axis]]) - s[axis])
-    t = (np.arange(shape[axis]) - s[axis]) / (middle - s[axis])
-    first, pitch, combs = [], [], []
-    for other in _others(axis):
-        seen = s[other] + reach * d[..., other]
-        steps = [np.abs(np.diff(seen, axis=way)).max() for way in (0, 1) if seen.shape[way] > 1]
-        h = max(max(steps, default=1.0) / VIRTUAL_SAMPLING, FINEST_PITCH)
-        low = max(seen.min(), (s[other] + ends * (-1.0 - s[other])).min())
-        high = min(seen.max(), (s[other] + ends * (shape[other] - s[other])).max())
-        pixels = int(np.ceil(max(high - low, 0.0) / h)) + 1 + 2 * _MARGIN
-        first.append(float(low + high - (pixels - 1) * h) / 2)
-        pitch.append(float(h))
-        combs.append(Comb(s[other] + t * (first[-1] - s[other]), t * h, pixels))
-    (comb_q, comb_z), (pitch_q, pitch_z), (first_q, first_z) = combs, pitch, first
-    origin = (middle, first_q, first_z)
-    return _within_taps(Plan(axis, comb_q, comb_z, origin=origin, pitch=(pitch_q, pitch_z)))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def sum_of_slices(
+    volume: Float[Array, "a b z"], q: Comb, z: Comb, form: Form
+) -> Float[Array, "p r"]:
+    """The image: the sum over slices of their resampled pixels."""
+    return _project(volume, q, z, axis=form.axis)
 
 
-def aligned(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:
-    """Integral of `mu` (1/mm) from the source to each pixel of a detector along the index axes."""
-    image = sum_of_slices(mu, plan)
-    image = image.T if plan.rows_along_z else image
-    return image * _cast(mu.dtype, rays.length_mm / abs(rays.index.corner[plan.axis]))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def spread_to_slices(
+    image: Float[Array, "p r"], q: Comb, z: Comb, form: Form
+) -> Float[Array, "a b z"]:
+    """The adjoint of `sum_of_slices` in the volume: every slice collects the image's pixels."""
+    return _backproject(image, q, z, form=form)
 
 
-def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:
-    """Integral of `mu` (1/mm) from the source to each pixel, through a virtual detector.
-
-    Differs from `joseph` by the cubic interpolation of one smooth image; within two pixels of a
-    shadow's edge it may be slightly negative.
-    """
-    d = rays.index.spread(rays.shape)
-    middle, *first = plan.origin
-    reach = (middle - rays.source[plan.axis]) / d[..., plan.axis]
-    q, z = (
-        (rays.source[other] + reach * d[..., other] - start) / h
-        for other, start, h in zip(_others(plan.axis), first, plan.pitch)
-    )
-    mm = rays.length_mm / np.abs(d[..., plan.axis])
-    corners, parts = zip(
-        *(_cell(x, comb.pixels) for x, comb in ((q, plan.comb_q), (z, plan.comb_z)))
-    )
-    planned = (_cast(mu.dtype, x) for x in (*corners, *parts, mm))
-    return _warp(sum_of_slices(mu, plan), *planned)
+def _sum_forward(volume, q, z, form):
+    return sum_of_slices(volume, q, z, form), (volume if form.moves else None, q, z)
 
 
-def _cell(x, pixels):
-    """The pixel at or below each position and how far the position is beyond it, in [0, 1).
-
-    Positions in the margin and outside of it, where all is zero, read the margin.
-    """
-    whole = np.floor(x)
-    return np.clip(whole, 1, pixels - 3).astype(np.int32), x - whole
+def _sum_backward(form, saved, image):
+    volume, q, z = saved
+    return spread_to_slices(image, q, z, form), *_by_positions(volume, q, z, image, form)
 
 
-@jax.jit
-def _warp(image, j, i, part_q, part_z, mm):
-    """Catmull-Rom interpolation of `image` at (j + part_q, i + part_z), times mm."""
-    flat, width = image.reshape(-1), image.shape[1]
-    total, weights_z = jnp.zeros_like(mm), _catmull_rom(part_z)
-    for row, weight_q in enumerate(_catmull_rom(part_q), -1):
-        line = jnp.zeros_like(mm)
-        for column, weight_z in enumerate(weights_z, -1):
-            line += weight_z * _take(flat, (j + row) * width + i + column)
-        total += weight_q * line
-    return total * mm
+def _spread_forward(image, q, z, form):
+    return spread_to_slices(image, q, z, form), (image if form.moves else None, q, z)
 
 
-def _catmull_rom(f):
-    """Weights of the pixels at -1, 0, 1, 2 for a point at f in [0, 1)."""
-    f2, f3 = f * f, f * f * f
-    return (
-        -0.5 * f + f2 - 0.5 * f3,
-        1.0 - 2.5 * f2 + 1.5 * f3,
-        0.5 * f + 2.0 * f2 - 1.5 * f3,
-        -0.5 * f2 + 0.5 * f3,
-    )
+def _spread_backward(form, saved, volume):
+    # <V, A' y> = <A V, y>: the same bilinear form, so the same gradient by the positions.
+    image, q, z = saved
+    return sum_of_slices(volume, q, z, form), *_by_positions(volume, q, z, image, form)
 
 
-def sum_of_slices(mu: Float[Array, "x y z"], plan: Plan) -> Float[Array, "q z"]:
-    """The factored sum over the slices of any axis, without lengths; its adjoint only gathers.
+sum_of_slices.defvjp(_sum_forward, _sum_backward)
+spread_to_slices.defvjp(_spread_forward, _spread_backward)
 
-    All positions are rounded once, in NumPy: a compiler that computes a position twice, for a voxel
-    and for its weight, may round it to either side of an integer.
-    """
-    if plan.axis == 2:  # the contiguous axis stays the last one where it can
-        mu = jnp.moveaxis(mu, 2, 0)
-    axis = 0 if plan.axis == 2 else plan.axis
-    shape, combs = mu.shape, (plan.comb_q, plan.comb_z)
-    sizes = shape[1 - axis], shape[2]
-    cast = functools.partial(_cast, mu.dtype)
-    pairs = [jax.tree.map(cast, comb.pairs(size)) for comb, size in zip(combs, sizes)]
 
-    @jax.custom_vjp
-    def project(volume):
-        return _project(volume, *pairs, axis=axis)
-
-    def backproject(_, image):
-        covers = [jax.tree.map(cast, comb.covers(size)) for comb, size in zip(combs, sizes)]
-        return (_backproject(image, *covers, axis=axis),)
-
-    project.defvjp(lambda volume: (project(volume), None), backproject)
-    return project(mu)
+def _by_positions(volume, q, z, image, form):
+    return _position_gradient(volume, q, z, image, form=form) if form.moves else (None, None)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
-def _project(volume, pairs_q, pairs_z, axis):
-    """image[q, z] of slices along `axis` (0 or 1); z is the last axis, q the other one."""
-    n0, n1, depth = volume.shape
-    flat = volume.reshape(n0 * n1, depth)
-    slice_stride, q_stride = (n1, 1) if axis == 0 else (1, n1)
-    i0, i1, a0, a1 = pairs_q
-    slices, columns = i0.shape
-    first_row = (jnp.arange(slices, dtype=jnp.int32) * slice_stride)[:, None]
-    i0, i1 = i0 * q_stride + first_row, i1 * q_stride + first_row
-    line_start = (jnp.arange(columns, dtype=jnp.int32) * depth)[:, None]
+def _project(volume, q, z, axis):
+    # Known positions are constants: the barrier keeps XLA from folding what is made of them.
+    at_q, at_z = lax.optimization_barrier((q.at, z.at))
+    return lax.platform_dependent(
+        volume,
+        at_q,
+        at_z,
+        cpu=functools.partial(project_by_gathers, axis=axis),
+        default=functools.partial(project_by_matrices, axis=axis),
+    )
 
-    def at_z(lines, j0, j1, b0, b1):
-        line = lines.reshape(-1)
-        first, second = (_take(line, line_start + j[None]) for j in (j0, j1))
-        return b0[None] * first + b1[None] * second
+
+@functools.partial(jax.jit, static_argnames="form")
+def _backproject(image, q, z, form):
+    q, z = lax.optimization_barrier((q, z))
+    return lax.platform_dependent(
+        image,
+        q,
+        z,
+        cpu=functools.partial(backproject_by_gathers, form=form),
+        default=functools.partial(backproject_by_matrices, form=form),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="form")
+def _position_gradient(volume, q, z, image, form):
+    """Gradients of <image, sum_of_slices(volume)> by the positions of q and of z."""
+    q, z = lax.optimization_barrier((q, z))
+    at_q, at_z = lax.platform_dependent(
+        volume,
+        q,
+        z,
+        image,
+        cpu=functools.partial(position_gradient_by_gathers, form=form),
+        default=functools.partial(position_gradient_by_matrices, form=form),
+    )
+    return tuple(
+        Comb(at, jnp.zeros_like(x.start), jnp.zeros_like(x.step))
+        for at, x in ((at_q, q), (at_z, z))
+    )
+
+
+def _pairs(at, size):
+    """The two of `size` voxels about each position, their hat weights, and the weights' slopes.
+
+    Voxels outside are read at the edge with weight and slope 0.
+    """
+    below = jnp.floor(at)
+    inside = (below >= 0) & (below < size), (below >= -1) & (below < size - 1)
+    voxels = (jnp.clip(below + n, 0, size - 1).astype(jnp.int32) for n in (0, 1))
+    slopes = [
+        jnp.where(here, sign, 0.0).astype(at.dtype) for here, sign in zip(inside, (-1.0, 1.0))
+    ]
+    first = jnp.where(inside[0], 1.0 - (at - below), 0.0)
+    second = jnp.where(inside[1], at - below, 0.0)
+    return *voxels, first, second, *slopes
+
+
+def _covers(comb, size, taps):
+    """The pixels within a voxel of each of `size` voxels and their weights, [slices, taps, size]."""
+    voxel = jnp.arange(size, dtype=comb.at.dtype)
+    start, step = comb.start[:, None], comb.step[:, None]
+    ends = (voxel[None] - 1 - start) / step, (voxel[None] + 1 - start) / step
+    first = (jnp.floor(jnp.minimum(*ends)) + 1).astype(jnp.int32)
+    pixel = first[:, None] + jnp.arange(taps, dtype=jnp.int32)[None, :, None]
+    pixels = comb.at.shape[1]
+    inside = (pixel >= 0) & (pixel < pixels)
+    pixel = jnp.clip(pixel, 0, pixels - 1)
+    at = jax.vmap(_take)(comb.at, pixel)
+    weight = jnp.maximum(1.0 - jnp.abs(at - voxel[None, None]), 0.0)
+    return pixel, jnp.where(inside, weight, 0.0)
+
+
+def _take(rows, index):
+    return rows.at[index].get(mode="promise_in_bounds")
+
+
+def _rows_of(volume, axis):
+    """All lines along z below each other, and the step in that list from slice to slice and q to q."""
+    n0, n1, depth = volume.shape
+    return volume.reshape(n0 * n1, depth), *((n1, 1) if axis == 0 else (1, n1))
+
+
+def _line_pairs(at_q, axis, shape):
+    """`_pairs` along q with the voxels as lines of `_rows_of`."""
+    slice_stride, q_stride = (shape[1], 1) if axis == 0 else (1, shape[1])
+    i0, i1, *weights = _pairs(at_q, shape[1 - axis])
+    first_row = (jnp.arange(len(at_q), dtype=jnp.int32) * slice_stride)[:, None]
+    return i0 * q_stride + first_row, i1 * q_stride + first_row, *weights
+
+
+def _along_z(lines, j0, j1, b0, b1):
+    """Each line interpolated at its pixels: two weighted voxels a pixel."""
+    columns, depth = lines.shape
+    line_start = (jnp.arange(columns, dtype=jnp.int32) * depth)[:, None]
+    flat = lines.reshape(-1)
+    first, second = (_take(flat, line_start + j[None]) for j in (j0, j1))
+    return b0[None] * first + b1[None] * second
+
+
+def _collect(lines, index, weight):
+    """Weighted sum over the taps of the lines at `index`."""
+    return sum(w[:, None] * _take(lines, n) for n, w in zip(index, weight))
+
+
+def _ahead(x, by):
+    """The values `by` slices later, the last ones repeated."""
+    return jnp.concatenate([x[by:], *[x[-1:]] * min(by, len(x))])
+
+
+def project_by_gathers(volume, at_q, at_z, axis):
+    """`sum_of_slices` for CPUs."""
+    flat, _, _ = _rows_of(volume, axis)
+    i0, i1, a0, a1, _, _ = _line_pairs(at_q, axis, volume.shape)
+    pairs_z = _pairs(at_z, volume.shape[2])[:4]
 
     # The resampled lines of a slice wait in the carry for one step: that keeps XLA:CPU from fusing
     # the two stages and computing the lines anew for every pixel.
     def add_slice(carry, step):
         total, lines, pairs = carry
         r0, r1, w0, w1, next_pairs = step
-        total += at_z(lines, *pairs)
+        total += _along_z(lines, *pairs)
         lines = w0[:, None] * _take(flat, r0) + w1[:, None] * _take(flat, r1)
         return (total, lines, next_pairs), None
 
-    empty = jnp.zeros((columns, depth), volume.dtype)
+    columns, rows = at_q.shape[1], at_z.shape[1]
+    empty = jnp.zeros((columns, volume.shape[2]), volume.dtype)
     nothing = tuple(jnp.zeros_like(x[0]) for x in pairs_z)
-    start = (jnp.zeros((columns, pairs_z[0].shape[1]), volume.dtype), empty, nothing)
+    start = (jnp.zeros((columns, rows), volume.dtype), empty, nothing)
     (total, lines, pairs), _ = lax.scan(add_slice, start, (i0, i1, a0, a1, pairs_z))
-    return total + at_z(lines, *pairs)
+    return total + _along_z(lines, *pairs)
 
 
-@functools.partial(jax.jit, static_argnames="axis")
-def _backproject(image, covers_q, covers_z, axis):
-    """dV[k, q, z]: the sum over the pixels whose hats cover the voxel."""
-    (i, a), (j, b) = covers_q, covers_z
+def backproject_by_gathers(image, q, z, form):
+    """`spread_to_slices` for CPUs."""
+    (size_q, size_z), (taps_q, taps_z) = form.sizes, form.taps
+    (i, a), (j, b) = _covers(q, size_q, taps_q), _covers(z, size_z, taps_z)
     by_rows = image.T
-
-    def collect(lines, index, weight):
-        return sum(w[:, None] * _take(lines, n) for n, w in zip(index, weight))
 
     # Two stages and a transpose between, each a step behind the one before, for the same reason.
     def make_slice(carry, step):
         ahead, lines = carry
         i, a, j, b = step
-        return (collect(by_rows, j, b), ahead.T), collect(lines, i, a)
-
-    def two_ahead(x):
-        return jnp.concatenate([x[1:], x[-1:], x[-1:]])[1:]
+        return (_collect(by_rows, j, b), ahead.T), _collect(lines, i, a)
 
     second = min(1, len(j) - 1)
-    start = collect(by_rows, j[second], b[second]), collect(by_rows, j[0], b[0]).T
-    _, volume = lax.scan(make_slice, start, (i, a, two_ahead(j), two_ahead(b)))
-    return volume if axis == 0 else volume.transpose(1, 0, 2)
+    start = _collect(by_rows, j[second], b[second]), _collect(by_rows, j[0], b[0]).T
+    _, volume = lax.scan(make_slice, start, (i, a, _ahead(j, 2), _ahead(b, 2)))
+    return volume if form.axis == 0 else volume.transpose(1, 0, 2)
 
 
-def _cast(dtype, x):
-    """A planned array, floats as `dtype`, still in NumPy: what a custom_vjp closes over stays concrete."""
-    return x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+def position_gradient_by_gathers(volume, q, z, image, form):
+    """Gradients of <image, sum_of_slices(volume)> by `q.at` and `z.at`, for CPUs."""
+    flat, _, _ = _rows_of(volume, form.axis)
+    by_rows = image.T
+    j, b = _covers(z, form.sizes[1], form.taps[1])
+    j0, j1, _, _, e0, e1 = _pairs(z.at, form.sizes[1])
+    lines_of_q = _line_pairs(q.at, form.axis, form.shape)
+
+    def resampled(r0, r1, w0, w1, d0, d1):
+        first, second = _take(flat, r0), _take(flat, r1)
+        value = w0[:, None] * first + w1[:, None] * second
+        return value, d0[:, None] * first + d1[:, None] * second
+
+    # As in the two above: lines wait a step, the image's columns are collected two steps ahead.
+    def slopes(carry, step):
+        lines, line_slopes, ahead, collected = carry
+        pairs_z, next_lines, j, b = step
+        by_z = _along_z(lines, *pairs_z)
+        out = (collected * line_slopes).sum(1), (by_z * image).sum(0)
+        return (*resampled(*next_lines), _collect(by_rows, j, b), ahead.T), out
+
+    second = min(1, len(j) - 1)
+    start = (
+        *resampled(*(x[0] for x in lines_of_q)),
+        _collect(by_rows, j[second], b[second]),
+        _collect(by_rows, j[0], b[0]).T,
+    )
+    steps = (
+        (j0, j1, e0, e1),
+        tuple(_ahead(x, 1) for x in lines_of_q),
+        _ahead(j, 2),
+        _ahead(b, 2),
+    )
+    _, (by_q, by_z) = lax.scan(slopes, start, steps)
+    return by_q, by_z
 
 
-def _take(rows, index):
-    return rows.at[index].get(mode="promise_in_bounds")
+def _hats(at, size):
+    """hat(at - voxel), [slices, pixels, size]."""
+    voxel = jnp.arange(size, dtype=at.dtype)
+    return jnp.maximum(1.0 - jnp.abs(at[..., None] - voxel[None, None]), 0.0)
+
+
+def project_by_matrices(volume, at_q, at_z, axis):
+    """`sum_of_slices` for tensor units: two batches of small matrix products."""
+    slices = jnp.moveaxis(volume, axis, 0)
+    hats_q, hats_z = _hats(at_q, slices.shape[1]), _hats(at_z, slices.shape[2])
+    lines = jnp.einsum("kpq,kqz->kpz", hats_q, slices, precision="highest")
+    return jnp.einsum("kpz,krz->pr", lines, hats_z, precision="highest")
+
+
+def backproject_by_matrices(image, q, z, form):
+    """`spread_to_slices` for tensor units."""
+    hats_q, hats_z = _hats(q.at, form.sizes[0]), _hats(z.at, form.sizes[1])
+    lines = jnp.einsum("pr,krz->kpz", image, hats_z, precision="highest")
+    slices = jnp.einsum("kpq,kpz->kqz", hats_q, lines, precision="highest")
+    return jnp.moveaxis(slices, 0, form.axis)
+
+
+def position_gradient_by_matrices(volume, q, z, image, form):
+    """Gradients of <image, sum_of_slices(volume)> by `q.at` and `z.at`, for tensor units."""
+
+    def product(at_q, at_z):
+        return (image * project_by_matrices(volume, at_q, at_z, form.axis)).sum()
+
+    return jax.grad(product, argnums=(0, 1))(q.at, z.at)

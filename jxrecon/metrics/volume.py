@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from skimage.metrics import structural_similarity
 
-from jxrecon.drr import beam, line_integrals
+from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera, Grid
 from jxrecon.units import Window
 
@@ -140,6 +140,6 @@ def reprojection_error(
         grid: where the voxels lie.
     """
     mu = beam.hu_to_mu(recon_hu)
-    pairs = [(line_integrals(mu, grid.affine, c), y) for c, y in zip(cameras, images, strict=True)]
+    pairs = list(zip(project(mu, grid.affine, cameras), images, strict=True))
     error = sum(jnp.sum(jnp.square(p - y)) for p, y in pairs)
     return jnp.sqrt(error / sum(jnp.sum(jnp.square(y)) for _, y in pairs))

@@ -4,13 +4,14 @@ import json
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jxrecon.cli import entry
 from jxrecon.data.nifti import read_volume, write_volume
 from jxrecon.data.radiographs import read
-from jxrecon.drr import hu_to_mu, line_integrals
+from jxrecon.drr import beam, hu_to_mu, line_integrals
 from jxrecon.drr.__main__ import main
 from jxrecon.geometry import Grid, camera_at, centred_grid
 
@@ -92,6 +93,15 @@ def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path):
         (["--sid", "900"], "source-detector distance is 900.0 mm"),
         (["--isocentre", "1,2"], "expected 3 finite numbers"),
         (["--method", "aligned", "--view", "0", "--view", "17,5"], "does not fit this camera"),
+        (["--kvp", "160"], "--kvp 160: expected 20 to 150 kV"),
+        (["--kvp", "nan"], "--kvp nan: expected 20 to 150 kV"),
+        (["--dose", "0"], "--dose 0: expected 1 to 1e+08 photons per pixel"),
+        (["--scatter=-1"], "--scatter -1: expected 0 to 20"),
+        (["--blur-mm=-0.1"], "--blur-mm -0.1: expected 0 to 100 mm"),
+        (["--filter-mm", "3"], "--filter-mm 3: expected --kvp with it"),
+        (["--electronic", "3"], "--electronic 3: expected --dose with it"),
+        (["--attenuation", "bilinear", "--kvp", "80"], "expected without --kvp"),
+        (["--parallel", "--sid", "900"], "--sid 900: expected without --parallel"),
     ],
 )
 def test_bad_arguments_give_one_line_and_no_file(ellipsoid, tmp_path, capsys, arguments, expected):
@@ -101,6 +111,51 @@ def test_bad_arguments_give_one_line_and_no_file(ellipsoid, tmp_path, capsys, ar
     assert lines[0].startswith("error: ")
     assert expected in lines[0]
     assert not (tmp_path / "new").exists()
+
+
+EXPOSURE = ["--kvp", "90", "--scatter", "0.5", "--blur-mm", "4", "--dose", "1000", "--seed", "7"]
+
+
+def test_an_exposure_is_the_beam_chain_of_the_parts_and_is_recorded(ellipsoid, tmp_path):
+    small = ["--view", "0", "--pixels", "16", "--pixel-mm", "7", "--format", "npz"]
+    assert _run(ellipsoid, *small, *EXPOSURE, "--out", tmp_path) == 0
+    found = read(tmp_path / "body_0.npz")
+    hu, affine = read_volume(ellipsoid)
+    project = jax.jit(partial(line_integrals, affine=affine, camera=found.camera))
+    through = jnp.stack([project(part) for part in beam.split(hu.astype(np.float32))])
+    settings = beam.Settings(
+        spectrum=beam.energy_integrating(beam.kramers(90.0)),
+        scatter_ratio=0.5,
+        blur_mm=4.0,
+        pixel_mm=(7.0, 7.0),
+        dose=1000.0,
+        response=beam.Response(saturation=1.1),
+        floor=0.5 / 1000.0,
+    )
+    key = jax.random.fold_in(jax.random.key(7), 0)
+    expected = jax.jit(lambda through: beam.radiograph(through, key, settings))(through)
+    np.testing.assert_allclose(found.line_integrals, expected, atol=5e-3)  # a photon of 1000: 1e-3
+    simulated = json.loads((tmp_path / "body_0.json").read_text())["simulated"]
+    assert simulated["kvp"] == 90
+    assert simulated["scatter_to_primary"] == 0.5
+    assert simulated["blur_mm"] == 4
+    assert simulated["dose_photons"] == 1000
+    assert simulated["seed"] == 7
+
+
+def test_bilinear_attenuation_is_projected_and_parallel_rays_are_written(ellipsoid, tmp_path):
+    arguments = ["--parallel", "--attenuation", "bilinear", "--view", "frontal", "--pixels", "12"]
+    assert _run(ellipsoid, *arguments, "--out", tmp_path) == 0
+    found = read(tmp_path / "body_frontal.nii.gz")
+    hu, affine = read_volume(ellipsoid)
+    np.testing.assert_allclose(found.camera.direction, [0.0, -1.0, 0.0], atol=1e-7)
+    project = jax.jit(partial(line_integrals, affine=affine, camera=found.camera))
+    expected = project(beam.hu_to_mu_bilinear(hu.astype(np.float32)))
+    np.testing.assert_allclose(found.line_integrals, expected, rtol=1e-5, atol=1e-6)
+    # The box is 84 mm high: the middles of the outermost of 12 rows lie on its ends.
+    assert float(jnp.linalg.norm(found.camera.v)) * 11 == pytest.approx(84.0, rel=1e-5)
+    recorded = json.loads((tmp_path / "body_frontal.json").read_text())["simulated"]
+    assert recorded == {"attenuation": "bilinear"}
 
 
 def test_bad_ct_gives_one_line_and_no_file(ellipsoid, tmp_path, capsys):

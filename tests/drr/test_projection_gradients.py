@@ -161,10 +161,10 @@ def test_fast_methods_refuse_traced_cameras():
 def test_jit_and_vmap_over_volumes_change_nothing(method, angles):
     batch = np.stack([random_volume(seed) for seed in range(2)])
     views = [camera_at(angle, shape=DETECTOR, pixel_mm=4.0) for angle in angles]
-    images = jax.jit(lambda mu: drr.project(mu, GRID.affine, views, method))(batch)
-    assert images.shape == (2, len(views), *DETECTOR)
-    for mu, of_one in zip(batch, images):
-        for camera, image in zip(views, of_one):
+    project = jax.vmap(lambda mu: drr.project(mu, GRID.affine, views, method))
+    for camera, images in zip(views, jax.jit(project)(batch), strict=True):
+        assert images.shape == (2, *DETECTOR)
+        for mu, image in zip(batch, images):
             single = drr.line_integrals(mu, GRID.affine, camera, method)
             np.testing.assert_allclose(image, single, rtol=2e-5, atol=1e-4)
 

@@ -204,7 +204,7 @@ def project(
     """Line integrals of volumes in network units, one [b, rows, columns] a camera."""
     mu = beam.hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
     affine = prior.problem.grid.affine
-    return tuple(jax.vmap(lambda m: drr.line_integrals(m, affine, c))(mu) for c in cameras)  # noqa: B023
+    return jax.vmap(lambda m: drr.project(m, affine, cameras))(mu)
 
 
 def random_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Styles:

@@ -1,7 +1,7 @@
-"""The beam: HU to attenuation of water-like matter, and Beer-Lambert for one photon energy.
+"""HU to the attenuation of matter at one photon energy, and Beer-Lambert there and back.
 
 Attenuation mu is in 1/mm, line integrals tau = int mu dl are dimensionless, transmission is I / I0.
-Constants: `jxrecon.units`.
+HU below air count as air; nothing is scaled by what else a volume holds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,16 @@ from jxrecon.units import HU_AIR, MU_WATER_PER_MM
 LEAST_TRANSMISSION = 1e-6
 """Transmission below which a radiograph holds no signal: tau stays under 13.8, 72 cm of water."""
 
+BILINEAR_BONE_PER_MM = 0.0573
+"""Attenuation of bone in 1/mm at `BILINEAR_BONE_HU`: nanodrr 0.1.7, `hu_to_mu`.
+
+It is dense cortical bone (1.92 g/cm^3, NIST) at 62 keV, while the water it
+comes with is at 71 keV.
+"""
+
+BILINEAR_BONE_HU = 1000.0
+"""The HU that have `BILINEAR_BONE_PER_MM`: nanodrr 0.1.7, `hu_to_mu`."""
+
 
 def hu_to_mu(hu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """Attenuation in 1/mm: mu_water (1 + HU / 1000), the definition of HU; below air counts as air."""
@@ -24,6 +34,29 @@ def hu_to_mu(hu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
 def mu_to_hu(mu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """HU of an attenuation in 1/mm: 1000 (mu / mu_water - 1), the inverse of `hu_to_mu` from air on."""
     return 1000.0 * (jnp.asarray(mu) / MU_WATER_PER_MM - 1.0)
+
+
+def hu_to_mu_bilinear(
+    hu: Float[Array | np.ndarray, "..."],
+    bone_per_mm: float = BILINEAR_BONE_PER_MM,
+    bone_hu: float = BILINEAR_BONE_HU,
+) -> Float[Array, "..."]:
+    """Attenuation in 1/mm with bone of its own: `hu_to_mu` up to water, a steeper line above.
+
+        mu = mu_water (1 + HU / 1000)                              HU <= 0
+        mu = mu_water + (mu_bone - mu_water) HU / bone_hu          HU > 0
+
+    For X-rays softer than the CT's, where bone absorbs more than its HU say: the defaults give 1000
+    HU half as much again as `hu_to_mu`. For a stated energy see `materials.hu_to_mu_at`.
+
+    Args:
+        hu: CT numbers.
+        bone_per_mm: attenuation of matter of `bone_hu`.
+        bone_hu: HU above 0.
+    """
+    hu = jnp.asarray(hu)
+    steeper = (bone_per_mm - MU_WATER_PER_MM) / bone_hu
+    return hu_to_mu(jnp.minimum(hu, 0.0)) + steeper * jnp.maximum(hu, 0.0)
 
 
 def transmission(tau: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
