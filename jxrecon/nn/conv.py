@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+FEW = 8  # times fewer channels out than in: the forms for a network's last layer
+
 Padding = int | Sequence[tuple[int, int]] | None
 
 
@@ -177,8 +179,17 @@ def _kernel_gradient_native(x: Array, g: Array) -> Array:
 
 
 def _correlate_folded(x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]) -> Array:
-    """One 2-D convolution: depth in the batch, the k taps along depth in the channels."""
+    """One 2-D convolution: depth in the batch, the k taps along depth in the channels.
+
+    Those of the input, or, where the output has few, of the output, which are then summed.
+    """
     depth = x.shape[1] - w.shape[0] + 1
+    if FEW * w.shape[-1] <= w.shape[-2]:
+        kernel = w.transpose(1, 2, 3, 0, 4).reshape(*w.shape[1:4], -1)
+        y = _correlate_native(x.reshape(-1, *x.shape[2:]), kernel)
+        y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
+        terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
+        return sum(terms[1:], terms[0])
     planes = jnp.concatenate([x[:, k : k + depth] for k in range(w.shape[0])], -1)
     kernel = w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])
     y = _correlate_native(planes.reshape(-1, *planes.shape[2:]), kernel)
@@ -186,21 +197,40 @@ def _correlate_folded(x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]
 
 
 def _kernel_gradient_planes(x: Array, g: Array) -> Array:
-    """One matrix product a depth plane. XLA's own form is 160 times slower in `scan` or `cond` on CPU."""
+    """One matrix product a depth plane of `x`: its taps within the plane against the planes of `g` around.
+
+    XLA's own form is 160 times slower in `scan` or `cond` on CPU.
+    """
     if x.ndim == 4:
         return _kernel_gradient_planes(x[:, None], g[:, None])[0]
     k, m, n = (a - b + 1 for a, b in zip(x.shape[1:-1], g.shape[1:-1]))
+    if m * n > 1 and FEW * g.shape[-1] <= x.shape[-1]:
+        # The shifted copies are then made of `g`: dw[t] = sum_m g'[m + k - 1 - t] x[m], g' with zeros around.
+        padded = _pad(g, [(0, 0), *((q - 1, q - 1) for q in (k, m, n)), (0, 0)])
+        return jnp.flip(_kernel_gradient_planes(padded, x), (0, 1, 2)).swapaxes(-1, -2)
     rows, columns = g.shape[2:4]
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    g = _pad(g, [(0, 0), (k - 1, k - 1), *((0, 0),) * 3])
 
-    def add_plane(total: Array, depth: Array) -> tuple[Array, None]:
-        slab = lax.dynamic_slice_in_dim(x, depth, k, axis=1)
-        plane = lax.dynamic_index_in_dim(g, depth, axis=1, keepdims=False)
-        shifted = [slab[:, :, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
-        contract = (((0, 2, 3), (0, 1, 2)), ((), ()))
-        taps = jnp.concatenate(shifted, -1)
-        return total + lax.dot_general(taps, plane, contract, preferred_element_type=wide), None
+    def product(depth: Array | int) -> Array:
+        plane = lax.dynamic_index_in_dim(x, depth, axis=1, keepdims=False)
+        slab = lax.dynamic_slice_in_dim(g, depth, k, axis=1)
+        around = jnp.concatenate([slab[:, k - 1 - t] for t in range(k)], -1)
+        taps = [plane[:, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
+        shifted = jnp.concatenate(taps, -1).reshape(-1, m * n * x.shape[-1])
+        return lax.dot_general(
+            around.reshape(shifted.shape[0], -1),
+            shifted,
+            (((0,), (0,)), ((), ())),
+            preferred_element_type=wide,
+        )
 
-    start = jnp.zeros((k, m * n * x.shape[-1], g.shape[-1]), wide)
-    total, _ = lax.scan(add_plane, start, jnp.arange(g.shape[1]))
-    return total.reshape(k, m, n, x.shape[-1], g.shape[-1]).astype(x.dtype)
+    if x.shape[1] == 1:
+        total = product(0)
+    else:
+        start = jnp.zeros((k * g.shape[-1], m * n * x.shape[-1]), wide)
+        total, _ = lax.scan(
+            lambda total, depth: (total + product(depth), None), start, jnp.arange(x.shape[1])
+        )
+    taps = total.reshape(k, g.shape[-1], m, n, x.shape[-1])
+    return taps.transpose(0, 2, 3, 4, 1).astype(x.dtype)

@@ -57,6 +57,23 @@ def assert_same(function, reference, x, kernel):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+def assert_equal_to_a_millionth(function, reference, x, kernel):
+    """Value and both gradients, relative to the largest entry, in float64."""
+
+    def both(x, kernel):
+        y, back = jax.vjp(function, x, kernel)
+        z, reference_back = jax.vjp(reference, x, kernel)
+        g = jnp.sin(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+        return (y, *back(g)), (z, *reference_back(g))
+
+    with jax.enable_x64(True):
+        arrays = (np.asarray(x, np.float64), np.asarray(kernel, np.float64))
+        ours, theirs = jax.jit(both)(*map(jnp.asarray, arrays))
+    for a, b in zip(ours, theirs):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
+
+
 @pytest.mark.parametrize(
     ("space", "taps", "stride", "padding"),
     [((4, 3, 5), 3, 1, 1), ((4, 6, 4), 4, 2, 1), ((5, 4, 6), 3, 2, 0), ((4, 5), 3, 1, 1)],
@@ -79,6 +96,49 @@ def test_conv_transpose_equals_lax_in_values_and_two_derivatives(space, taps, pa
         lambda x, k: lax_transpose(x, k, 2, padding),
         x,
         kernel,
+    )
+
+
+@pytest.mark.parametrize(("taps", "padding"), [(3, 1), (4, 2)])
+def test_conv_to_few_channels_equals_lax_in_values_and_two_derivatives(taps, padding):
+    x, kernel = draw(15, 2, 4, 3, 5, 8), 0.3 * draw(16, *(taps,) * 3, 8, 1)
+    assert_same(
+        lambda x, k: conv(x, k, 1, padding),
+        lambda x, k: lax_conv(x, k, 1, [(padding, padding)] * 3),
+        x,
+        kernel,
+    )
+
+
+FORMS = {  # those of X2CT-GAN: space, taps, channels, stride, padding
+    "3^3": ((5, 4, 6), 3, (4, 3), 1, 1),
+    "4^3 stride 2 padding 2": ((6, 4, 5), 4, (2, 3), 2, 2),
+    "4^3 padding 2": ((4, 3, 5), 4, (3, 4), 1, 2),
+    "7^3 head": ((5, 4, 6), 7, (8, 1), 1, 3),
+    "3^2 stride 2": ((6, 4), 3, (3, 2), 2, 1),
+    "7^2 stem": ((9, 8), 7, (1, 3), 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_equal_lax_to_a_millionth_in_values_and_gradients(name):
+    space, taps, (i, o), stride, padding = FORMS[name]
+    pads = [(padding, padding)] * len(space)
+    assert_equal_to_a_millionth(
+        lambda x, k: conv(x, k, stride, padding),
+        lambda x, k: lax_conv(x, k, stride, pads),
+        draw(17, 2, *space, i),
+        draw(18, *(taps,) * len(space), i, o),
+    )
+
+
+def test_doubling_transposed_conv_equals_lax_to_a_millionth_in_values_and_gradients():
+    assert_equal_to_a_millionth(
+        lambda x, k: conv_transpose(x, k, 2, [(1, 0)] * 3),
+        # padding 1 and output padding 1 of PyTorch
+        lambda x, k: lax_conv(x, jnp.flip(k, (0, 1, 2)), 1, [(1, 2)] * 3, dilation=2),
+        draw(19, 2, 3, 4, 2, 3),
+        draw(20, 3, 3, 3, 3, 4),
     )
 
 

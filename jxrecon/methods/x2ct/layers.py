@@ -1,0 +1,258 @@
+"""The layers of X2CT-GAN: InstanceNorm, convolutions, the blocks of its encoder and of its decoders.
+
+Activations are [batch, *space, channel]. Parameters are float32, computed with in the activations' dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jxrecon.nn.conv import conv, conv_transpose
+
+INIT_STD = 0.02  # of all kernels; biases start at 0
+
+
+def accurate(dtype: Any) -> Any:
+    """float32, or float64 where that is what is computed in: for sums that bfloat16 cannot hold."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def instance_norm(
+    x: Float[Array, "n *space c"], weights: tuple[float, ...] = ()
+) -> Float[Array, "n *space c"]:
+    """(x - mean) / sqrt(variance + 1e-5) over space, of each channel of each sample.
+
+    Args:
+        x: activations.
+        weights: how often each plane along the first spatial axis counts; empty: once.
+    """
+    return _norm(x, weights)[0]
+
+
+def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Array]]:
+    wide = x.astype(accurate(x.dtype))
+    share = _shares(wide, weights)
+    centred = wide - _space_sum(wide * share)
+    scale = lax.rsqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
+    y = (centred * scale).astype(x.dtype)
+    return y, (y, scale)
+
+
+def _norm_gradient(
+    weights: tuple[float, ...], saved: tuple[Array, Array], g: Array
+) -> tuple[Array]:
+    """dx = scale (g - w (sum g + y sum g y)), w each voxel's share in the mean; keeps y alone."""
+    y, scale = saved[0].astype(saved[1].dtype), saved[1]
+    wide = g.astype(scale.dtype)
+    common = _space_sum(wide) + y * _space_sum(wide * y)
+    return ((scale * (wide - _shares(y, weights) * common)).astype(g.dtype),)
+
+
+instance_norm.defvjp(_norm, _norm_gradient)
+
+
+def _shares(x: Array, weights: tuple[float, ...]) -> Array:
+    """Share of each voxel in the mean over space, broadcastable to `x`."""
+    planes = jnp.asarray(weights or (1.0,) * x.shape[1], x.dtype)
+    share = planes / (sum(weights or planes.shape) * math.prod(x.shape[2:-1]))
+    return share.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _space_sum(x: Array) -> Array:
+    """Sum over space, one axis after the other: one long float32 sum would lose three digits."""
+    for axis in reversed(range(1, x.ndim - 1)):
+        x = jnp.sum(x, axis, keepdims=True)
+        x = lax.optimization_barrier(x)  # else XLA makes one sum of them again
+    return x
+
+
+def space_mean(x: Float[Array, "n *space c"]) -> Float[Array, "n c"]:
+    """Mean of each channel over space."""
+    return jnp.mean(x.astype(accurate(x.dtype)), tuple(range(1, x.ndim - 1))).astype(x.dtype)
+
+
+def norm_relu(
+    x: Float[Array, "n *space c"], weights: tuple[float, ...] = ()
+) -> Float[Array, "n *space c"]:
+    """InstanceNorm, ReLU."""
+    return nn.relu(instance_norm(x, weights))
+
+
+class Conv(nn.Module):
+    """Convolution with a kernel of `taps` along every axis, and a bias.
+
+    Attributes:
+        features: output channels.
+        taps: of the kernel.
+        stride: 1 or 2.
+        padding: zeros at each end, None is half the kernel.
+        bias: "free"; "idle" where a norm follows, which undoes it: kept for the authors' checkpoints,
+            its gradient is zero and is not computed; or "none".
+        up: double the size instead (transposed, stride 2, padding 1, output padding 1).
+    """
+
+    features: int
+    taps: int = 3
+    stride: int = 1
+    padding: int | None = None
+    bias: str = "idle"
+    up: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n *space i"]) -> Float[Array, "n *out o"]:
+        shape = (*(self.taps,) * (x.ndim - 2), x.shape[-1], self.features)
+        kernel, bias = _weights(self, shape, self.bias)
+        kernel = kernel.astype(x.dtype)
+        if self.up:
+            y = conv_transpose(x, kernel, 2, [(1, 0)] * (x.ndim - 2))
+        else:
+            y = conv(x, kernel, self.stride, self.padding)
+        return _add_bias(y, bias)
+
+
+def _weights(module: nn.Module, shape: tuple[int, ...], bias: str) -> tuple[Array, Array | None]:
+    kernel = module.param("kernel", nn.initializers.normal(INIT_STD), shape)
+    if bias == "none":
+        return kernel, None
+    vector = module.param("bias", nn.initializers.zeros, shape[-1:])
+    return kernel, lax.stop_gradient(vector) if bias == "idle" else vector
+
+
+def _add_bias(y: Array, bias: Array | None) -> Array:
+    if bias is None:
+        return y
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
+
+
+# Blocks of the encoder.
+
+
+class DenseBlock(nn.Module):
+    """Layers that each read all that came before, normed, and append `growth` channels.
+
+    InstanceNorm without parameters treats each channel alone, so what every layer, and what follows the
+    block, would norm anew is normed once, when it is made.
+
+    Attributes:
+        layers: how many.
+        growth: channels that each adds.
+        pooled: whether the mean over space of the raw channels is wanted, [n, o], instead of all of them
+            normed. Then biases matter.
+    """
+
+    layers: int
+    growth: int
+    pooled: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w i"]) -> Array:
+        bias = "free" if self.pooled else "idle"
+        normed, means = norm_relu(x), [space_mean(x)]
+        for j in range(self.layers):
+            y = Conv(4 * self.growth, 1, name=f"reduce_{j}")(normed)
+            y = Conv(self.growth, 3, bias=bias, name=f"grow_{j}")(norm_relu(y))
+            normed = jnp.concatenate([normed, norm_relu(y)], -1)
+            means.append(space_mean(y))
+        return jnp.concatenate(means, -1) if self.pooled else normed
+
+
+class Stage(nn.Module):
+    """One stage of the encoder: halve the size, a dense block, halve the channels.
+
+    The last stage ends in the mean over space instead, [n, o].
+    """
+
+    layers: int
+    growth: int
+    last: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w i"]) -> Array:
+        bias = "free" if self.last else "idle"
+        x = Conv(x.shape[-1], 3, stride=2, bias=bias, name="down")(norm_relu(x))
+        x = DenseBlock(self.layers, self.growth, self.last, name="dense")(x)
+        return x if self.last else Conv(x.shape[-1] // 2, 1, name="transition")(x)
+
+
+# Connection B: a view's features, constant along the viewing direction but for the ends' zero padding.
+
+
+def lengthen(planes: Float[Array, "n k h w c"], depth: int) -> Float[Array, "n d h w c"]:
+    """An odd number k of planes with the middle one repeated, or left out, to make `depth` >= k - 1."""
+    ends = planes.shape[1] // 2
+    shape = (planes.shape[0], depth - 2 * ends, *planes.shape[2:])
+    middle = jnp.broadcast_to(planes[:, ends : ends + 1], shape)
+    return jnp.concatenate([planes[:, :ends], middle, planes[:, ends + 1 :]], 1)
+
+
+class Link(nn.Module):
+    """Connection-B: channels reduced, extruded along the viewing direction, one 3-D convolution.
+
+    An extruded image has three different planes after a 3^3 convolution: the first, the last and all
+    between. Only these are computed (`lengthen` gives the volume), with their weight in the norm.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n s s i"]) -> Float[Array, "n 3 s s o"]:
+        size = x.shape[1]
+        x = norm_relu(Conv(self.features, 1, name="reduce")(x))
+        planes = jnp.broadcast_to(x[:, None], (x.shape[0], 3, *x.shape[1:]))
+        planes = Conv(self.features, 3, name="conv")(planes)
+        return norm_relu(planes, (1.0, size - 2.0, 1.0))
+
+
+# Blocks of the decoders.
+
+
+class Compress(nn.Module):
+    """What joins at a decoder level: concatenation along channels, a 3^3 convolution, norm, ReLU.
+
+    Attributes:
+        features: output channels.
+        extruded: whether what joins last is the three planes of a `Link`, which enter as they are.
+    """
+
+    features: int
+    extruded: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n s s s i"], *joining: Array) -> Float[Array, "n s s s o"]:
+        channels = x.shape[-1] + sum(y.shape[-1] for y in joining)
+        kernel, bias = _weights(self, (3, 3, 3, channels, self.features), "idle")
+        kernel = kernel.astype(x.dtype)
+        if joining and self.extruded:
+            # Five different planes follow from three: a convolution of an image's cost, not a volume's.
+            planes = conv(lengthen(joining[0], 5), kernel[..., x.shape[-1] :, :])
+            y = conv(x, kernel[..., : x.shape[-1], :]) + lengthen(planes, x.shape[1])
+        else:
+            y = conv(jnp.concatenate([x, *joining], -1), kernel)
+        return norm_relu(_add_bias(y, bias))
+
+
+class Layer(nn.Module):
+    """One level of a decoder: 3^3 convolutions with norm and ReLU, then one that doubles the size.
+
+    Attributes:
+        convs: how many convolutions keep the size.
+        up: output channels of the doubling, 0: there is none.
+    """
+
+    convs: int
+    up: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n s s s i"]) -> Float[Array, "n t t t o"]:
+        for j in range(self.convs):
+            x = norm_relu(Conv(x.shape[-1], name=f"conv_{j}")(x))
+        return norm_relu(Conv(self.up, up=True, name="up")(x)) if self.up else x
