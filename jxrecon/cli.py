@@ -77,3 +77,10 @@ def reconstruct() -> int:
     from jxrecon.reconstruct import main
 
     return entry(main)
+
+
+def register() -> int:
+    """The console script jxrecon-register."""
+    from jxrecon.register import main
+
+    return entry(main)
