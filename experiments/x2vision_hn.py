@@ -26,9 +26,13 @@ import jax
 
 from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
+from jxrecon.methods.cgls import cgls
+from jxrecon.methods.fdk import fdk
 from jxrecon.methods.linear_prior import linear_prior
 from jxrecon.methods.mean_volume import mean_volume
 from jxrecon.methods.nearest import nearest
+from jxrecon.methods.sirt import sirt
+from jxrecon.methods.tv import tv
 from jxrecon.methods.x2vision.latent import LatentSettings
 from jxrecon.methods.x2vision.method import Settings, build
 from jxrecon.methods.x2vision.prior import PriorSettings
@@ -104,5 +108,6 @@ def get_config(size: str | None = None) -> Experiment:
             "nearest volume": nearest,
             "linear prior": linear_prior,
         },
+        optional={"fdk": fdk, "sirt": sirt, "cgls": cgls, "tv": tv},
         **_SIZES[size],
     )

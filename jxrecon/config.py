@@ -92,6 +92,7 @@ class Experiment:
         build: (settings, problem) -> Method.
         load: (experiment, folder or None, cache folder or None) -> Dataset; None is built-in data.
         baselines: name -> (problem -> Method), fitted in one step on the whole training set.
+        optional: more of them, which take part when asked for by name.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Experiment:
     build: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     baselines: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
+    optional: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def _experiments_folder() -> Path:
@@ -153,7 +155,8 @@ def to_dict(value: Any) -> Any:
     """The saved form: dataclasses as dicts, tuples as lists, functions left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {k: to_dict(v) for k, v in items.items() if k not in ("build", "load", "baselines")}
+        functions = ("build", "load", "baselines", "optional")
+        return {k: to_dict(v) for k, v in items.items() if k not in functions}
     if isinstance(value, dict):
         return {k: to_dict(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

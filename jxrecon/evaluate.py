@@ -1,6 +1,6 @@
 """Evaluation of a run: every case by every method, as volumes, tables and a report.
 
-    python -m jxrecon.evaluate --run DIR [--split validation] [--limit N]
+    python -m jxrecon.evaluate --run DIR [--split validation] [--limit N] [--also fdk tv]
 
 The X-rays are line integrals of the true volume, without noise and by the projector that the methods
 use themselves: an easier problem than a hospital's, and said so wherever the numbers stand. What is
@@ -10,6 +10,7 @@ done is kept: killed and started again, it goes on with the case where it was.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -29,7 +30,7 @@ from jxrecon import config
 from jxrecon.cli import cache_folder, entry
 from jxrecon.compile import jit
 from jxrecon.data.nifti import write_volume
-from jxrecon.drr import beam, line_integrals
+from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera
 from jxrecon.methods.base import Method, Problem
 from jxrecon.metrics.volume import case_metrics, reprojection_error
@@ -174,7 +175,7 @@ def _run_cases(
     @jit
     def xrays(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
         mu = beam.hu_to_mu(hu)
-        return [line_integrals(mu, problem.grid.affine, c) for c in (*problem.cameras, unseen)]
+        return list(project(mu, problem.grid.affine, (*problem.cameras, unseen)))
 
     @jit
     def errors(hu: Float[Array, "x y z"], images: Any, other: Any) -> dict[str, Float[Array, ""]]:
@@ -205,6 +206,21 @@ def _run_cases(
             write_volume(path, recon, volumes.affines[i])
         table.add(contender.name, split, names[i], metrics)
         bar.advance()
+
+
+def with_optional(run: Run, names: list[str]) -> Run:
+    """The run with these of the experiment's optional baselines beside the others.
+
+    Raises:
+        InputError: the experiment has no such one.
+    """
+    optional = run.experiment.optional
+    for name in names:
+        if name not in optional:
+            known = ", ".join(optional) or "none in this experiment"
+            raise InputError(f"--also {name}: expected one of {known}")
+    baselines = {**run.experiment.baselines, **{name: optional[name] for name in names}}
+    return run._replace(experiment=dataclasses.replace(run.experiment, baselines=baselines))
 
 
 def _unseen_camera(cameras: tuple[Camera, ...]) -> Camera:
@@ -278,8 +294,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--checkpoint", default="latest", choices=("latest", "best"), help="default latest")
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
     add("--all", action="store_true", help="write the baselines' volumes too")
+    add("--also", nargs="+", default=[], metavar="NAME", help="more baselines, as fdk and tv")
     args = parser.parse_args(argv)
-    run = open_run(args.run)
+    run = with_optional(open_run(args.run), args.also)
     if args.data is not None and not args.data.is_dir():
         raise InputError(f"--data {args.data}: no such folder")
     state, step = restore(run, args.checkpoint)

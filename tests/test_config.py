@@ -47,7 +47,7 @@ def experiment() -> Experiment:
 def test_saved_form_is_json_without_functions(experiment: Experiment) -> None:
     saved = config.to_dict(experiment)
     assert json.loads(json.dumps(saved)) == saved
-    assert not {"build", "load", "baselines"} & saved.keys()
+    assert not {"build", "load", "baselines", "optional"} & saved.keys()
     assert saved["field"]["shape"] == [8, 9, 10]
     assert saved["settings"]["inner"]["channels"] == [8, 16]
 

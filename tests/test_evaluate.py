@@ -1,6 +1,7 @@
 """An evaluation of a toy run: what it writes, what it keeps when started again, what it refuses."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from jxrecon.config import Experiment, Field, Schedule, Views
 from jxrecon.data.nifti import read_volume
 from jxrecon.data.volumes import Dataset, VolumeSet
-from jxrecon.evaluate import evaluate
+from jxrecon.evaluate import evaluate, with_optional
 from jxrecon.methods.base import Method, Problem
 from jxrecon.methods.linear_prior import linear_prior
 from jxrecon.methods.mean_volume import mean_volume
@@ -216,3 +217,12 @@ def test_a_reconstruction_that_is_not_finite_is_reported_not_averaged_away(
     method: Method = run.method._replace(reconstruct=broken)
     with pytest.raises(InputError, match="val_000"):
         evaluate(run._replace(method=method), state, DATASET, out=tmp_path, limit=1)
+
+
+def test_optional_baselines_take_part_when_asked_for_by_name(tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, optional={"other": mean_volume})
+    run = Run(tmp_path, experiment, None, PROBLEM, mean_volume(PROBLEM), True, "")
+    assert list(with_optional(run, []).experiment.baselines) == ["mean_volume"]
+    assert list(with_optional(run, ["other"]).experiment.baselines) == ["mean_volume", "other"]
+    with pytest.raises(InputError, match="--also fdk: expected one of other"):
+        with_optional(run, ["fdk"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+import jax
+from jaxtyping import Array, Float, Int
 
 from jxrecon.geometry import Camera, Grid
 from jxrecon.types import Key, PyTree, Terms
@@ -63,3 +64,28 @@ class Method(NamedTuple):
     eval_step: Callable[[PyTree, Any, Key], Terms]
     reconstruct: Callable[..., Reconstruction]
     sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None
+
+
+def untrained(reconstruct: Callable[..., Reconstruction]) -> Method:
+    """The Method that has nothing to learn: its state is empty, X-rays are all it goes by."""
+    return Method(
+        init=lambda key: (),
+        train_step=lambda state, batch, key: (state, {}),
+        eval_step=lambda state, batch, key: {},
+        reconstruct=reconstruct,
+    )
+
+
+def tell(
+    progress: Progress | None,
+    iteration: Int[Array, ""],
+    objective: Float[Array, ""],
+    iterations: int,
+) -> None:
+    """Calls `progress` about twenty times in a compiled loop; not at all where there is none."""
+    if progress is not None:
+        jax.lax.cond(
+            iteration % max(1, iterations // 20) == 0,
+            lambda: jax.debug.callback(progress, iteration, objective),
+            lambda: None,
+        )

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int16
 
-from jxrecon.drr import beam, project
+from jxrecon import drr
+from jxrecon.drr import beam
 from jxrecon.geometry import Camera
 from jxrecon.methods.base import Method, Problem, Progress, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
@@ -132,7 +133,7 @@ def project(
 
     def one(volume: Int16[Array, "x y z"]) -> Float[Array, " pixels"]:
         mu = attenuation(volume)
-        views = project(mu, problem.grid.affine, cameras)
+        views = drr.project(mu, problem.grid.affine, cameras)
         return jnp.concatenate([view.ravel() for view in views])
 
     return jnp.concatenate([jax.lax.map(one, hu), jax.lax.map(lambda v: one(v[::-1]), hu)]).T

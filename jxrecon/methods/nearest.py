@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int16
 
-from jxrecon.drr import beam, project
+from jxrecon import drr
+from jxrecon.drr import beam
 from jxrecon.geometry import Camera
 from jxrecon.methods.base import Method, Problem, Progress, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
@@ -38,7 +39,7 @@ def nearest(problem: Problem) -> Method:
     ) -> Float[Array, "n pixels"]:
         def one(volume: Int16[Array, "x y z"]) -> Float[Array, " pixels"]:
             mu = beam.hu_to_mu(volume.astype(jnp.float32))
-            views = project(mu, problem.grid.affine, cameras)
+            views = drr.project(mu, problem.grid.affine, cameras)
             return jnp.concatenate([view.ravel() for view in views])
 
         return jax.lax.map(one, hu)
