@@ -1,5 +1,7 @@
 """A CT volume from X-ray files: `python -m jxrecon.reconstruct --run DIR --xray FILE --out DIR`.
 
+Classical methods need no run: `--method sirt --grid 128,128,128 --spacing-mm 2`, from any number of X-rays.
+
 Methods know a grid about the world's origin, so the X-rays' cameras are moved until the point that
 they turn about, the isocentre, lies there; the volume's affine takes it back to the X-rays' world.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -24,14 +27,14 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.status import Status
 
+from jxrecon import config, drr
 from jxrecon.canary import check_compiler
 from jxrecon.cli import entry
 from jxrecon.compile import jit
 from jxrecon.data import images, radiographs
 from jxrecon.data.nifti import write_volume
 from jxrecon.data.radiographs import Given, Radiograph
-from jxrecon import drr
-from jxrecon.geometry import Camera, Grid
+from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base import Problem, Reconstruction
 from jxrecon.report import DISPLAY_HU, PLANES
 from jxrecon.run import Run, open_run, restore
@@ -48,7 +51,14 @@ def _parser() -> argparse.ArgumentParser:
         "come from a JSON sidecar beside each X-ray, or from --view, --sad, --sid and --pixel-mm.",
     )
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="folder of a trained run")
+    add("--run", type=Path, help="folder of a trained run")
+    add(
+        "--method",
+        help="instead of --run: an untrained method of --exp, such as fdk, sirt, cgls, tv",
+    )
+    add("--exp", default="x2vision_hn", help="experiment that lists --method (%(default)s)")
+    add("--grid", help="X,Y,Z voxels to reconstruct with --method, about the isocentre")
+    add("--spacing-mm", help="their spacing, S or X,Y,Z in mm")
     add(
         "--xray",
         type=Path,
@@ -86,14 +96,23 @@ def main(argv: list[str] | None = None) -> int:
     for xray in xrays:
         print(radiographs.table(xray))
     check_compiler()
-    run = open_run(options.run)
+    if options.run is not None and options.method is not None:
+        raise InputError(f"--run {options.run} and --method {options.method}: expected one of them")
+    run = untrained(options) if options.run is None else open_run(options.run)
     views = [prepare(xray, isocentre, run.problem) for xray in xrays]
     pixels = ", ".join("{} x {}".format(*view.camera.shape) for view in views)
     middle = ", ".join(f"{x:.1f}" for x in isocentre)
     field = " x ".join(f"{x:.0f}" for x in run.problem.grid.extent_mm)
     print(f"field of {field} mm about the isocentre ({middle}) mm; X-rays taken at {pixels} pixels")
-    state, step = restore(run, which)
-    print(f"{run.experiment.name} {run.experiment.size}, step {step}, of {options.run}; {run.rule}")
+    if options.run is None:
+        state, step = run.method.init(jax.random.key(options.seed)), 0
+        print(
+            f"{options.method} on {' x '.join(map(str, run.problem.grid.shape))} voxels; {run.rule}"
+        )
+    else:
+        state, step = restore(run, which)
+        name, size = run.experiment.name, run.experiment.size
+        print(f"{name} {size}, step {step}, of {options.run}; {run.rule}")
 
     with _Progress() as progress:
         result = _reconstruct(run, state, views, options.seed, progress)
@@ -110,8 +129,8 @@ def main(argv: list[str] | None = None) -> int:
         images.replace(options.out / f"{name}_trace.csv", _csv_bytes(result))
     images.replace(options.out / f"{name}_preview.png", _preview_bytes(hu, run, again))
     facts = {
-        "run": str(options.run),
-        "experiment": f"{run.experiment.name} {run.experiment.size}",
+        "run": None if options.run is None else str(options.run),
+        "experiment": _title(run),
         "step": step,
         "seed": options.seed,
         "synthetic_training_data": run.synthetic,
@@ -126,6 +145,45 @@ def main(argv: list[str] | None = None) -> int:
         print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}")
     print(options.out / f"{name}.nii.gz")
     return 0
+
+
+def untrained(options: argparse.Namespace) -> Run:
+    """What stands in for a run where a method needs no training.
+
+    Raises:
+        InputError: there is no such method, or the grid or its spacing is not one.
+    """
+    if options.method is None:
+        raise InputError("nothing tells how to reconstruct, expected --run DIR or --method NAME")
+    experiment = config.find(options.exp)
+    if options.method not in experiment.optional:
+        known = ", ".join(experiment.optional) or "none"
+        raise InputError(
+            f"--method {options.method}: {options.exp} has no such untrained method, expected {known}"
+        )
+    field = experiment.field
+    if options.grid is not None:
+        numbers = radiographs.numbers(options.grid, (3,), "--grid")
+        if not all(n >= 1 and n == int(n) for n in numbers):
+            raise InputError(f"--grid {options.grid}: expected three whole numbers of voxels")
+        shape = int(numbers[0]), int(numbers[1]), int(numbers[2])
+        field = dataclasses.replace(field, shape=shape)
+    if options.spacing_mm is not None:
+        mm = radiographs.numbers(options.spacing_mm, (1, 3), "--spacing-mm")
+        if not min(mm) > 0:
+            raise InputError(f"--spacing-mm {options.spacing_mm}: expected positive millimetres")
+        field = dataclasses.replace(field, spacing_mm=(mm[0], mm[len(mm) // 2], mm[-1]))
+    pitch = camera_at(
+        0.0, pixel_mm=1.5 * min(field.spacing_mm)
+    )  # a voxel where rays pass the middle
+    problem = Problem(field.grid, (pitch,), field.window, 0)
+    method = experiment.optional[options.method](problem)
+    experiment = dataclasses.replace(experiment, name=options.method, size="", field=field)
+    return Run(Path(), experiment, None, problem, method, False, "no training data")
+
+
+def _title(run: Run) -> str:
+    return f"{run.experiment.name} {run.experiment.size}".strip()
 
 
 class View(NamedTuple):
@@ -319,7 +377,7 @@ def _preview_bytes(
     figure = Figure(figsize=(9, 3 * (len(again) + 1)), layout="constrained")
     axes = figure.subplots(len(again) + 1, 3, squeeze=False)
     training = " (trained on synthetic anatomy)" if run.synthetic else ""
-    figure.suptitle(f"{run.experiment.name} {run.experiment.size}{training}")
+    figure.suptitle(f"{_title(run)}{training}")
     for row, (image, view) in zip(axes, again):
         pixel_mm = [float(np.linalg.norm(step)) for step in (view.camera.v, view.camera.u)]
         high = float(view.image.max())

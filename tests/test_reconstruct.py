@@ -15,7 +15,7 @@ from jxrecon.checkpoint import Checkpoints
 from jxrecon.cli import entry
 from jxrecon.data.nifti import read_volume, write_volume
 from jxrecon.data.radiographs import Radiograph, read, write
-from jxrecon.drr import mu_to_hu
+from jxrecon.drr import hu_to_mu, line_integrals, mu_to_hu
 from jxrecon.drr.__main__ import main as drr
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.methods.base import Problem
@@ -249,3 +249,29 @@ def test_bad_input_gives_one_line_and_no_file(run, patient, tmp_path, capsys, fa
     assert lines[0].startswith("error: ")
     assert expected in lines[0]
     assert not (tmp_path / "new").exists()
+
+
+def test_classical_methods_need_no_run(tmp_path, capsys):
+    volume = np.full((10, 12, 14), -1000, np.int16)
+    volume[2:8, 3:9, 3:11] = 0
+    grid = centred_grid(volume.shape, (8.0, 8.0, 8.0), (20.0, -10.0, 5.0))
+    for angle in (0, 60, 120):
+        camera = camera_at(angle, shape=(24, 24), pixel_mm=12.0, isocentre_mm=(20.0, -10.0, 5.0))
+        image = line_integrals(hu_to_mu(volume.astype(np.float32)), grid.affine, camera, "siddon")
+        write(tmp_path / f"box_{angle}.npz", Radiograph(np.asarray(image), camera, "", None))
+    xrays = [
+        word for angle in (0, 60, 120) for word in ("--xray", str(tmp_path / f"box_{angle}.npz"))
+    ]
+    command = [*xrays, "--out", str(tmp_path / "out"), "--isocentre", "20,-10,5"]
+    method = ["--method", "sirt", "--grid", "10,12,14", "--spacing-mm", "8"]
+    assert main([*method, *command]) == 0
+    hu, affine = read_volume(tmp_path / "out" / "box_recon.nii.gz")
+    np.testing.assert_allclose(affine, grid.affine, atol=1e-3)
+    assert hu[volume == 0].mean() > -300
+    assert hu[volume == -1000].mean() < -850
+    with pytest.raises(InputError, match="no such untrained method, expected fdk, sirt, cgls, tv"):
+        main(["--method", "magic", *command])
+    with pytest.raises(InputError, match="expected --run DIR or --method"):
+        main(command)
+    with pytest.raises(InputError, match="expected positive millimetres"):
+        main([*method[:-1], "0", *command])
