@@ -19,6 +19,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole default suite runs in several processes, where pytest-xdist is there (`-n 0`: in one)."""
+    whole = (
+        config.args_source is config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    )
+    worker = hasattr(config, "workerinput")  # or each process would start its own
+    if whole and not worker and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = min(os.cpu_count() or 1, 4)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data: JXRECON_DATA or ../shared/data; tests that need it skip without it."""

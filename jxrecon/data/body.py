@@ -63,11 +63,11 @@ def fill_cavities(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
 
 
 def without_surroundings(
-    hu: Shaped[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"]
+    hu: Shaped[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"], air_hu: float = HU_AIR
 ) -> Shaped[np.ndarray, "x y z"]:
     """The volume with air outside the body; the skin's half-filled voxels, next to it, stay."""
     rim = ndimage.binary_dilation(body, ndimage.generate_binary_structure(3, 1))
-    return np.where(rim, hu, hu.dtype.type(HU_AIR))
+    return np.where(rim, hu, hu.dtype.type(air_hu))
 
 
 def _merged(mask: np.ndarray, factor: tuple[int, ...]) -> np.ndarray:

@@ -134,7 +134,7 @@ def _synthetic(experiment: Experiment) -> Dataset:
         )
 
     def split(start: int, count: int) -> VolumeSet:
-        subjects = _progress(range(start, start + count), "painting synthetic subjects", count)
+        subjects = progress(range(start, start + count), "painting synthetic subjects", count)
         hu = np.stack([phantom.population(grid, population.seed, i, 1)[0] for i in subjects])
         return VolumeSet(
             names=tuple(f"synthetic_{i:04d}" for i in range(start, start + count)),
@@ -151,7 +151,7 @@ def _synthetic(experiment: Experiment) -> Dataset:
     return Dataset(train, split(population.train, population.validation), rule, True)
 
 
-def _progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+def progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """The items, with a bar on stderr where that is a terminal."""
     console = Console(stderr=True)
     hidden = not console.is_terminal
@@ -215,7 +215,7 @@ def _read_split(
             return error
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(_progress(pool.map(read, cases), f"reading {split}", len(cases)))
+        results = list(progress(pool.map(read, cases), f"reading {split}", len(cases)))
     good = [(c.name, r) for c, r in zip(cases, results) if not isinstance(r, InputError)]
     bad = [str(r) for r in results if isinstance(r, InputError)]
     if not good:

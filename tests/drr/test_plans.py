@@ -268,7 +268,9 @@ def test_matrices_compute_what_gathers_compute(axis):
         np.testing.assert_allclose(gathered, multiplied, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("angles", [(30, 15), (65, -12)])
+@pytest.mark.parametrize(
+    "angles", [(30, 15), *(pytest.param(a, marks=pytest.mark.slow) for a in ((65, -12), (20, 10)))]
+)
 def test_pose_gradients_follow_the_anatomy_not_the_voxels(angles):
     """Against central differences of the closed form, smooth weights: at most 0.12 (see README)."""
     size = 96

@@ -1,0 +1,343 @@
+"""X2CT-GAN's data set of LIDC-IDRI: its files read as they are and written, its X-rays made anew.
+
+    FOLDER/CASE/ct_xray_data.h5     ct [D, H, W], HU + 1024; xray1 [D, W] and xray2 [D, H], 8 bit
+    FOLDER/train.txt, test.txt      one case a line
+
+D runs from head to foot, H from front to back, W from the patient's right to the left: the rows of both
+X-rays run with D, the columns of the frontal one (xray1) with W, of the lateral one (xray2) with H. So it
+is in files written here. That the authors' own files run from head to foot was not verified.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int16, Shaped, UInt8
+from scipy import ndimage
+
+from jxrecon import drr
+from jxrecon.config import Experiment
+from jxrecon.data import volumes
+from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
+from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.data.images import replace
+from jxrecon.data.nifti import MAX_BYTES, resample
+from jxrecon.data.volumes import Dataset, VolumeSet
+from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
+from jxrecon.types import InputError
+
+FILE = "ct_xray_data.h5"
+
+OFFSET_HU = 1024
+"""Added to HU in the files, so that nothing is negative."""
+
+TOP = 2500
+"""Stored values are clipped to [0, TOP], -1024 to 1476 HU, which the networks see as [0, 1]."""
+
+EDGE = 320
+"""Voxels of 1 mm along each edge of a volume, and pixels of an X-ray."""
+
+SOURCE_AXIS_MM, SOURCE_DETECTOR_MM, DETECTOR_MM = 541.0, 949.0, 500.0
+"""[X2CT data] Of the DRRs: 285 mm are seen at the isocentre, less than the volume's 320."""
+
+WATER_PER_MM, AIR_HU = 0.0022, -800.0
+"""[X2CT data] Attenuation of water in the DRRs; at or below AIR_HU nothing attenuates."""
+
+_CACHE_FORMAT = 1
+_EXTENT_TOLERANCE = 0.02  # of the field's edges, which the files fix
+
+
+class Case(NamedTuple):
+    """What a file holds, as stored.
+
+    Attributes:
+        ct: HU + 1024, axes [D, H, W].
+        xray1: frontal, [D, W].
+        xray2: lateral, [D, H].
+    """
+
+    ct: Shaped[np.ndarray, "d h w"]
+    xray1: Shaped[np.ndarray, "d w"]
+    xray2: Shaped[np.ndarray, "d h"]
+
+
+def is_lidc(folder: Path) -> bool:
+    """Whether a folder has the authors' layout: a train.txt."""
+    return (folder / "train.txt").is_file()
+
+
+def read_case(path: Path) -> Case:
+    """A case as it is stored.
+
+    Raises:
+        InputError: there is no such file, it is damaged or too large, or an array is missing or of
+            another number of axes.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a case with ct, xray1 and xray2")
+    arrays = []
+    try:
+        with h5py.File(path, "r") as file:
+            for name, axes in (("ct", 3), ("xray1", 2), ("xray2", 2)):
+                data = file.get(name)
+                if not isinstance(data, h5py.Dataset) or data.ndim != axes or 0 in data.shape:
+                    found = list(file) if data is None else getattr(data, "shape", "a group")
+                    raise InputError(f"{path}: {name} is {found}, expected an array of {axes} axes")
+                if 4 * data.size > MAX_BYTES or data.dtype.kind not in "iuf":
+                    raise InputError(
+                        f"{path}: {name} declares {data.shape} numbers of {data.dtype}, expected real "
+                        f"numbers of at most {MAX_BYTES / 1024**3:g} GiB"
+                    )
+                arrays.append(data[()])
+    except InputError:
+        raise
+    except Exception as error:  # HDF5 raises OSError, RuntimeError, KeyError, ...
+        line = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: damaged or no HDF5 file ({line})") from None
+    case = Case(*arrays)
+    if not all(np.isfinite(array).all() for array in case):
+        raise InputError(f"{path}: holds numbers that are not finite, expected none")
+    return case
+
+
+def write_case(path: Path, case: Case) -> None:
+    """Writes a case, whole or not at all.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    stream = io.BytesIO()
+    with h5py.File(stream, "w", track_order=True) as file:
+        for name, array in case._asdict().items():
+            file.create_dataset(name, data=array, compression="gzip", compression_opts=1)
+    replace(path, stream.getvalue())
+
+
+def splits(folder: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The cases of "train" and "test", and those that are in both.
+
+    Raises:
+        InputError: a list is missing, empty or no text, or names something outside the folder.
+    """
+    lists = {}
+    for split in ("train", "test"):
+        path = folder / f"{split}.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: cannot be read ({error}), expected one case a line"
+            ) from None
+        names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        wrong = [name for name in names if Path(name).name != name or name == ".."]
+        if wrong or not names:
+            found = repr(wrong[0]) if wrong else "nothing"
+            raise InputError(f"{path}: holds {found}, expected names of folders beside it")
+        lists[split] = names
+    return lists, tuple(name for name in lists["train"] if name in set(lists["test"]))
+
+
+# The authors' transforms.
+
+
+def resized(array: Shaped[np.ndarray, "*n"], size: int) -> Shaped[np.ndarray, "*m"]:
+    """Corner-aligned linear interpolation without anti-aliasing to `size` along every axis.
+
+    Whole numbers stay whole, rounded half away from zero, as in the authors' transforms.
+    """
+    return ndimage.zoom(array, [size / n for n in array.shape], order=1, prefilter=False)
+
+
+def scaled(array: Shaped[np.ndarray, "*n"], top: float) -> Float32[np.ndarray, "*n"]:
+    """Clipped to [0, top], divided by top, rounded to six decimals."""
+    return np.round(np.clip(array, 0, top) / top, 6).astype(np.float32)
+
+
+def network_inputs(
+    case: Case, size: int = 128
+) -> tuple[Float32[np.ndarray, "d h w"], tuple[Float32[np.ndarray, "d s"], ...]]:
+    """What the authors' networks are trained on: the volume and both X-rays, in [0, 1]."""
+    xrays = tuple(scaled(resized(image, size), 255) for image in (case.xray1, case.xray2))
+    return scaled(resized(case.ct, size), TOP), xrays
+
+
+def read_xrays(folder: Path, name: str, pixels: int = 128) -> Float32[np.ndarray, "2 s s"]:
+    """The X-rays of a case's file, frontal and lateral, as the networks take them."""
+    return np.stack(network_inputs(read_case(Path(folder) / name / FILE), pixels)[1])
+
+
+def to_hu(ct: Shaped[np.ndarray, "d h w"]) -> Int16[np.ndarray, "x y z"]:
+    """Stored values -> HU in the project's frame, [x, y, z] (RAS)."""
+    hu = np.rint(np.clip(ct, 0, None)).astype(np.int32) - OFFSET_HU
+    return np.ascontiguousarray(hu.clip(*volumes.LIMITS_HU).astype(np.int16).T[::-1, ::-1, ::-1])
+
+
+def to_stored(hu: Shaped[np.ndarray, "x y z"]) -> Int16[np.ndarray, "d h w"]:
+    """The inverse of `to_hu`."""
+    stored = np.rint(hu).astype(np.int32).clip(*volumes.LIMITS_HU) + OFFSET_HU
+    return np.ascontiguousarray(stored.astype(np.int16)[::-1, ::-1, ::-1].T)
+
+
+def load(experiment: Experiment, folder: Path | None, cache: Path | None = None) -> Dataset:
+    """The volumes of an experiment: of the authors' files, or as `volumes.load` finds them.
+
+    The test list is what methods are judged on: validation. X-rays are projected from the volumes by
+    the experiment's cameras; `read_xrays` gives those of the files.
+
+    Args:
+        experiment: its field must be a cube of about 320 mm, which the files are resized to.
+        folder: with train.txt, test.txt and CASE/ct_xray_data.h5; or train/ and validation/ of NIfTI
+            files; None is the synthetic population.
+        cache: where to keep what was read.
+
+    Raises:
+        InputError: the field is another one, a list is wrong, or no file of a list can be used.
+    """
+    if folder is None or not is_lidc(Path(folder)):
+        return volumes.load(experiment, folder, cache)
+    folder, grid = Path(folder), experiment.field.grid
+    size = grid.shape[0]
+    if grid.shape != (size,) * 3 or np.abs(grid.extent_mm / EDGE - 1).max() > _EXTENT_TOLERANCE:
+        extent = " x ".join(f"{n:.0f}" for n in grid.extent_mm)
+        raise InputError(
+            f"{folder}: the field of {experiment.name} is {grid.shape} voxels, {extent} mm, expected "
+            f"as many voxels each way over {EDGE} mm, as these files hold"
+        )
+    lists, both = splits(folder)
+    sets, rejected = {}, []
+    for split, names in lists.items():
+        sets[split], bad = _read_split(folder, names, split, grid, cache)
+        rejected += bad
+    for line in rejected:
+        print(f"left out: {line}", file=sys.stderr)
+    leak = ""
+    if both:
+        leak = f" {', '.join(both)} in both lists."
+        print(
+            f"warning: {folder}: {len(both)} case(s) in train.txt and test.txt:{leak}",
+            file=sys.stderr,
+        )
+    counts = f"{len(sets['train'].names)} train, {len(sets['test'].names)} validation (test.txt)"
+    rule = (
+        f"CT of {folder.resolve().name}/ in X2CT-GAN's layout: {EDGE} mm, corner-aligned linear resize "
+        f"to {size}^3; {counts}, {len(rejected)} left out.{leak}"
+    )
+    return Dataset(sets["train"], sets["test"], rule, False, None, tuple(rejected))
+
+
+def _read_split(
+    folder: Path, names: Sequence[str], split: str, grid: Grid, cache: Path | None
+) -> tuple[VolumeSet, list[str]]:
+    paths = [folder / name / FILE for name in names]
+    facts = [(p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else None for p in paths]
+    key = fingerprint(_CACHE_FORMAT, "lidc", grid.shape, names, facts, grid.affine.tolist())
+    kept = None if cache is None else Path(cache) / f"lidc_{split}_{key[:16]}.npz"
+    found = None if kept is None else load_arrays(kept, key)
+    if found is None:
+        found = _read_all(paths, names, split, grid)
+        if kept is not None:
+            save_arrays(kept, key, found)
+    good, hu = tuple(found["names"].tolist()), found["hu"]
+    body = np.unpackbits(found["body"], count=hu.size).astype(bool).reshape(hu.shape)
+    affines = np.tile(grid.affine, (len(good), 1, 1))
+    return VolumeSet(good, hu, body, affines), found["rejected"].tolist()
+
+
+def _read_all(
+    paths: Sequence[Path], names: Sequence[str], split: str, grid: Grid
+) -> dict[str, Any]:
+    good, hu, body, bad = [], [], [], []
+    for name, path in volumes.progress(list(zip(names, paths)), f"reading {split}", len(paths)):
+        try:
+            volume = to_hu(resized(read_case(path).ct, grid.shape[0]))
+            inside = body_mask(volume, grid.affine)
+            if not inside.any():
+                raise InputError(f"{path}: no body found, expected HU + {OFFSET_HU} in ct")
+        except InputError as error:
+            bad.append(str(error))
+            continue
+        good.append(name)
+        hu.append(volume)
+        body.append(inside)
+    if not good:
+        raise InputError(f"none of the {len(bad)} cases of {split}.txt can be used; {bad[0]}")
+    return {
+        "names": np.array(good, np.str_),
+        "hu": np.stack(hu),
+        "body": np.packbits(np.stack(body)),
+        "rejected": np.array(bad, np.str_),
+    }
+
+
+# The paper's geometry, for CTs of one's own.
+
+
+def standard_volume(
+    hu: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], edge: int = EDGE
+) -> Int16[np.ndarray, "d h w"]:
+    """A CT as the authors' files hold it: 1 mm, `edge`^3, without the table, HU + 1024.
+
+    The field lies in the middle of the scan; of one that is higher, its upper end is kept. All that
+    is not the body's, as `data.body` finds it, is 0.
+
+    Raises:
+        InputError: there is no air or no body.
+    """
+    if (lowest := hu.min()) > TISSUE_HU:
+        raise InputError(f"its lowest value is {lowest:g}, expected air at -1000 HU")
+    body = body_mask(hu, affine)
+    if not body.any():
+        raise InputError("no body found, expected a CT of a patient in HU")
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in hu.shape], indexing="ij"), -1)
+    world = corners.reshape(-1, 3) @ affine[:3, :3].T + affine[:3, 3]
+    low, high = world.min(0), world.max(0)
+    centre = (low + high) / 2
+    centre[2] = max(centre[2], high[2] - edge / 2)
+    grid = centred_grid((edge,) * 3, (1.0, 1.0, 1.0), tuple(centre))
+    clean = without_surroundings(hu.clip(*volumes.LIMITS_HU), body, -OFFSET_HU)
+    return to_stored(resample(clean, affine, grid, -OFFSET_HU))
+
+
+def cameras(pixels: int = EDGE) -> tuple[Camera, Camera]:
+    """[X2CT data] Frontal and lateral, about the origin."""
+    return biplanar(
+        source_axis_mm=SOURCE_AXIS_MM,
+        source_detector_mm=SOURCE_DETECTOR_MM,
+        shape=(pixels, pixels),
+        pixel_mm=DETECTOR_MM / pixels,
+    )
+
+
+def attenuation(hu: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+    """[X2CT data] 0.0022 (HU + 1000) / 1000 in 1/mm, 0 at or below -800 HU."""
+    return jnp.where(hu > AIR_HU, WATER_PER_MM * (hu + 1000.0) / 1000.0, 0.0)
+
+
+def make_xrays(
+    ct: Int16[np.ndarray, "d h w"], spacing_mm: float = 1.0, pixels: int = EDGE
+) -> tuple[UInt8[np.ndarray, "d w"], UInt8[np.ndarray, "d h"]]:
+    """[X2CT data] The DRRs of a stored volume, in 255 steps up to each image's own maximum."""
+    frontal, lateral = _project(to_hu(ct), spacing_mm, pixels)
+
+    def eight_bit(integrals: Array) -> np.ndarray:
+        image = np.asarray(integrals)
+        return (image / max(image.max(), 1e-6) * 255.0).astype(np.uint8)
+
+    return eight_bit(frontal), eight_bit(lateral)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _project(hu: Array, spacing_mm: float, pixels: int) -> tuple[Array, ...]:
+    x, y, z = hu.shape
+    grid = centred_grid((x, y, z), (spacing_mm,) * 3)
+    mu = attenuation(hu.astype(jnp.float32))
+    return drr.project(mu, grid.affine, cameras(pixels))

@@ -1,0 +1,141 @@
+"""Preparing a data set writes what can be read, once, and says what it left out."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from jxrecon import prepare
+from jxrecon.cli import entry
+from jxrecon.data import lidc
+
+EDGE = 32
+
+
+def body(n=36, shift=0):
+    places = np.stack(np.indices((n, n, n)), -1) - (n - 1) / 2
+    inside = np.linalg.norm(places - (shift, 0, 0), axis=-1) < 12
+    return np.where(inside, 50, -1000).astype(np.int16)
+
+
+def write_nifti(path, hu):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(hu, np.eye(4))
+    image.set_sform(np.eye(4), 1)
+    nib.save(image, path)
+
+
+def write_series(folder, hu, patient, uid, skip=()):
+    folder.mkdir(parents=True)
+    for k in set(range(hu.shape[2])) - set(skip):
+        data = pydicom.Dataset()
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"{uid}.{k}"
+        data.Modality, data.PatientID, data.SeriesInstanceUID = "CT", patient, uid
+        data.ImagePositionPatient, data.InstanceNumber = [0, 0, k], k
+        data.ImageOrientationPatient, data.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
+        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.Columns, data.Rows = hu.shape[:2]
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+        data.PixelData = (hu[:, :, k].T + 1024).astype("<u2").tobytes()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Two DICOM series of one patient, three NIfTI files of two patients, labels, and one without a body."""
+    folder = tmp_path / "source"
+    write_series(folder / "LIDC-IDRI-0442" / "study", body(shift=3), "LIDC-IDRI-0442", "1.2.5")
+    write_series(folder / "LIDC-IDRI-0442" / "other", body(), "LIDC-IDRI-0442", "1.2.6", skip=[4])
+    for name in ("p1/first.nii.gz", "p1/second.nii.gz", "LIDC-IDRI-0007_ct.nii.gz"):
+        write_nifti(folder / name, body())
+    write_nifti(folder / "p1" / "labels.nii.gz", (body() > 0).astype(np.int16))
+    write_nifti(folder / "empty.nii.gz", np.full((8, 8, 8), -1000, np.int16))
+    (folder / "README.txt").write_text("no CT")
+    return folder
+
+
+def run(source, out, *flags):
+    arguments = ["lidc", str(source), str(out), "--edge", str(EDGE), *flags]
+    return entry(prepare.main, arguments)
+
+
+def test_everything_usable_is_written_listed_and_not_done_again(
+    source, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    assert run(source, out) == 0
+    said = capsys.readouterr()
+    cases = {path.parent.name for path in out.glob(f"*/{lidc.FILE}")}
+    assert cases == {"LIDC-IDRI-0442_1", "first", "second", "LIDC-IDRI-0007"}
+    assert "4 cases" in said.out
+    assert "LIDC-IDRI-0442, which is in both of the authors' lists" in said.out
+    rejected = (out / "rejected.txt").read_text().splitlines()
+    assert len(rejected) == 3
+    for line, reason in zip(rejected, ("1 slice(s) missing", "no body found", "lowest value is 0")):
+        assert reason in line
+    assert all(f"left out: {line}" in said.err for line in rejected)
+
+    lists, both = lidc.splits(out)
+    assert not both
+    assert {*lists["train"], *lists["test"]} == cases
+    assert ("first" in lists["test"]) == ("second" in lists["test"])  # one patient
+
+    case = lidc.read_case(out / "LIDC-IDRI-0442_1" / lidc.FILE)
+    assert case.ct.shape == (EDGE,) * 3
+    assert (case.ct.dtype, case.xray1.dtype, case.xray1.shape) == (np.int16, np.uint8, (EDGE, EDGE))
+    assert case.ct[16, 16, 16] == 1074
+    # DICOM columns run to the patient's left, as W does: the ball lies 3 mm that way.
+    assert np.argwhere(case.ct > 1000).mean(0)[2] == pytest.approx(15.5 + 3, abs=0.1)
+
+    def never(*_):
+        raise AssertionError("a finished case was prepared again")
+
+    (out / "first" / lidc.FILE).write_bytes(b"cut short")
+    before = (out / "second" / lidc.FILE).stat().st_mtime_ns
+    assert run(source, out) == 0
+    assert "(3 were there)" in capsys.readouterr().out
+    assert (out / "second" / lidc.FILE).stat().st_mtime_ns == before
+    lidc.read_case(out / "first" / lidc.FILE)
+    assert run(source, out, "--strict") == 1
+
+    monkeypatch.setattr(lidc, "write_case", never)
+    (source / "empty.nii.gz").unlink()
+    (source / "p1" / "labels.nii.gz").unlink()
+    (source / "LIDC-IDRI-0442" / "other" / "000.dcm").unlink()
+    assert run(source, out) == 0
+
+
+def test_a_broken_series_can_be_repaired(source, tmp_path):
+    (source / "empty.nii.gz").unlink()
+    (source / "p1" / "labels.nii.gz").unlink()
+    assert run(source, tmp_path / "out", "--fix", "--strict") == 0
+    assert (tmp_path / "out" / "LIDC-IDRI-0442_2" / lidc.FILE).is_file()
+
+
+def test_lists_share_no_patient_and_depend_on_the_seed():
+    sources = [prepare.Source(f"c{k}", f"p{k // 3}", ()) for k in range(60)]
+    lists = [prepare.split(sources, 0.1, seed) for seed in (0, 0, 1)]
+    assert lists[0] == lists[1] != lists[2]
+    for found in lists:
+        assert len(found["test"]) == 6
+        patients = [{int(name[1:]) // 3 for name in found[part]} for part in ("train", "test")]
+        assert not patients[0] & patients[1]
+
+
+def test_a_source_without_a_ct_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("x")
+    assert run(tmp_path, tmp_path / "out") == 2
+    assert run(tmp_path / "gone", tmp_path / "out") == 2
+    assert run(tmp_path, tmp_path / "out", "--test", "2") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "no CT found" in lines[0]
+    assert "no such folder" in lines[1]
+    assert "--test 2" in lines[2]
