@@ -222,3 +222,37 @@ def _x2ct_decoder(
             up = f"{layer}.{step}.block.block"
             rows += _conv(f"{up}.0", (*ours, "up"), f"{up}.1", "conv_transpose")
     return rows + _conv(f"{prefix}decoder_layer.0", (*path, "head"))
+
+
+# CycleGAN (junyanz/pytorch-CycleGAN-and-pix2pix): `{epoch}_net_G_A.pth`, `{epoch}_net_D_A.pth`.
+
+
+def cyclegan_generator(blocks: int = 9, statistics: bool = False) -> Table:
+    """The residual generator: 4 blocks + 12 tensors.
+
+    Args:
+        blocks: residual ones, 6 or 9.
+        statistics: whether checkpoints may hold running statistics of the norms, as those from before
+            PyTorch 0.4 do: True to read any, False to write what the published code loads today.
+    """
+    rows: list[Parameter | Buffer] = []
+    for i, name in ((1, "stem"), (4, "down_1"), (7, "down_2")):
+        rows += _conv(f"model.{i}", (name,), f"model.{i + 1}")
+    for i in range(blocks):
+        block = f"model.{10 + i}.conv_block"
+        rows += _conv(f"{block}.1", (f"block_{i}", "conv_0"), f"{block}.2")
+        rows += _conv(f"{block}.5", (f"block_{i}", "conv_1"), f"{block}.6")
+    last = 10 + blocks
+    for i, name in ((last, "up_1"), (last + 3, "up_0")):
+        rows += _conv(f"model.{i}", (name,), f"model.{i + 1}", "conv_transpose")
+    rows += _conv(f"model.{last + 7}", ("head",))
+    return tuple(row for row in rows if statistics or isinstance(row, Parameter))
+
+
+def cyclegan_discriminator(statistics: bool = False) -> Table:
+    """The 70x70 PatchGAN: 10 tensors; `statistics` as of the generator."""
+    rows: list[Parameter | Buffer] = [*_conv("model.0", ("conv_0",))]
+    for i in (1, 2, 3):
+        rows += _conv(f"model.{3 * i - 1}", (f"conv_{i}",), f"model.{3 * i}")
+    rows += _conv("model.11", ("conv_4",))
+    return tuple(row for row in rows if statistics or isinstance(row, Parameter))

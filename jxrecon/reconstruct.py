@@ -38,6 +38,7 @@ from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base import Problem, Reconstruction
 from jxrecon.report import DISPLAY_HU, PLANES
 from jxrecon.run import Run, open_run, restore
+from jxrecon.style import open_style
 from jxrecon.types import InputError
 
 SAME_POINT_MM = 1.0
@@ -80,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--i0", type=float, help="intensity of the unattenuated beam, for --intensity raw")
     add("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
     add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
+    add(
+        "--style",
+        type=Path,
+        help="folder of a run of jxrecon.style: real X-rays look synthetic first",
+    )
     return parser
 
 
@@ -92,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"--checkpoint {which}: expected latest, best or a step")
         which = int(which)
     xrays = [radiographs.read(path, given) for path, given in _given(options)]
+    if options.style is not None:
+        xrays = list(map(open_style(options.style), xrays))
     isocentre = common_isocentre(xrays)
     for xray in xrays:
         print(radiographs.table(xray))
@@ -136,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         "synthetic_training_data": run.synthetic,
         "isocentre_mm": isocentre.tolist(),
         "xrays": [str(path) for path in options.xray],
+        "style": None if options.style is None else str(options.style),
         "reprojection_error": errors,
     }
     images.replace(

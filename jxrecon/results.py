@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jxrecon.metrics import x2ct_legacy
 from jxrecon.metrics.volume import CONVENTIONS, HIGHER_IS_BETTER, LABELS, conventions
 from jxrecon.run import Run
 
@@ -148,33 +149,41 @@ def number(metric: str, value: float | None) -> str:
         return "n/a" if value is None or math.isnan(value) else "inf"
     if metric.startswith("mae"):
         return f"{value:.1f}"
-    if metric.startswith(("ssim", "reprojection")):
+    if "ssim" in metric or metric.startswith("reprojection"):
         return f"{value:.4f}"
     return f"{value:.2f}"
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """The summary as a table, methods as rows, with the convention of every column."""
+    """The summary as two tables, methods as rows, with the convention of every column."""
     kind = "SYNTHETIC data" if summary["synthetic"] else "real data"
-    table = Table(
-        title=f"{summary['experiment']} {summary['size']}, step {summary['step']}: {kind}, "
+    title = (
+        f"{summary['experiment']} {summary['size']}, step {summary['step']}: {kind}, "
         f"{summary['cases']} {summary['split']} cases, mean ± standard deviation"
     )
-    table.add_column("method", no_wrap=True)
-    for name in LABELS:
-        table.add_column(Text(column_head(name)), justify="right", no_wrap=True)
-    for method, values in summary["metrics"].items():
-        cells = (
-            number(name, values[name]["mean"])
-            + ("" if name == "seconds" else f" ± {number(name, values[name]['std'])}")
-            for name in LABELS
-        )
-        table.add_row(Text(method), *cells)
+    legacy = [name for name in LABELS if name in x2ct_legacy.CONVENTIONS]
+    strict = [name for name in LABELS if name not in legacy]
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    console.print(_table(title, strict, summary["metrics"]))
+    console.print(_table("the same, other conventions", legacy, summary["metrics"]))
     for name, sentence in summary["conventions"].items():
         console.print(f"{LABELS[name]}: {sentence}", markup=False, highlight=False, soft_wrap=True)
     console.print(summary["xrays"], markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, names: list[str], metrics: dict[str, Any]) -> Table:
+    table = Table(title=title)
+    table.add_column("method", no_wrap=True)
+    for name in names:
+        table.add_column(Text(column_head(name)), justify="right", no_wrap=True)
+    for method, values in metrics.items():
+        cells = (
+            number(name, values[name]["mean"])
+            + ("" if name == "seconds" else f" ± {number(name, values[name]['std'])}")
+            for name in names
+        )
+        table.add_row(Text(method), *cells)
+    return table
 
 
 def replace_text(path: Path, text: str) -> None:

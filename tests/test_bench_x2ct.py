@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "bench_x2ct.py"
 
 
+@pytest.mark.slow
 def test_every_contender_steps_once_a_round(tmp_path):
     out = tmp_path / "bench.json"
     environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1]), "JAX_PLATFORMS": "cpu"}

@@ -30,6 +30,9 @@ Against Joseph on a torso of sharp ellipsoids, 128^3 to 128^2 (relative L2): 5e-
 FINEST_PITCH = 0.25
 """Virtual pixels are no finer than this many voxels: the projection has no detail below."""
 
+COARSEST_PITCH = 1.1
+"""And no coarser, however coarse the detector: the warp cannot follow detail between them."""
+
 MOST_TAPS = 16
 """Most pixels a voxel may gather from along one axis; finer detectors or nearer sources go elsewhere."""
 
@@ -39,7 +42,9 @@ ALIGNED_WITHIN = 1e-3
 SLACK = 1.05
 """How much denser than planned a moved camera's pixels may lie before the virtual ones are widened."""
 
-_MARGIN = 4  # empty virtual pixels around what is needed: the warp reaches two, snapping takes one
+_MARGIN = (
+    3.5  # virtual pixels around what is needed: the warp reads three, snapping takes half a one
+)
 
 
 class Plan(NamedTuple):
@@ -64,7 +69,7 @@ class Plan(NamedTuple):
     def at_pitch(self, pitch: tuple[float, float]) -> Plan:
         """The same virtual detector with other pixels."""
         ratio = [mine / new for mine, new in zip(self.pitch, pitch)]
-        pixels = [_whole_eights(n * x) for n, x in zip(self.pixels, ratio)]
+        pixels = [_whole_fours(n * x) for n, x in zip(self.pixels, ratio)]
         taps = [int(np.ceil(n * x)) for n, x in zip(self.taps, ratio)]
         return self._replace(pitch=pitch, pixels=(pixels[0], pixels[1]), taps=(taps[0], taps[1]))
 
@@ -78,9 +83,9 @@ class Plan(NamedTuple):
         )
 
 
-def _whole_eights(pixels: float) -> int:
-    """Sizes in steps of eight, so that cameras near by make the same program."""
-    return 8 * int(np.ceil(pixels / 8))
+def _whole_fours(pixels: float) -> int:
+    """Sizes in steps of four, so that cameras near by make the same program; even, for `shear_warp`."""
+    return 4 * int(np.ceil(pixels / 4))
 
 
 def _others(axis: int) -> tuple[int, int]:
@@ -160,8 +165,8 @@ def plan_shear_warp(rays: Rays, shape: tuple[int, ...], sampling: float = SAMPLI
     scale, _ = _shear(rays, axis, shape)
     pixels, pitches, taps = [], [], []
     for low, high, step in _shadow(rays, axis, shape):
-        pitch = _step(np.floor, np.maximum(step / sampling, FINEST_PITCH))
-        pixels.append(_whole_eights(max(high - low, 0.0) / pitch + 1 + 2 * _MARGIN))
+        pitch = _step(np.floor, np.clip(step / sampling, FINEST_PITCH, COARSEST_PITCH))
+        pixels.append(_whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * _MARGIN))
         pitches.append(float(pitch))
         taps.append(_taps(pitch * scale, SLACK))
     if max(taps) > MOST_TAPS:
@@ -214,13 +219,13 @@ def _shadow(rays: Rays, axis: int, shape: tuple[int, ...]) -> list[tuple[Any, An
 
 
 def _step(to: Any, pitch: Any) -> Any:
-    """The next of the pitches 2^(n/8).
+    """The next of the pitches 2^(n/32).
 
     The virtual detector snaps to such pitches and to whole pixels: as the camera moves it stays,
     then jumps, so that its place is no function of the pose to differentiate.
     """
     xp = np if to in (np.floor, np.ceil) else jnp
-    return xp.exp2(to(8.0 * xp.log2(pitch)) / 8.0)
+    return xp.exp2(to(32.0 * xp.log2(pitch)) / 32.0)
 
 
 def aligned(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:
@@ -245,7 +250,7 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     centres = [(mu.shape[other] - 1) / 2 for other in _others(plan.axis)]
     for n, (low, high, _) in enumerate(shadow):
         shift, centre, pixels = shifts[n], centres[n], plan.pixels[n]
-        widest = rays.xp.maximum(high - low, 0.0) / (pixels - 1 - 2 * _MARGIN)
+        widest = rays.xp.maximum(high - low, 0.0) / max(pixels - 1 - 2 * _MARGIN, 1.0)
         sparsest = rays.xp.maximum(widest, 2.0 / (plan.taps[n] * abs(scale).min()))
         pitch = rays.xp.maximum(plan.pitch[n], _step(rays.xp.ceil, sparsest))
         snapped = rays.xp.round(((low + high) / 2 - centre) / pitch)

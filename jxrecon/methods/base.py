@@ -89,3 +89,19 @@ def tell(
             lambda: jax.debug.callback(progress, iteration, objective),
             lambda: None,
         )
+
+
+class Translator(NamedTuple):
+    """A method that makes images of another style instead of volumes; trained by the same loop.
+
+    Attributes:
+        init: as of a `Method`.
+        train_step: as of a `Method`.
+        eval_step: as of a `Method`.
+        translate: (state, image [rows, columns] in [-1, 1]) -> the image in the other style.
+    """
+
+    init: Callable[[Key], PyTree]
+    train_step: Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]
+    eval_step: Callable[[PyTree, Any, Key], Terms]
+    translate: Callable[[PyTree, Float[Array, "rows columns"]], Float[Array, "rows columns"]]

@@ -1,5 +1,7 @@
 """How near a volume is to the truth: PSNR, 3-D SSIM, masked HU errors and re-projection error.
 
+Beside these strict ones stand those of another convention, whose names say so (`x2ct_legacy`).
+
 The HU window, the mask and the air around the body move these numbers by many decibels, so each has
 its convention in `CONVENTIONS`, and every table prints it.
 """
@@ -15,6 +17,7 @@ from skimage.metrics import structural_similarity
 
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera, Grid
+from jxrecon.metrics import x2ct_legacy
 from jxrecon.units import Window
 
 TISSUE_HU = -300.0
@@ -44,6 +47,7 @@ CONVENTIONS = {
     "reprojection_unseen": (
         "the same in one view that no method was given, half-way between two of the standard views"
     ),
+    **x2ct_legacy.CONVENTIONS,
     "seconds": "time of one reconstruction, without compilation",
 }
 """Metric -> what exactly it is; braces are filled by `conventions`."""
@@ -55,11 +59,13 @@ LABELS = {
     "mae_hu_tissue": "MAE tissue [HU]",
     "reprojection_error": "re-projection",
     "reprojection_unseen": "unseen view",
+    "x2ct_legacy_psnr_db": "x2ct-legacy PSNR [dB]",
+    "x2ct_legacy_ssim": "x2ct-legacy SSIM",
     "seconds": "time [s]",
 }
 """Metric -> the head of its column."""
 
-HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d"})
+HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d", *x2ct_legacy.CONVENTIONS})
 """Metrics to maximise; all others are errors or costs."""
 
 
@@ -122,6 +128,7 @@ def case_metrics(
         "ssim_3d": ssim_3d(recon, truth, window.range),
         "mae_hu_body": masked_mae(recon, truth, body),
         "mae_hu_tissue": masked_mae(recon, truth, np.asarray(truth_hu) > TISSUE_HU),
+        **x2ct_legacy.case_metrics(truth, recon, window),
     }
 
 

@@ -9,8 +9,9 @@ projection (Penney et al., IEEE TMI 17(4), 1998), averaged over an image pyramid
 Brightness, contrast and whatever else varies slowly do not matter to it.
 
 Measured on 20 SYNTHETIC cases (tests/registration/test_registration.py, slow): the chest CT turned
-up to 10 degrees and shifted up to +-20 mm along each axis, two views, 8 starts: median 0.07 degrees and 0.07 mm,
-largest 0.19 degrees and 0.23 mm. It is the same CT: what changes between days is not in these figures.
+up to 10 degrees and shifted up to +-20 mm along each axis, two views, 8 starts: median 0.07 degrees
+and 0.07 mm, largest 0.19 degrees and 0.23 mm. It is the same CT: what changes between days is not in
+these figures.
 """
 
 from __future__ import annotations

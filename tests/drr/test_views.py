@@ -1,5 +1,6 @@
 """Many views: scanned, in order, differentiated, and spread over devices."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -118,3 +119,46 @@ def test_detectors_that_cannot_be_shared_out_are_refused():
     assert drr.project_sharded(random_volume(), GRID.affine, [camera], mesh)[0].shape == (9, 10)
     with pytest.raises(InputError, match="9 rows cannot be cut into 4"):
         camera.strips(4)
+
+
+@pytest.mark.parametrize("method", ["siddon", "joseph", "aligned", "shear_warp"])
+def test_twenty_random_cameras_backproject_as_they_project(method):
+    rng = np.random.default_rng(4)
+    cameras = []
+    for _ in range(20):
+        angle, elevation = rng.uniform(0, 360), rng.uniform(-35, 35)
+        if method == "aligned":
+            angle, elevation = 0.0, 0.0
+        camera = camera_at(
+            angle,
+            elevation,
+            source_axis_mm=rng.uniform(400, 900),
+            source_detector_mm=rng.uniform(1000, 1500),
+            shape=(12, 10),
+            pixel_mm=(rng.uniform(5, 15), rng.uniform(5, 15)),
+            isocentre_mm=tuple(rng.uniform(-15, 15, 3)),
+        )
+        cameras.append(camera)
+    volume = random_volume() - 0.5
+    plans = [drr.plan(GRID.affine, camera, SHAPE, method) for camera in cameras]
+    others = rng.standard_normal((20, 12, 10)).astype(np.float32)
+
+    @functools.partial(jax.jit, static_argnames="way")
+    def products(cameras, others, way):
+        def one(view):
+            camera, other = view
+            image, back = jax.vjp(
+                lambda mu: drr.line_integrals(mu, GRID.affine, camera, way), volume
+            )
+            size = jnp.linalg.norm(image) * jnp.linalg.norm(other)
+            return jnp.vdot(image, other), jnp.vdot(back(other)[0], volume), size
+
+        return jax.lax.map(one, (cameras, others))
+
+    for axis in {way.axis for way in plans}:
+        mine = [n for n, way in enumerate(plans) if way.axis == axis]
+        way = functools.reduce(drr.Plan.including, [plans[n] for n in mine])
+        together = drr.stacked([cameras[n] for n in mine])
+        left, right, size = products(together, others[np.array(mine)], way)
+        assert np.all(left != 0)
+        assert np.all(np.abs(left - right) < 1e-5 * size)

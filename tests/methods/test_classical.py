@@ -255,6 +255,7 @@ def test_the_ball_lies_where_it_is(name, found):
     np.testing.assert_allclose(centre_of_mass(np.where(mu > MU / 2, mu, 0)), (10, -20, 0), atol=4.0)
 
 
+@pytest.mark.slow
 def test_ordered_subsets_come_nearer_in_as_many_sweeps(found):
     cameras = views(ANGLES)
     settings = SirtSettings(iterations=12, subsets=3)

@@ -42,7 +42,7 @@ def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Arr
     wide = x.astype(accurate(x.dtype))
     share = _shares(wide, weights)
     centred = wide - _space_sum(wide * share)
-    scale = lax.rsqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
+    scale = 1.0 / jnp.sqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
     y = (centred * scale).astype(x.dtype)
     return y, (y, scale)
 

@@ -2,24 +2,25 @@
 
 | equation | function | settings |
 |---|---|---|
-| G, connections A, B, C | networks.Generator | architecture, width, connection_b, fusion, write_back, dropout |
+| G with connections A, B, C | networks.Generator | architecture, width, dropout, connection_b, ... |
 | D, 3-D PatchGAN | discriminator.Discriminator | discriminator, width |
-| L_LSGAN(G), L_LSGAN(D) | losses.generator_loss, losses.discriminator_loss | adversarial_weight; 0: X2CT-CNN |
+| L_LSGAN(G), L_LSGAN(D) | losses.generator_loss, losses.discriminator_loss | adversarial_weight |
 | L_re | losses.reconstruction | reconstruction_weight |
 | L_pl | losses.projection | projection_weight |
-| Adam, constant rate, then linear to 0 | learning_rate | learning_rate, betas, constant_steps, decay_steps |
-| X-rays of a CT | views.RULES | xrays |
+| Adam, constant rate, then linear to 0 | learning_rate | learning_rate, betas, *_steps |
+| X-rays in [0, 1] | views.NORMALISATIONS | normalisation |
 
-The problem decides the rest: one camera is the single-view network, two are the biplanar one; the grid's
-edge is the networks' size; the window is [0, 1]. A volume's voxels need not be cubes.
+Without adversarial_weight and projection_weight it is X2CT-CNN. The problem decides the rest: one camera
+is the single-view network, two are the biplanar one; the grid's edge is the networks' size; the window is
+[0, 1]. Voxels need not be cubes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,13 @@ from jxrecon.methods.base import Method, Problem, Progress, Reconstruction
 from jxrecon.methods.x2ct import losses, reorient
 from jxrecon.methods.x2ct.discriminator import Discriminator
 from jxrecon.methods.x2ct.networks import Architecture, Generator, init_params, tiny
-from jxrecon.methods.x2ct.views import RULES, on_trained_pixels
+from jxrecon.methods.x2ct.networks import Volumes as Generated
+from jxrecon.methods.x2ct.views import NORMALISATIONS
 from jxrecon.nn.optimise import descend
+from jxrecon.nn.views import on_trained_pixels
 from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
 
-ARCHITECTURES = {"paper": Architecture, "tiny": tiny}
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"paper": Architecture, "tiny": tiny}
 
 Volumes = Float[Array, "b d h w 1"]
 Views = list[Float[Array, "b s s"]]
@@ -60,9 +63,11 @@ class Settings:
         projection_weight: of L_pl.
         learning_rate: of Adam, for both networks.
         betas: of Adam.
-        constant_steps: steps at that rate.
+        warmup_steps: steps on which the rate rises from 0. The authors have none; above their rate the
+            first steps, all of one sign, would push the head's ReLU below zero for good.
+        constant_steps: steps until it falls, those of the warm-up included.
         decay_steps: steps on which it falls to 0; 0: it stays. Meant to add up to schedule.steps.
-        xrays: "fixed" or "maximum", how X-rays are made and normalised.
+        normalisation: "fixed" or "maximum", of the X-rays.
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
         remat: recompute each block in the backward pass, for memory.
     """
@@ -79,9 +84,10 @@ class Settings:
     projection_weight: float = 10.0
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.99)
+    warmup_steps: int = 0
     constant_steps: int = 0
     decay_steps: int = 0
-    xrays: str = "fixed"
+    normalisation: str = "fixed"
     dtype: str = "auto"
     remat: bool = False
 
@@ -136,7 +142,7 @@ def make_model(settings: Settings, problem: Problem) -> Model:
     """
     for name, value, known in (
         ("architecture", settings.architecture, ARCHITECTURES),
-        ("xrays", settings.xrays, RULES),
+        ("normalisation", settings.normalisation, NORMALISATIONS),
         ("dtype", settings.dtype, ("auto", "float32", "bfloat16")),
     ):
         if value not in known:
@@ -175,11 +181,13 @@ def learning_rate(settings: Settings, step: Int[Array, ""]) -> Float[Array, ""]:
 
     Differs from the authors' code, which falls once an epoch.
     """
+    time = step.astype(jnp.float32)
     rate = jnp.asarray(settings.learning_rate, jnp.float32)
-    if not settings.decay_steps:
-        return rate
-    done = (step - settings.constant_steps).astype(jnp.float32) / settings.decay_steps
-    return rate * (1.0 - jnp.clip(done, 0.0, 1.0))
+    if settings.warmup_steps:
+        rate *= jnp.minimum(1.0, (time + 1.0) / settings.warmup_steps)
+    if settings.decay_steps:
+        rate *= 1.0 - jnp.clip((time - settings.constant_steps) / settings.decay_steps, 0.0, 1.0)
+    return rate
 
 
 def init(model: Model, key: Key) -> State:
@@ -213,22 +221,21 @@ def hu_of(model: Model, volumes: Volumes) -> Float[Array, "b x y z"]:
 
 def views_of(model: Model, hu: Float[Array, "b x y z"]) -> Views:
     """The X-rays of CTs by the problem's cameras, in [0, 1]."""
-    rule, problem = RULES[model.settings.xrays], model.problem
-    images = jax.vmap(lambda mu: drr.project(mu, problem.grid.affine, problem.cameras))(
-        rule.attenuation(hu)
-    )
-    return [rule.normalise(image) for image in images]
+    affine, cameras = model.problem.grid.affine, model.problem.cameras
+    images = jax.vmap(lambda mu: drr.project(mu, affine, cameras))(drr.hu_to_mu(hu))
+    return [NORMALISATIONS[model.settings.normalisation](image) for image in images]
 
 
 def generate(model: Model, params: PyTree, views: Views, key: Key | None = None) -> Volumes:
     """G(x) in float32, with dropout where there is a key; not bounded above."""
     rngs = None if key is None else {"dropout": key}
-    return model.generator.apply(params, views, key is None, rngs=rngs).volume.astype(jnp.float32)
+    given = cast(Generated, model.generator.apply(params, views, key is None, rngs=rngs))
+    return given.volume.astype(jnp.float32)
 
 
 def score(model: Model, params: PyTree, volumes: Volumes, views: Views) -> losses.Scores:
     """D(x, y) in float32."""
-    return model.discriminator.apply(params, volumes, views).astype(jnp.float32)
+    return cast(Array, model.discriminator.apply(params, volumes, views)).astype(jnp.float32)
 
 
 def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
@@ -303,14 +310,14 @@ def reconstruct(
         model: networks and problem.
         state: a trained state.
         images: line integrals, [rows, columns] each.
-        cameras: one an image, in the directions of the training: see `views.on_trained_pixels`.
+        cameras: one an image, in the directions of the training: see `nn.views.on_trained_pixels`.
         key: not used, nothing is random.
         progress: not called.
 
     Raises:
         InputError: the X-rays are not the views that the networks were trained with.
     """
-    normalise = RULES[model.settings.xrays].normalise
-    seen = on_trained_pixels(images, cameras, model.problem.cameras)
+    normalise = NORMALISATIONS[model.settings.normalisation]
+    seen = on_trained_pixels(images, cameras, model.problem.cameras, "x2ct")
     volumes = generate(model, state.generator, [normalise(image)[None] for image in seen])
     return Reconstruction(hu_of(model, volumes)[0], {})

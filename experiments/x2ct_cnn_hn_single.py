@@ -1,0 +1,18 @@
+"""X2CT-CNN on head-and-neck CT from the frontal X-ray alone.
+
+    python -m jxrecon.train --exp x2ct_cnn_hn_single --data DIR
+
+All else as x2ct_cnn_hn; the baselines see one X-ray too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jxrecon.config import Experiment, find
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at a size of x2ct_hn."""
+    base = find("x2ct_cnn_hn", size)
+    return replace(base, name="x2ct_cnn_hn_single", views=replace(base.views, count=1))
