@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,6 +42,32 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+class Spinner:
+    """What goes on: in place on a terminal, else a line every `_PLAIN_SECONDS`."""
+
+    def __init__(self, text: str) -> None:
+        console = Console(stderr=True)
+        self._status = console.status(text) if console.is_terminal else None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def tell(self, text: str) -> None:
+        """Shows the text in place of the last one."""
+        if self._status:
+            self._status.update(text)
+        elif time.monotonic() - self._told > _PLAIN_SECONDS:
+            self._told = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
 
 
 class Meter:

@@ -13,8 +13,6 @@ import csv
 import dataclasses
 import io
 import json
-import sys
-import time
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.status import Status
 
 from jxrecon import config, drr
 from jxrecon.canary import check_compiler
@@ -35,6 +31,7 @@ from jxrecon.data import images, radiographs
 from jxrecon.data.nifti import write_volume
 from jxrecon.data.radiographs import Given, Radiograph
 from jxrecon.geometry import Camera, Grid, camera_at
+from jxrecon.logs import Spinner
 from jxrecon.methods.base import Problem, Reconstruction
 from jxrecon.report import DISPLAY_HU, PLANES
 from jxrecon.run import Run, open_run, restore
@@ -122,7 +119,11 @@ def main(argv: list[str] | None = None) -> int:
         name, size = run.experiment.name, run.experiment.size
         print(f"{name} {size}, step {step}, of {options.run}; {run.rule}")
 
-    with _Progress() as progress:
+    with Spinner("compiling") as spinner:
+
+        def progress(iteration: int, objective: float) -> None:
+            spinner.tell(f"iteration {int(iteration)}  objective {float(objective):.5g}")
+
         result = _reconstruct(run, state, views, options.seed, progress)
     hu = np.asarray(result.hu, np.float32)
     again = reprojections(hu, run.problem.grid, views)
@@ -420,32 +421,6 @@ def _preview_bytes(
     stream = io.BytesIO()
     figure.savefig(stream, dpi=100, format="png")
     return stream.getvalue()
-
-
-class _Progress:
-    """Iteration and objective: in place on a terminal, else a line every 15 seconds."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._status = Status("compiling", console=console) if console.is_terminal else None
-        self._told = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def __call__(self, iteration: int, objective: float) -> None:
-        text = f"iteration {int(iteration)}  objective {float(objective):.5g}"
-        if self._status:
-            self._status.update(text)
-        elif time.monotonic() - self._told > 15:
-            self._told = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from jxrecon.canary import check_compiler
 from jxrecon.cli import entry
@@ -27,6 +26,7 @@ from jxrecon.compile import jit
 from jxrecon.data import images, radiographs
 from jxrecon.drr import line_integrals
 from jxrecon.geometry import AnyCamera
+from jxrecon.logs import Spinner
 from jxrecon.pose import Pose, pose_error
 from jxrecon.reconstruct import common_isocentre
 from jxrecon.registration import (
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = settings_of(pitches, options.steps)
     pictures = [xray.line_integrals for xray in case.xrays]
     began = time.monotonic()
-    with _Progress(pitches) as progress:
+    with _Scales(pitches) as progress:
         found = register(case.mu, case.grid.affine, pictures, cameras, starts, settings, progress)
     seconds = time.monotonic() - began
     _write(options, case, found, first)
@@ -306,28 +306,19 @@ def _toned(projection: np.ndarray, image: np.ndarray) -> np.ndarray:
     return (projection - projection.mean()) * (float(image.std()) / spread) + image.mean()
 
 
-class _Progress:
-    """The scale being climbed: in place on a terminal, else a line after each."""
+class _Scales(Spinner):
+    """The scale being climbed, and a line after each."""
 
     def __init__(self, pitches_mm: tuple[float, ...]) -> None:
-        self._pitches, self._console = pitches_mm, Console(stderr=True)
-        self._status = self._console.status(self._text(0)) if self._console.is_terminal else None
+        self._pitches = pitches_mm
+        super().__init__(self._text(0))
 
     def _text(self, number: int) -> str:
         return f"scale {number + 1} of {len(self._pitches)}: {self._pitches[number]:g} mm"
 
-    def __enter__(self) -> _Progress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._status:
-            self._status.stop()
-
     def __call__(self, number: int, similarity: float) -> None:
-        if self._status and number < len(self._pitches):
-            self._status.update(self._text(number))
+        if number < len(self._pitches):
+            self.tell(self._text(number))
         print(f"{self._text(number - 1)}, similarity {similarity:.4f}", file=sys.stderr, flush=True)
 
 
