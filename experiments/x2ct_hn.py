@@ -5,7 +5,18 @@
 
 Data, field of view and cameras are those of x2vision_hn, on as many voxels along every side: 32, 64 or 128.
 Beside it: x2ct_hn_single (frontal X-ray alone), x2ct_cnn_hn and x2ct_cnn_hn_single (without adversary).
-With --set schedule.steps=N set settings.constant_steps and settings.decay_steps too, to halves of N.
+
+Measured, size tiny, OpenKBP, two shared CPU cores:
+
+- Network alone (no adversary, no dropout, rate 2e-3 after 60 steps of warm-up), first four training cases,
+  whole-volume PSNR on those four: two views 30.23 dB after 220 steps of 2 cases, one view 30.44 dB after 700
+  steps of 1 case; about 140 to 170 CPU seconds each after 30 to 45 of compilation.
+- CPU seconds a step of 4 SYNTHETIC cases on one core: two views 2.4 with adversary, 1.45 without; one view
+  1.65 and 0.67.
+- Without warm-up a rate of 2e-3 (at width 0.5), and with it b1 = 0.9 (one view), drove the head's ReLU to 0
+  everywhere within 20 steps.
+
+With --set schedule.steps=N set settings.constant_steps and settings.decay_steps too, to add up to N.
 """
 
 from __future__ import annotations

@@ -346,6 +346,8 @@ def test_gradient_norms_are_the_official_ones(training, oracle, name, dtype):
             if dtype == "float64":
                 assert error.max() < (1e-7, 1e-6)[step]
             elif step == 0:
+                # The official float32 run's own worst tensor is off by 1.7 %. Ours, measured while the norm
+                # took rsqrt: 2.44 %, and 4 of 178 tensors beyond 2 %. With 1 / sqrt it stays in these bounds.
                 assert np.mean(error > 2e-2) <= 0.03
                 assert error.max() < 3e-2
             else:  # the official float32 run is off by up to a half, 8 % in the median
