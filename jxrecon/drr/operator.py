@@ -20,12 +20,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jxrecon.drr.beam import mu_to_hu
 from jxrecon.drr.projection import choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
+from jxrecon.drr.views import MOST_UNROLLED, stacked
 from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR
-
-MOST_UNROLLED = 4
-"""Views up to which those along the volume's axes get programs of their own."""
 
 Stacks = tuple[Float[Array, "views rows columns"], ...]
 """Images, one array a group of views of the operator they belong to."""
@@ -146,15 +144,10 @@ def operator(
     return Operator(
         grid,
         tuple(
-            Group(tuple(members), way, together([cameras[n] for n in members]))
+            Group(tuple(members), way, stacked([cameras[n] for n in members]))
             for members, way in found.values()
         ),
     )
-
-
-def together(cameras: Sequence[AnyCamera]) -> AnyCamera:
-    """One camera whose vectors are [views, 3] in NumPy: constants of a program, not its arguments."""
-    return jax.tree.map(lambda *vectors: np.stack([np.asarray(v) for v in vectors]), *cameras)
 
 
 def _is_single(group: Group) -> bool:
@@ -259,7 +252,7 @@ def field_of_view(
         first = cameras[members[0]]
         rows, columns = first.shape
         farthest = 1.0 if isinstance(first, Camera) else np.inf
-        matrices = shadow_matrix(grid.affine, together([cameras[n] for n in members]))
+        matrices = shadow_matrix(grid.affine, stacked([cameras[n] for n in members]))
 
         def add(
             count: Array,

@@ -99,15 +99,32 @@ def _check(affine: Any, method: str, extent: str) -> None:
         raise InputError(f"extent is {extent!r}, expected one of {', '.join(EXTENTS)}")
 
 
-def automatic(affine: Any, camera: AnyCamera, shape: tuple[int, ...], extent: str) -> Plan:
-    """The plan that "auto" follows for this camera."""
-    if is_concrete(affine, camera):
-        straight = plan_aligned(rays_of(affine, camera, extent=extent), shape)
-        if straight is not None:
-            return straight
-    if known(affine, camera) is None:
-        return Plan("joseph")
-    return plan(affine, camera, shape, extent=extent)
+def plan_for(
+    affine: Any, camera: AnyCamera, shape: tuple[int, ...], method: str, extent: str
+) -> Plan:
+    """The plan that `line_integrals` follows for this camera, which may be traced.
+
+    Raises:
+        InputError: the method does not fit the camera.
+    """
+    if method == "auto":
+        if is_concrete(affine, camera):
+            straight = plan_aligned(rays_of(affine, camera, extent=extent), shape)
+            if straight is not None:
+                return straight
+        if known(affine, camera) is None:
+            return Plan("joseph")
+    elif method == "aligned" and not is_concrete(affine, camera):
+        raise InputError(
+            "projection method 'aligned' needs a camera that is not traced by jit, vmap or grad, "
+            "expected 'shear_warp', 'joseph' or a plan"
+        )
+    elif method in _CAMERAS and known(affine, camera) is None:
+        raise InputError(
+            f"projection method {method!r} needs a camera that is not traced by jit or vmap, "
+            f"expected drr.plan(affine, camera, shape) as the method, or 'joseph'"
+        )
+    return plan(affine, camera, shape, method, extent)
 
 
 def choose(
@@ -133,7 +150,7 @@ def choose(
         extent: one of `EXTENTS`.
     """
     _check(affine, "auto", extent)
-    return automatic(affine, camera, shape, extent).method
+    return plan_for(affine, camera, shape, "auto", extent).method
 
 
 def line_integrals(
@@ -172,20 +189,7 @@ def line_integrals(
         )
     _check(affine, method if isinstance(method, str) else "auto", extent)
     rays = rays_of(affine, camera, mu.dtype, extent)
-    if isinstance(method, Plan):
-        way = method
-    elif method == "auto":
-        way = automatic(affine, camera, mu.shape, extent)
-    elif method == "aligned" and not rays.concrete:
-        raise InputError(
-            "projection method 'aligned' needs a camera that is not traced by jit, vmap or grad, "
-            "expected 'shear_warp', 'joseph' or a plan"
-        )
-    elif method in _CAMERAS and known(affine, camera) is None:
-        raise InputError(
-            f"projection method {method!r} needs a camera that is not traced by jit or vmap, "
-            f"expected drr.plan(affine, camera, shape) as the method, or 'joseph'"
-        )
-    else:
-        way = plan(affine, camera, mu.shape, method, extent)
+    way = method
+    if not isinstance(way, Plan):
+        way = plan_for(affine, camera, mu.shape, way, extent)
     return _PROJECT[way.method](mu, rays, way)

@@ -42,9 +42,8 @@ ALIGNED_WITHIN = 1e-3
 SLACK = 1.05
 """How much denser than planned a moved camera's pixels may lie before the virtual ones are widened."""
 
-_MARGIN = (
-    3.5  # virtual pixels around what is needed: the warp reads three, snapping takes half a one
-)
+MARGIN = 3.5
+"""Virtual pixels around what is needed: the warp reads three, snapping takes half a one."""
 
 
 class Plan(NamedTuple):
@@ -165,8 +164,8 @@ def plan_shear_warp(rays: Rays, shape: tuple[int, ...], sampling: float = SAMPLI
     scale, _ = _shear(rays, axis, shape)
     pixels, pitches, taps = [], [], []
     for low, high, step in _shadow(rays, axis, shape):
-        pitch = _step(np.floor, np.clip(step / sampling, FINEST_PITCH, COARSEST_PITCH))
-        pixels.append(_whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * _MARGIN))
+        pitch = _snapped(np, np.clip(step / sampling, FINEST_PITCH, COARSEST_PITCH), np.floor)
+        pixels.append(_whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * MARGIN))
         pitches.append(float(pitch))
         taps.append(_taps(pitch * scale, SLACK))
     if max(taps) > MOST_TAPS:
@@ -218,14 +217,13 @@ def _shadow(rays: Rays, axis: int, shape: tuple[int, ...]) -> list[tuple[Any, An
     return places
 
 
-def _step(to: Any, pitch: Any) -> Any:
-    """The next of the pitches 2^(n/32).
+def _snapped(xp: Any, pitch: Any, rounded: Any) -> Any:
+    """The next of the pitches 2^(n/32): below with xp.floor, above with xp.ceil.
 
     The virtual detector snaps to such pitches and to whole pixels: as the camera moves it stays,
     then jumps, so that its place is no function of the pose to differentiate.
     """
-    xp = np if to in (np.floor, np.ceil) else jnp
-    return xp.exp2(to(32.0 * xp.log2(pitch)) / 32.0)
+    return xp.exp2(rounded(32.0 * xp.log2(pitch)) / 32.0)
 
 
 def aligned(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:
@@ -243,6 +241,7 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     shadow's edge it may be slightly negative. A traced camera that has moved out of what the plan
     can show (a source inside the volume's slab, rays both ways along the axis) gives NaN.
     """
+    xp = rays.xp
     walk = walk_along(plan.axis, rays, mu.shape[plan.axis], None, mu.dtype)
     scale, shifts = _shear(rays, plan.axis, mu.shape)
     combs, places = [], []
@@ -250,25 +249,21 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     centres = [(mu.shape[other] - 1) / 2 for other in _others(plan.axis)]
     for n, (low, high, _) in enumerate(shadow):
         shift, centre, pixels = shifts[n], centres[n], plan.pixels[n]
-        widest = rays.xp.maximum(high - low, 0.0) / max(pixels - 1 - 2 * _MARGIN, 1.0)
-        sparsest = rays.xp.maximum(widest, 2.0 / (plan.taps[n] * abs(scale).min()))
-        pitch = rays.xp.maximum(plan.pitch[n], _step(rays.xp.ceil, sparsest))
-        snapped = rays.xp.round(((low + high) / 2 - centre) / pitch)
+        widest = xp.maximum(high - low, 0.0) / max(pixels - 1 - 2 * MARGIN, 1.0)
+        sparsest = xp.maximum(widest, 2.0 / (plan.taps[n] * abs(scale).min()))
+        pitch = xp.maximum(plan.pitch[n], _snapped(xp, sparsest, xp.ceil))
+        snapped = xp.round(((low + high) / 2 - centre) / pitch)
         first = centre + (snapped - (pixels - 1) / 2) * pitch
         combs.append(comb(shift + scale * first, scale * pitch, pixels))
         places.append((first, pitch))
     image = _sum(mu, combs, plan)
-    first, pitch = (_cast(mu.dtype, rays.xp.stack(x)) for x in zip(*places))
+    first, pitch = (xp.stack(x).astype(mu.dtype) for x in zip(*places))
     image = _warp(image, *walk.at, first, pitch, walk.mm)
     if rays.concrete:
         return image
     _, worst = image_axis(rays)
     fits = jnp.isfinite(worst) & _crosses(rays, plan.axis, mu.shape[plan.axis])
     return jnp.where(fits, image, jnp.nan)
-
-
-def _cast(dtype: Any, x: Any) -> Any:
-    return x.astype(dtype)
 
 
 def _sum(mu: Float[Array, "x y z"], combs: list[Comb], plan: Plan) -> Float[Array, "q z"]:

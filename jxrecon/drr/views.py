@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from jxrecon.drr.projection import automatic, line_integrals, plan
+from jxrecon.drr.projection import line_integrals, plan, plan_for
 from jxrecon.drr.rays import is_concrete
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera
@@ -22,8 +22,12 @@ MOST_UNROLLED = 4
 
 
 def stacked(cameras: Sequence[AnyCamera]) -> AnyCamera:
-    """One camera whose vectors are [views, 3]: for lax.map, vmap, or to shard over devices."""
-    return jax.tree.map(lambda *vectors: jnp.stack([jnp.asarray(v) for v in vectors]), *cameras)
+    """One camera whose vectors are [views, 3]: for lax.map, vmap, or to shard over devices.
+
+    In NumPy where all are known: constants of a program, not its arguments.
+    """
+    xp = np if is_concrete(None, cameras) else jnp
+    return jax.tree.map(lambda *vectors: xp.stack([xp.asarray(v) for v in vectors]), *cameras)
 
 
 def project(
@@ -51,7 +55,7 @@ def project(
     mu = jnp.asarray(mu)
     if not is_concrete(affine, cameras):
         return tuple(line_integrals(mu, affine, camera, method, extent) for camera in cameras)
-    plans = [_plan(affine, camera, mu.shape, method, extent) for camera in cameras]
+    plans = [plan_for(affine, camera, mu.shape, method, extent) for camera in cameras]
     images: dict[int, Array] = {}
     for members, way in _groups(cameras, plans):
         mine = [cameras[n] for n in members]
@@ -66,12 +70,6 @@ def _in_turn(
     if len(cameras) == 1:
         return [line_integrals(mu, affine, cameras[0], way, extent)]
     return lax.map(lambda c: line_integrals(mu, affine, c, way, extent), stacked(cameras))
-
-
-def _plan(affine: Any, camera: AnyCamera, shape: tuple[int, ...], method: str, extent: str) -> Plan:
-    if method == "auto":
-        return automatic(affine, camera, shape, extent)
-    return plan(affine, camera, shape, method, extent)
 
 
 def _groups(cameras: Sequence[AnyCamera], plans: Sequence[Plan]) -> list[tuple[list[int], Plan]]:
@@ -125,7 +123,7 @@ def project_sharded(
         strips = [camera.strips(mesh.size) for camera in cameras]
     plans = []
     for camera, parts in zip(cameras, strips):
-        whole = _plan(affine, camera, mu.shape, method, extent)
+        whole = plan_for(affine, camera, mu.shape, method, extent)
         if whole.method == "shear_warp":
             of_parts = [plan(affine, part, mu.shape, extent=extent) for part in parts]
             whole = _for_strips(whole, of_parts)

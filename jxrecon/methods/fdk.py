@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jxrecon.drr import stacked
 from jxrecon.drr.operator import (
     by_detector,
     field_of_view,
@@ -35,7 +36,6 @@ from jxrecon.drr.operator import (
     operator,
     shadow,
     shadow_matrix,
-    together,
 )
 from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.methods.base import Method, Problem, Progress, Reconstruction, untrained
@@ -141,7 +141,7 @@ def filtered_backprojection(
     total = jnp.zeros(grid.shape, jnp.float32)
     for members in by_detector(orbit.cameras):
         mine = [orbit.cameras[n] for n in members]
-        matrices = shadow_matrix(grid.affine, together(mine))
+        matrices = shadow_matrix(grid.affine, stacked(mine))
         y = jnp.stack([images[n] for n in members]) * _cosines(mine)
         pitch = np.array([_pitch(c) for c in mine])
         middle = np.array([*(np.array(grid.shape) - 1) / 2, 1.0])

@@ -4,9 +4,9 @@
 |---|---|---|
 | x -> f(x), encoder-decoder with skips | Network | channels |
 | residual learning: x + F(x) | Residual | blocks |
-| L_2 = mean (f(x) - y)^2 over voxels, CT in [0, 1] | loss | - |
+| L_2 = mean (f(x) - y)^2 over voxels, CT in [0, 1] | nn.regression.FrontalRegression | - |
 | Adam | build | learning_rate, betas |
-| X-ray of a CT, line integrals / 8 in [0, 1] | xrays | - |
+| X-ray of a CT, line integrals / 8 in [0, 1] | nn.regression.xrays | - |
 
 From what is published about it: an encoder from one X-ray to a code, a decoder to a coarse volume of fixed
 size, skip connections, residual learning, squared error. Not verified, for want of the full text and code:
@@ -25,16 +25,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Float
 
-from jxrecon import drr
 from jxrecon.geometry import AnyCamera
 from jxrecon.methods.base import Method, Problem, Progress, Reconstruction
-from jxrecon.nn.blocks import Conv, batch_norm, init_variables
-from jxrecon.nn.optimise import descend
-from jxrecon.nn.views import fixed_range, on_trained_pixels
-from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
+from jxrecon.nn.blocks import Conv, batch_norm
+from jxrecon.nn.regression import FrontalRegression, State
+from jxrecon.types import InputError, Key
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,6 @@ class Settings:
     blocks: int = 1
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
-
-
-class State(struct.PyTreeNode):
-    """All that outlives a step.
-
-    Attributes:
-        params: of the network.
-        statistics: running means and variances of its norms.
-        optimiser: Adam's.
-    """
-
-    params: PyTree
-    statistics: PyTree
-    optimiser: PyTree
 
 
 class Residual(nn.Module):
@@ -124,31 +107,6 @@ class Network(nn.Module):
         return x
 
 
-def to_paper(volume: Float[Array, "n x y z"]) -> Float[Array, "n z x y"]:
-    """[x, y, z] -> [row, column, depth] of the frontal X-ray: -z, -x, and -y away from the beholder."""
-    return jnp.flip(volume.transpose(0, 3, 1, 2), (1, 2, 3))
-
-
-def to_world(volume: Float[Array, "n z x y"]) -> Float[Array, "n x y z"]:
-    """The inverse of `to_paper`."""
-    return jnp.flip(volume, (1, 2, 3)).transpose(0, 2, 3, 1)
-
-
-def xrays(problem: Problem, hu: Float[Array, "n x y z"]) -> Float[Array, "n r s"]:
-    """The X-rays of CTs by the problem's first camera, line integrals / 8."""
-
-    def one(volume: Float[Array, "x y z"]) -> Float[Array, "r s"]:
-        mu = drr.hu_to_mu(volume)
-        return drr.project(mu, problem.grid.affine, problem.cameras[:1])[0]
-
-    return fixed_range(jax.vmap(one)(hu))
-
-
-def loss(fake: Float[Array, "n *v"], real: Float[Array, "n *v"]) -> Float[Array, ""]:
-    """[Henzler L_2] mean (f(x) - y)^2 over voxels."""
-    return jnp.mean(jnp.square(fake - real))
-
-
 def build(settings: Settings, problem: Problem) -> Method:
     """Single-image tomography for this problem.
 
@@ -163,37 +121,15 @@ def build(settings: Settings, problem: Problem) -> Method:
         )
     nx, ny, nz = problem.grid.shape
     network = Network((nz, nx, ny), settings.channels, settings.blocks)
-    adam, window = optax.adam(settings.learning_rate, *settings.betas), problem.window
-
-    def unit(hu: Float[Array, "n x y z"]) -> Float[Array, "n z x y"]:
-        return (to_paper(window.to_unit(hu)) + 1.0) / 2.0
-
-    def init(key: Key) -> State:
-        image = jax.ShapeDtypeStruct((1, *pixels), jnp.float32)
-        variables = init_variables(network, key, image, train=False)
-        params = variables["params"]
-        return State(params, variables["batch_stats"], adam.init(params))
-
-    def train_step(state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
-        images, real = xrays(problem, batch.hu), unit(batch.hu)
-
-        def objective(params: PyTree) -> tuple[Array, PyTree]:
-            variables = {"params": params, "batch_stats": state.statistics}
-            fake, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])
-            return loss(fake, real), updated["batch_stats"]
-
-        (value, statistics), slope = jax.value_and_grad(objective, has_aux=True)(state.params)
-        params, moments = descend(adam, slope, state.optimiser, state.params)
-        return State(params, statistics, moments), {"L_2": value}
-
-    def predict(state: State, images: Float[Array, "n r s"]) -> Float[Array, "n z x y"]:
-        variables = {"params": state.params, "batch_stats": state.statistics}
-        return network.apply(variables, images, train=False)  # type: ignore[return-value]  # no tuple without mutable
-
-    def eval_step(state: State, batch: VolumeBatch, key: Key) -> Terms:
-        fake, real = predict(state, xrays(problem, batch.hu)), unit(batch.hu)
-        error = jnp.mean(jnp.square(jnp.clip(fake, 0.0, 1.0) - real), (1, 2, 3))
-        return {"psnr_db": jnp.mean(-10.0 * jnp.log10(error)), "L_2": loss(fake, real)}
+    frontal = FrontalRegression(
+        name="henzler",
+        loss="L_2",
+        network=network,
+        optimiser=optax.adam(settings.learning_rate, *settings.betas),
+        grid=problem.grid,
+        camera=problem.cameras[0],
+        window=problem.window,
+    )
 
     def reconstruct(
         state: State,
@@ -202,8 +138,6 @@ def build(settings: Settings, problem: Problem) -> Method:
         key: Key,
         progress: Progress | None = None,
     ) -> Reconstruction:
-        seen = on_trained_pixels(images, cameras, problem.cameras[:1], "henzler")[0]
-        volume = to_world(predict(state, fixed_range(seen)[None]))[0]
-        return Reconstruction(window.to_hu(2.0 * jnp.clip(volume, 0.0, 1.0) - 1.0), {})
+        return Reconstruction(frontal.hu(state, images, cameras), {})
 
-    return Method(init, train_step, eval_step, reconstruct)
+    return Method(frontal.init, frontal.train_step, frontal.eval_step, reconstruct)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jxrecon.geometry import camera_at, centred_grid
-from jxrecon.methods import cnn2d
 from jxrecon.methods.base import Problem
-from jxrecon.methods.cnn2d import Network, Settings, build, to_paper, to_world
+from jxrecon.methods.cnn2d import Network, Settings, build
 from jxrecon.nn.blocks import init_variables
+from jxrecon.nn.regression import to_paper, to_world, xrays
 from jxrecon.nn.views import on_trained_pixels
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import Window
@@ -54,7 +54,7 @@ def frontal_hu(method):
 @pytest.fixture(scope="module")
 def image():
     """Line integrals of the first volume."""
-    return 8.0 * jit(lambda hu: cnn2d.xrays(PROBLEM, hu))(batch().hu)[0]
+    return 8.0 * jit(lambda hu: xrays(hu, PROBLEM.grid, PROBLEM.cameras[0]))(batch().hu)[0]
 
 
 def test_training_on_two_volumes_lowers_the_squared_error(trained):
@@ -97,7 +97,7 @@ def test_rows_are_z_columns_x_and_depth_y_as_the_frontal_x_ray_has_them():
     view = np.asarray(to_paper(jnp.asarray(hu)))
     assert np.argwhere(view[0] > 0).tolist() == [[1, 4, 1]]
     np.testing.assert_array_equal(to_world(jnp.asarray(view)), hu)
-    image = np.asarray(cnn2d.xrays(PROBLEM, jnp.asarray(hu))[0])
+    image = np.asarray(xrays(jnp.asarray(hu), PROBLEM.grid, PROBLEM.cameras[0])[0])
     row, column = np.unravel_index(image.argmax(), image.shape)
     assert (row < 8, column > 8) == (True, True)  # high z is up; low x, of columns 4 of 6, right
 
