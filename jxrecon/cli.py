@@ -84,3 +84,17 @@ def register() -> int:
     from jxrecon.register import main
 
     return entry(main)
+
+
+def style() -> int:
+    """The console script jxrecon-style."""
+    from jxrecon.style import main
+
+    return entry(main)
+
+
+def prepare() -> int:
+    """The console script jxrecon-prepare."""
+    from jxrecon.prepare import main
+
+    return entry(main)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import tomllib
 from pathlib import Path
 
 import jax
 import pytest
 
-from jxrecon import canary
+from jxrecon import canary, cli
 from jxrecon.cli import cache_folder, entry
 from jxrecon.types import InputError
 
@@ -76,3 +77,18 @@ def test_canary_tells_of_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "_ROWS", 32_641)  # ends in the number that jaxlib 0.10.2 computes
     with pytest.raises(InputError, match=r"computes 1\.0654e\+09 where 1\.0737e\+09 is right"):
         canary.check_compiler()
+
+
+def test_every_console_script_runs_the_entry_point_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text()
+    scripts = tomllib.loads(text)["project"]["scripts"]
+    assert {"jxrecon-style", "jxrecon-prepare"} < set(scripts)
+    monkeypatch.setattr("sys.argv", ["x", "--help"])
+    for script, target in scripts.items():
+        name = script.removeprefix("jxrecon-")
+        assert target == f"jxrecon.cli:{name}"
+        with pytest.raises(SystemExit):
+            getattr(cli, name)()
+        assert f"usage: python -m jxrecon.{name} " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Weights of X2CT-GAN go from the published layout to ours and back without losing a bit."""
+"""Weights of X2CT-GAN and CycleGAN go from the published layouts to ours and back without losing a bit."""
 
 from __future__ import annotations
 
@@ -51,15 +51,21 @@ def tools():
     sys.path.insert(0, str(TOOLS))
     import from_torch
     import to_torch
-    import x2ct_weights
+    import weights
+    from cyclegan_weights import CycleGAN
+    from x2ct_weights import X2CT
 
     yield types.SimpleNamespace(
-        from_torch=from_torch.main, to_torch=to_torch.main, weights=x2ct_weights
+        from_torch=from_torch.main,
+        to_torch=to_torch.main,
+        proof=weights.proof,
+        X2CT=X2CT,
+        CycleGAN=CycleGAN,
     )
     sys.path.remove(str(TOOLS))
 
 
-def toy_weights(w, net, views=2):
+def toy_weights(net, views=2):
     """Random weights of a toy net in the published layout, with statistics of norms."""
     rng = np.random.default_rng(views)
     from jxrecon.methods.x2ct.discriminator import Discriminator
@@ -87,11 +93,11 @@ def toy_weights(w, net, views=2):
 
 
 @pytest.fixture(scope="module")
-def files(tools, tmp_path_factory):
+def files(tmp_path_factory):
     """Plain safetensors of a biplanar generator and its discriminator."""
     folder = tmp_path_factory.mktemp("official")
     for net in "GD":
-        content = safetensors.numpy.save(toy_weights(tools.weights, net))
+        content = safetensors.numpy.save(toy_weights(net))
         (folder / f"{net}.safetensors").write_bytes(content)
     return folder
 
@@ -132,10 +138,10 @@ def test_a_run_folder_restores_the_weights_and_gives_them_back(tools, files, tmp
 
 
 def test_a_single_view_is_recognised(tools):
-    state = toy_weights(tools.weights, "G", views=1)
-    weights = tools.weights.from_state(state, {})
-    assert (weights.net, weights.views, tools.weights.architecture(weights).size) == ("G", 1, SIZE)
-    assert identical(tools.weights.to_state(weights), state)
+    state = toy_weights("G", views=1)
+    weights = tools.X2CT.from_state(state, {})
+    assert (weights.net, weights.views, weights.architecture.size) == ("G", 1, SIZE)
+    assert identical(weights.to_state(), state)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +183,8 @@ def test_pth_needs_a_torch_that_is_not_too_old(tools, tmp_path, monkeypatch, cap
 @needs_torch
 @pytest.mark.parametrize(("net", "views"), [("G", 2), ("G", 1), ("D", 2)])
 def test_pytorchs_layers_load_ours_strictly_and_give_the_same(tools, net, views):
-    weights = tools.weights.from_state(toy_weights(tools.weights, net, views), {})
-    assert "largest difference" in tools.weights.proof(weights, 1e-5)
+    weights = tools.X2CT.from_state(toy_weights(net, views), {})
+    assert "largest difference" in tools.proof(weights, 1e-5)
 
 
 @needs_torch

@@ -1,13 +1,18 @@
-"""Published X2CT-GAN weights -> a run folder of ours, or one parameter file.
+"""Published weights of X2CT-GAN or CycleGAN -> a run folder of ours, or one parameter file.
 
     python tools/from_torch.py 90_net_G.pth [90_net_D.pth] --out RUN [--exp x2ct_lidc] [--data DIR]
-    python tools/from_torch.py 90_net_G.pth [90_net_D.pth] --out weights.safetensors
+    python tools/from_torch.py latest_net_G_A.pth [latest_net_G_B.pth ...] --out RUN [--real B]
+    python tools/from_torch.py FILE ... --out weights.safetensors
 
-A run folder is what `python -m jxrecon.reconstruct`, `evaluate` and `train` take; its optimisers are at
-rest, and a discriminator that is not given is untrained. --data is the folder that training will go on
-with. A .pth needs PyTorch 2.10 or newer and is read as tensors alone; a .safetensors of the state dict
-needs none. Each net is tried on one input before and after the way there and back, and against PyTorch
-where it is installed.
+A run folder is what `python -m jxrecon.reconstruct`, `evaluate` and `train` take (CycleGAN's: `reconstruct
+--style`); its optimisers are at rest, and a net that is not given is untrained. --data is the folder that
+training will go on with. Of CycleGAN, A is taken for the real X-rays and B for the synthetic ones, so that
+G_A is the one that --style uses; --real B turns it round. Which net a file holds is in its name, as
+{epoch}_net_G_A.pth, or given by --net, once a file.
+
+A .pth needs PyTorch 2.10 or newer and is read as tensors alone; a .safetensors of the state dict needs
+none. Each net is tried on one input before and after the way there and back, and against PyTorch where it
+is installed.
 """
 
 from __future__ import annotations
@@ -16,20 +21,9 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-import jax
 import numpy as np
-from x2ct_weights import (
-    Weights,
-    from_state,
-    outputs,
-    proof,
-    read_official,
-    read_ours,
-    read_run,
-    to_state,
-    write_ours,
-    write_run,
-)
+from weight_files import read_official, read_ours, read_run, write_ours, write_run
+from weights import Weights, outputs, proof
 
 from jxrecon import config
 from jxrecon.cli import entry
@@ -43,38 +37,62 @@ def main(argv: list[str] | None = None) -> int:
         InputError: a file, the experiment or the output is not as it should be.
     """
     args = _parser().parse_args(argv)
-    nets = [read_official(path) for path in args.files]
-    nets.sort(key=lambda weights: "GD".index(weights.net))
-    if [weights.net for weights in nets] not in (["G"], ["D"], ["G", "D"]):
-        raise InputError(f"{args.files[-1]}: the same net again, expected one G and one D")
+    nets = _read(args)
     for weights in nets:
-        count = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
-        print(f"{weights.net}: {weights.views} view(s), {count:,} parameters, {weights.facts}")
+        print(f"{weights.net}: {weights.described}, {weights.count:,} parameters, {weights.facts}")
     if args.out.suffix == ".safetensors":
         write_ours(nets, args.out)
         written = read_ours(args.out)
     else:
-        if nets[0].net != "G":
-            raise InputError(f"--out {args.out}: a run needs a generator, expected its file too")
-        exp = args.exp or ("x2ct_lidc" if nets[0].views == 2 else "x2ct_lidc_single")
-        size = args.size or (None if args.exp and args.exp.endswith(".py") else "paper")
-        experiment = config.override(config.find(exp, size), args.set)
-        write_run(nets, args.out, experiment, exp, args.data)
+        _write_run(nets, args)
         written = read_run(args.out)
     print(f"wrote {args.out}")
+    back = {weights.field: weights for weights in written}
     if not args.no_check:
-        for weights, back in zip(nets, written):
-            _check(weights, back)
+        for weights in nets:
+            _check(weights, back[weights.field])
     return 0
+
+
+def _read(args: argparse.Namespace) -> list[Weights]:
+    """The nets of the files, in the order of their family."""
+    names = args.net or [""] * len(args.files)
+    if len(names) != len(args.files):
+        raise InputError(f"--net {' '.join(names)}: expected {len(args.files)}, one for each file")
+    nets = [read_official(path, net, args.real) for path, net in zip(args.files, names)]
+    family, seen = type(nets[0]), {}
+    for path, weights in zip(args.files, nets):
+        if type(weights) is not family:
+            raise InputError(f"{path}: {weights.described}, expected {family.FAMILY} as before")
+        if weights.net in seen:
+            raise InputError(
+                f"{path}: the same net again, {weights.net} as {seen[weights.net]}, expected one of"
+                f" each {', '.join(family.FIELDS.values())}"
+            )
+        seen[weights.net] = path
+    return sorted(nets, key=lambda weights: list(family.FIELDS).index(weights.field))
+
+
+def _write_run(nets: list[Weights], args: argparse.Namespace) -> None:
+    first, begin = nets[0], nets[0].start
+    needed = next(iter(first.FIELDS))
+    if first.field != needed:
+        raise InputError(f"--out {args.out}: a run needs {needed}, expected its file too")
+    if args.data is not None and first.FAMILY == "CycleGAN":
+        raise InputError(f"--data {args.data}: expected none, CycleGAN learns by jxrecon.style")
+    exp = args.exp or begin.exp
+    size = args.size or (None if exp.endswith(".py") else begin.size)
+    experiment = config.override(config.find(exp, size), [*begin.assignments, *args.set])
+    write_run(nets, args.out, experiment, exp, args.data)
 
 
 def _check(weights: Weights, written: Weights) -> None:
     """Says how far apart the outputs are before and after what was written, and PyTorch's and ours."""
-    state, again = to_state(weights), to_state(written)
+    state, again = weights.to_state(), written.to_state()
     changed = [name for name in state if state[name].tobytes() != again[name].tobytes()]
     if changed:
         raise InputError(f"{changed[0]} changed on the way there and back, expected the same bits")
-    before, after = outputs(weights, from_state(again, {}))
+    before, after = outputs(weights, written)
     print(
         f"{weights.net}: {len(state)} tensors bit-identical on the way there and back; largest"
         f" difference of the output {np.abs(before - after).max():g} (float32, one input)"
@@ -89,14 +107,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".pth or .safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="run folder, or NAME.safetensors")
-    parser.add_argument("--exp", metavar="NAME", help="experiment of the run; default: x2ct_lidc, or"
-                        " x2ct_lidc_single for one view")  # fmt: skip
-    parser.add_argument("--size", help="one of its sizes; default: paper")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="training data of the run")
-    parser.add_argument("--no-check", action="store_true", help="leave out the comparisons")
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help=".pth or .safetensors")
+    add("--out", type=Path, required=True, help="run folder, or NAME.safetensors")
+    add("--net", nargs="+", metavar="NET", help="G_A, G_B, D_A or D_B for each file, where its name does"
+        " not say")  # fmt: skip
+    add(
+        "--real",
+        choices=("A", "B"),
+        default="A",
+        help="CycleGAN's domain of real X-rays; default: A",
+    )
+    add("--exp", metavar="NAME", help="experiment of the run; default: x2ct_lidc, x2ct_lidc_single for"
+        " one view, cyclegan_xray")  # fmt: skip
+    add("--size", help="one of its sizes; default: paper; of CycleGAN 128 for 6 blocks, else 256")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE")
+    add("--data", type=Path, metavar="DIR", help="training data of the run")
+    add("--no-check", action="store_true", help="leave out the comparisons")
     return parser
 
 

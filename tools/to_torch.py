@@ -1,11 +1,13 @@
-"""Our X2CT-GAN or X2CT-CNN weights -> files that the published code loads with strict=True.
+"""Our weights of X2CT-GAN, X2CT-CNN or CycleGAN -> files that the published code loads with strict=True.
 
     python tools/to_torch.py RUN --out DIR [--which best] [--epoch 90]
     python tools/to_torch.py weights.safetensors --out DIR
 
-Writes {epoch}_net_G.pth and {epoch}_net_D.pth, dicts of iters, epoch, state_dict and lr, and a plain
-.safetensors of each state dict beside them. Each state dict is loaded strictly into PyTorch's layers,
-whose output is compared with ours. Without PyTorch only the .safetensors can be had: --format safetensors.
+Writes {epoch}_net_G.pth and {epoch}_net_D.pth, dicts of iters, epoch, state_dict and lr; of CycleGAN
+{epoch}_net_G_A.pth, G_B, D_A and D_B, state dicts alone, A being the real X-rays unless the run was
+converted with --real B. A plain .safetensors of each state dict lies beside them. Each state dict is loaded
+strictly into PyTorch's layers, whose output is compared with ours. Without PyTorch only the .safetensors
+can be had: --format safetensors.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from x2ct_weights import import_torch, proof, read_official, read_ours, read_run, to_state
-
-from x2ct_weights import write_official  # isort: skip
+from weight_files import read_official, read_ours, read_run, write_official
+from weights import import_torch, proof
 
 from jxrecon.cli import entry
 from jxrecon.types import InputError
@@ -38,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the files")
     parser.add_argument("--which", default="latest", help="latest, best or a step of the run")
-    parser.add_argument("--epoch", type=int, help="default: that of the converted file, else 0")
+    parser.add_argument("--epoch", type=_epoch, help="default: that of the converted file, else 0, of"
+                        " CycleGAN latest")  # fmt: skip
     parser.add_argument("--format", nargs="+", choices=_FORMATS, default=_FORMATS)
     parser.add_argument("--no-check", action="store_true", help="leave out the comparison")
     args = parser.parse_args(argv)
@@ -51,13 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     else:
         nets = read_ours(args.source)
     for weights in nets:
-        epoch = weights.facts.get("epoch", 0) if args.epoch is None else args.epoch
-        weights = weights._replace(facts={**weights.facts, "epoch": epoch})
-        state = to_state(weights)
+        epoch = weights.facts.get("epoch", weights.EPOCH) if args.epoch is None else args.epoch
+        if isinstance(weights.EPOCH, int) and not isinstance(epoch, int):
+            raise InputError(f"--epoch {epoch}: expected a number, as {weights.FAMILY} keeps it")
+        weights = weights.with_facts(epoch=epoch)
+        state = weights.to_state()
         for ending in args.format:
             path = args.out / f"{epoch}_net_{weights.net}.{ending}"
             write_official(weights, path)
-            back = to_state(read_official(path))
+            back = read_official(path, weights.net).to_state()
             changed = [name for name in state if state[name].tobytes() != back[name].tobytes()]
             if changed or len(back) != len(state):
                 raise InputError(f"{path}: {changed or 'tensors'} changed on the way to the disk")
@@ -69,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(proof(weights))
     return 0
+
+
+def _epoch(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 if __name__ == "__main__":

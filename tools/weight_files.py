@@ -1,0 +1,278 @@
+"""Files of weights, read and written: in the published layouts and in ours.
+
+Published: a .pth, or a plain safetensors of its state dict; which family and net it is of is found from
+its tensors and, where those leave it open, from its name. Ours: a run folder, or one safetensors whose
+names are the paths of the parameters below `generator/`, `generators/synthetic/` and so on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from cyclegan_weights import CycleGAN
+from safetensors import SafetensorError, safe_open
+from weights import Weights, check, compare, import_torch
+from x2ct_weights import X2CT
+
+from jxrecon import run
+from jxrecon.checkpoint import Checkpoints
+from jxrecon.cli import cache_folder
+from jxrecon.compile import jit
+from jxrecon.config import Experiment
+from jxrecon.data.images import replace
+from jxrecon.methods.base import Problem
+from jxrecon.types import InputError
+
+FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN)
+
+_NAME = re.compile(r"(?:(?P<epoch>.+)_net_|.*_)?(?P<net>[GD](?:_[AB])?)")
+_NORMS = "norms of "  # begins the names of running statistics in our files
+_KEPT = "official.safetensors"  # in a run folder: what only the published layout needs
+
+
+# The published layouts.
+
+
+def read_official(path: Path, net: str = "", real: str = "A") -> Weights:
+    """A published checkpoint or a safetensors of its state dict.
+
+    Args:
+        path: of the file.
+        net: which one it is; empty: as its name says, where its tensors do not.
+        real: "A" or "B", the domain of the real images, where there are two.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it is no net of a known family.
+    """
+    state, facts = _read_pth(path) if path.suffix in (".pth", ".pt") else _read_safetensors(path)
+    for name, value in state.items():
+        if value.dtype.kind not in "fiu" or (value.dtype.kind == "f" and value.itemsize < 4):
+            raise InputError(f"{path}: {name} is {value.dtype}, expected float32 or float64")
+    family = next((one for one in FAMILIES if one.recognises(state)), None)
+    if family is None:
+        raise InputError(
+            f"{path}: begins with {next(iter(state), 'nothing')}, expected a generator or"
+            f" discriminator of {' or '.join(one.FAMILY for one in FAMILIES)}"
+        )
+    found = _NAME.fullmatch(path.stem)
+    if found and found["epoch"]:
+        epoch = found["epoch"]
+        facts = {"epoch": int(epoch) if epoch.isdecimal() else epoch, **facts}
+    try:
+        weights = family.from_state(state, facts, net or (found["net"] if found else ""), real)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    check(weights, path)
+    return weights
+
+
+def write_official(weights: Weights, path: Path) -> None:
+    """Writes a .pth as the published code does, or a plain .safetensors of the state dict."""
+    state = weights.to_state()
+    if path.suffix == ".safetensors":
+        replace(path, safetensors.numpy.save(state, {"facts": json.dumps(weights.facts)}))
+        return
+    torch, stream = import_torch(), io.BytesIO()
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
+    torch.save(weights.pack(tensors), stream)
+    replace(path, stream.getvalue())
+
+
+def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    torch = import_torch()
+    if not path.is_file():
+        examples = " or ".join(family.EXAMPLE for family in FAMILIES)
+        raise InputError(f"{path}: no such file, expected a checkpoint such as {examples}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or malicious file makes it raise anything
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: cannot be read as a PyTorch file of tensors ({line})") from None
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"{path}: no dict of tensors, expected a state_dict, by itself or in one")
+    facts = {name: content[name] for name in ("iters", "epoch", "lr") if name in content}
+    try:
+        json.dumps(facts)
+    except TypeError:
+        raise InputError(f"{path}: iters, epoch or lr is no number, found {facts}") from None
+    wide = {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in state.items()}
+    return {name: value.numpy() for name, value in wide.items()}, facts
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected .pth or .safetensors")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, json.loads((file.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as safetensors ({line})") from None
+
+
+# Ours: one file.
+
+
+def write_ours(nets: Sequence[Weights], path: Path, params: bool = True) -> None:
+    """Writes a parameter file of a family's nets; without `params` only what else there is to keep."""
+    arrays: dict[str, np.ndarray] = {}
+    for weights in nets:
+        leaves = jax.tree.leaves_with_path(weights.params["params"]) if params else []
+        for parts, leaf in leaves:
+            name = "/".join([weights.field, *(p.key for p in parts)])
+            arrays[name] = np.ascontiguousarray(leaf)
+        arrays |= {f"{_NORMS}{weights.field}/{name}": a for name, a in weights.buffers.items()}
+    facts = {weights.field: {"net": weights.net, **weights.facts} for weights in nets}
+    replace(path, safetensors.numpy.save(arrays, {"facts": json.dumps(facts)}))
+
+
+def read_ours(path: Path) -> list[Weights]:
+    """The nets of a parameter file, generators first.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or holds something else.
+    """
+    nets = [weights for weights in _read_ours(path) if weights.params["params"]]
+    if not nets:
+        raise InputError(f"{path}: holds no parameters, expected a generator or a discriminator")
+    for weights in nets:
+        check(weights, path)
+    return nets
+
+
+def _read_ours(path: Path) -> list[Weights]:
+    arrays, facts = _read_safetensors(path)
+    nets = {}
+    for family in FAMILIES:
+        for field, net in family.FIELDS.items():
+            rest = dict(facts.get(field, {}))
+            nets[field] = family(rest.pop("net", net), field, {"params": {}}, {}, rest)
+    for name, array in arrays.items():
+        whole = name.removeprefix(_NORMS)
+        field = next((field for field in nets if whole.startswith(f"{field}/")), None)
+        if field is None:
+            raise InputError(f"{path}: {name} is unknown, expected {'/, '.join(nets)}/")
+        rest = whole.removeprefix(f"{field}/")
+        if name.startswith(_NORMS):
+            nets[field].buffers[rest] = array
+            continue
+        *parents, last = rest.split("/")
+        node = nets[field].params["params"]
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = array
+    return list(nets.values())
+
+
+# Ours: a run.
+
+
+def write_run(
+    nets: Sequence[Weights], folder: Path, experiment: Experiment, exp: str, data: Path | None
+) -> None:
+    """Writes a run folder with one checkpoint, at step 0: the nets, and all else as training starts it.
+
+    Args:
+        nets: of one family.
+        folder: a new one.
+        experiment: resolved.
+        exp: the name or file that it was found by.
+        data: folder that training goes on with; None: the built-in population.
+
+    Raises:
+        InputError: the nets are not of this experiment's architecture, or the folder holds a run.
+    """
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder} holds a run already, expected a new folder")
+    source = f"{nets[0].FAMILY} weights {', '.join(f'{w.net} {w.facts}' for w in nets)}, converted"
+    dataset: Any = _Dataset(_Cases(("",) * experiment.population.train), source)
+    if data is not None:
+        cache = cache_folder()
+        dataset = experiment.load(experiment, data, cache / "data" if cache else None)
+    field, cases = experiment.field, len(dataset.train.names)
+    problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
+    method = experiment.build(experiment.settings, problem)
+    key = jax.random.key(experiment.schedule.seed)
+    shapes = jax.eval_shape(method.init, key)
+    for weights in nets:
+        origin = f"experiment {experiment.name}, size {experiment.size}: {weights.field}"
+        compare(weights.params, _get(shapes, weights.field), origin)
+    run.start(folder, experiment, exp, data, dataset)
+    state = jit(method.init)(key)
+    for weights in nets:
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), weights.params)
+        state = _put(state, weights.field, params)
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save(0, state)
+    write_ours(nets, folder / _KEPT, params=False)
+
+
+def read_run(folder: Path, which: int | Literal["latest", "best"] = "latest") -> list[Weights]:
+    """The nets of a run of a known family, generators first.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or it is of another method.
+    """
+    state, step = run.restore(run.open_run(folder), which)
+    kept = {w.field: w for w in _read_ours(folder / _KEPT)} if (folder / _KEPT).exists() else {}
+    nets = []
+    for family in FAMILIES:
+        for field, net in family.FIELDS.items():
+            params = _get(state, field)
+            if params is None:
+                continue
+            rest = kept.get(field, family(net, field, {}, {}, {}))
+            facts = rest.facts if step == 0 else {"iters": step}
+            params = jax.tree.map(np.asarray, params)
+            nets.append(dataclasses.replace(rest, params=params, facts=facts))
+    if not nets:
+        known = " or ".join(family.FAMILY for family in FAMILIES)
+        raise InputError(f"{folder}: a run of another method, expected one of {known}")
+    for weights in nets:
+        check(weights, folder)
+    return nets
+
+
+def _get(state: Any, field: str) -> dict[str, Any] | None:
+    """The parameters at a place of a training state, below "params"; None: nothing is there."""
+    for part in field.split("/"):
+        state = getattr(state, part, None)
+    if not isinstance(state, dict) or not state:
+        return None
+    return state if "params" in state else {"params": state}
+
+
+def _put(state: Any, field: str, params: dict[str, Any]) -> Any:
+    """The state with these parameters at that place."""
+    part, _, rest = field.partition("/")
+    old = getattr(state, part)
+    if rest:
+        return state.replace(**{part: _put(old, rest, params)})
+    return state.replace(**{part: params if "params" in old else params["params"]})
+
+
+class _Cases(NamedTuple):
+    names: tuple[str, ...]
+
+
+class _Dataset(NamedTuple):
+    """What `run.start` asks of a dataset."""
+
+    train: _Cases
+    rule: str
+    synthetic: bool = False
