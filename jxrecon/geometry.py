@@ -65,6 +65,7 @@ class _Detector:
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int]
     replace: Callable[..., Any]
+    _ray: Callable[[Float[Array, "*points 3"]], tuple[Array, Array]]
 
     def pixels(self) -> Float[Array, "rows columns 3"]:
         """World position of every pixel centre in mm."""
@@ -72,6 +73,31 @@ class _Detector:
         r = (jnp.arange(rows, dtype=jnp.float32) - (rows - 1) / 2)[:, None, None]
         c = (jnp.arange(columns, dtype=jnp.float32) - (columns - 1) / 2)[None, :, None]
         return self.centre[None, None] + c * self.u[None, None] + r * self.v[None, None]
+
+    def place_of(self, points_mm: Float[Array, "*points 3"]) -> Float[Array, "*points 2"]:
+        """(row, column) on the detector where the rays through these world points meet it.
+
+        Integers are pixel centres; places may lie outside the detector. Differentiable in points and
+        camera. A point in the plane of a point source gives infinities, one behind it a mirrored place.
+        """
+        start, along = self._ray(jnp.asarray(points_mm))
+
+        def dot(vectors: Array, vector: Array) -> Array:
+            return jnp.matmul(vectors, vector, precision="highest")
+
+        normal = jnp.cross(self.u, self.v)
+        depth = (dot(self.centre, normal) - dot(start, normal)) / dot(along, normal)
+        on_u, on_v = (
+            dot(start, axis) + depth * dot(along, axis) - dot(self.centre, axis)
+            for axis in (self.u, self.v)
+        )
+        # The offset from the centre is b u + a v; u and v need not be orthogonal.
+        uu, vv, uv = dot(self.u, self.u), dot(self.v, self.v), dot(self.u, self.v)
+        scale = uu * vv - uv * uv
+        rows, columns = self.shape
+        row = (uu * on_v - uv * on_u) / scale + (rows - 1) / 2
+        column = (vv * on_u - uv * on_v) / scale + (columns - 1) / 2
+        return jnp.stack([row, column], -1)
 
     def resized(self, shape: tuple[int, int]) -> Self:
         """The same detector area read out with another number of pixels."""
@@ -145,6 +171,10 @@ class Camera(_Detector, struct.PyTreeNode):
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int] = struct.field(pytree_node=False)
 
+    def _ray(self, points_mm: Float[Array, "*points 3"]) -> tuple[Array, Array]:
+        """(a point, the direction) of the ray through each point."""
+        return points_mm, points_mm - jnp.broadcast_to(self.source, points_mm.shape)
+
 
 class ParallelCamera(_Detector, struct.PyTreeNode):
     """Parallel rays onto a flat detector, in world millimetres; pixels as in `Camera`.
@@ -162,6 +192,10 @@ class ParallelCamera(_Detector, struct.PyTreeNode):
     u: Float[Array, "*batch 3"]
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int] = struct.field(pytree_node=False)
+
+    def _ray(self, points_mm: Float[Array, "*points 3"]) -> tuple[Array, Array]:
+        """(a point, the direction) of the ray through each point."""
+        return points_mm, jnp.broadcast_to(self.direction, points_mm.shape)
 
 
 AnyCamera: TypeAlias = Camera | ParallelCamera

@@ -228,3 +228,25 @@ def test_a_grids_middle_spacing_and_extent_follow_from_its_affine():
     np.testing.assert_allclose(grid.centre_mm, [1.0, -1.0, 7.0])
     np.testing.assert_allclose(grid.spacing_mm, [2.0, 3.0, 4.0])
     np.testing.assert_allclose(grid.extent_mm, [8.0, 15.0, 24.0])
+
+
+@pytest.mark.parametrize("make", [geometry.camera_at, geometry.parallel_at])
+def test_points_on_a_ray_fall_on_its_pixel(make):
+    camera = make(30.0, 20.0, shape=(6, 9), pixel_mm=(2.0, 3.0), isocentre_mm=(4.0, -7.0, 11.0))
+    camera = camera.replace(u=camera.u + 0.2 * camera.v)  # rows and columns need not be orthogonal
+    pixels = camera.pixels()
+    source = getattr(camera, "source", None)
+    towards = -camera.direction if source is None else source[None, None] - pixels
+    places = camera.place_of(pixels + 0.4 * jnp.broadcast_to(towards, pixels.shape))
+    rows, columns = np.meshgrid(np.arange(6.0), np.arange(9.0), indexing="ij")
+    np.testing.assert_allclose(places, np.stack([rows, columns], -1), rtol=0, atol=1e-3)
+
+
+def test_the_place_of_a_point_follows_it_as_finite_differences_do():
+    camera = geometry.camera_at(40.0, -10.0, shape=(64, 48), pixel_mm=2.5)
+    point, step = jnp.array([20.0, -30.0, 15.0]), 1.0
+    jacobian = jax.jacfwd(camera.place_of)(point)
+    for axis in range(3):
+        move = step * jnp.eye(3)[axis]
+        difference = (camera.place_of(point + move) - camera.place_of(point - move)) / (2 * step)
+        np.testing.assert_allclose(jacobian[:, axis], difference, rtol=0, atol=1e-4)

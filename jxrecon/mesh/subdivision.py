@@ -1,0 +1,49 @@
+"""Finer meshes: a vertex in the middle of every edge, and features carried over to it."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jxrecon.mesh.topology import Mesh, Template, template
+
+
+def subdivided(coarse: Template) -> tuple[Template, Int[np.ndarray, "e 2"]]:
+    """Every face cut into four at the middles of its edges.
+
+    Returns:
+        The finer template: the coarse vertices first, then one for every edge in the order of
+        `coarse.edges`; and these edges, for `unpool`. Each face (a, b, c) gives the corners (a, ab, ca),
+        (b, bc, ab), (c, ca, bc) and the middle (ab, bc, ca), all facing as it does.
+    """
+    vertices, faces, edges = coarse.vertices, coarse.faces, coarse.edges
+    count = len(vertices)
+    keys = edges[:, 0].astype(np.int64) * count + edges[:, 1]
+
+    def middle(one: int, two: int) -> np.ndarray:
+        ends = np.sort(faces[:, [one, two]], axis=1)
+        return count + np.searchsorted(keys, ends[:, 0].astype(np.int64) * count + ends[:, 1])
+
+    (a, b, c), ab, bc, ca = faces.T, middle(0, 1), middle(1, 2), middle(2, 0)
+    corners = [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
+    finer = np.stack([np.stack(face, axis=1) for face in corners], axis=1).reshape(-1, 3)
+    moved = np.concatenate([vertices, vertices[edges].mean(axis=1)])
+    return template(Mesh(moved, finer)), edges
+
+
+def unpool(
+    features: Float[Array, "*batch v c"], edges: Int[np.ndarray, "e 2"]
+) -> Float[Array, "*batch w c"]:
+    """[Pixel2Mesh, graph unpooling] Features of the finer mesh: the mean of an edge's ends at its middle.
+
+    Args:
+        features: of the coarse vertices.
+        edges: as `subdivided` returns them.
+
+    Returns:
+        Those of the coarse vertices unchanged, then one for every edge: w = v + e.
+    """
+    features = jnp.asarray(features)
+    ends = features[..., edges[:, 0], :] + features[..., edges[:, 1], :]
+    return jnp.concatenate([features, ends / 2], axis=-2)
