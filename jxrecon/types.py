@@ -32,6 +32,24 @@ class VolumeBatch(NamedTuple):
     index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
 
 
+class SurfaceBatch(NamedTuple):
+    """Training cases of one step: an organ that has moved, and the X-ray that shows it.
+
+    All surfaces of a problem share one topology: vertex n is the same place of every organ.
+
+    Attributes:
+        image: line integrals of the body with the moved organ, by the problem's camera.
+        reference: the organ's known shape before it moved, world mm.
+        target: its shape when the X-ray was taken, world mm.
+        index: position of each case in the training set.
+    """
+
+    image: Float[Array, "b rows columns"]
+    reference: Float[Array, "b v 3"]
+    target: Float[Array, "b v 3"]
+    index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
+
+
 class InputError(ValueError):
     """Bad input, told in one line that names the file, the value found and what was expected.
 

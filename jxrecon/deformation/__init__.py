@@ -1,0 +1,1 @@
+"""How organs differ and move: shape models, breathing, and the CT that follows; NumPy, world mm."""

@@ -1,0 +1,190 @@
+"""A CT that follows an organ's surface: the surface's motion spread smoothly through the volume.
+
+    warped(y) = volume(y + d(y))            d: backward displacement, mm, known at the moved vertices
+    d(y) = e(y) sum_k w_k (before_k - after_k) / sum_k w_k         the k nearest of the moved vertices
+    w_k = 1 / (|y - after_k|^2 + r^2),      e(y) = cos^2(pi/2 min(1, outside(y) / reach))
+
+outside(y) is the distance to the moved organ, 0 within it: skin and spine beyond `reach` stay where
+they are. d lives on a coarse lattice and is interpolated linearly to the voxels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from jxrecon.geometry import Grid
+from jxrecon.mesh.quality import vertex_normals
+
+REACH_MM = 60.0
+"""Distance from the organ at which nothing moves any more."""
+
+LATTICE_MM = 8.0
+"""Spacing of the lattice that carries the displacement."""
+
+_NEAREST = 6  # vertices that a place listens to
+_SOFT_MM = 3.0  # r: else d would be torn at the vertices
+
+
+def lattice(grid: Grid, spacing_mm: float = LATTICE_MM) -> Grid:
+    """The coarse nodes for a grid: the same axes, about this spacing, from corner voxel to corner voxel."""
+    last = np.array(grid.shape) - 1
+    counts = np.maximum(np.ceil(last * grid.spacing_mm / spacing_mm).astype(int), 1) + 1
+    return lattice_of(grid, tuple(counts.tolist()))
+
+
+def lattice_of(grid: Grid, counts: tuple[int, ...]) -> Grid:
+    """The lattice of so many nodes along each axis, from corner voxel to corner voxel of a grid."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= (np.array(grid.shape) - 1) / (np.array(counts) - 1)
+    return Grid((counts[0], counts[1], counts[2]), affine)
+
+
+def places(grid: Grid) -> Float[np.ndarray, "x y z 3"]:
+    """World position of every voxel's centre, mm, float32."""
+    i, j, k = (np.arange(n, dtype=np.float32)[:, None] for n in grid.shape)
+    columns = grid.affine[:3].T.astype(np.float32)
+    return (
+        (i * columns[0])[:, None, None]
+        + (j * columns[1])[None, :, None]
+        + (k * columns[2] + columns[3])[None, None]
+    )
+
+
+def surface_field(
+    nodes: Grid,
+    before: Float[np.ndarray, "v 3"],
+    after: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    reach_mm: float = REACH_MM,
+) -> Float[np.ndarray, "x y z 3"]:
+    """d at the nodes of a lattice, mm: from places of the warped volume to those they come from.
+
+    Args:
+        nodes: lattice, see `lattice`.
+        before: vertices of the organ in the volume, world mm.
+        after: where they are to be.
+        faces: triangles, counter-clockwise seen from outside.
+        reach_mm: where the motion has faded out.
+    """
+    points = places(nodes).reshape(-1, 3)
+    field = np.zeros((len(points), 3), np.float32)
+    low, high = after.min(0) - reach_mm, after.max(0) + reach_mm
+    near = np.flatnonzero(((points > low) & (points < high)).all(1))
+    near_points = points[near]
+    distance, index = cKDTree(after).query(near_points, k=min(_NEAREST, len(after)))
+    closest = index[:, 0]
+    beyond = np.einsum(
+        "pc,pc->p", near_points - after[closest], vertex_normals(after, faces)[closest]
+    )
+    outside = np.where(beyond > 0, distance[:, 0], 0.0)
+    weight = 1.0 / (distance**2 + _SOFT_MM**2)
+    weight /= weight.sum(1, keepdims=True)
+    moved = np.einsum("pk,pkc->pc", weight, (before - after)[index])
+    field[near] = moved * fading(outside, reach_mm)[:, None]
+    return field.reshape(*nodes.shape, 3)
+
+
+def fading(outside_mm: Float[np.ndarray, "*n"], reach_mm: float) -> Float[np.ndarray, "*n"]:
+    """e: 1 at the organ, 0 from `reach_mm` on, smooth."""
+    return np.cos(np.pi / 2 * np.clip(outside_mm / reach_mm, 0.0, 1.0)) ** 2
+
+
+def at_places(
+    values: Shaped[np.ndarray, "x y z *c"], grid: Grid, points_mm: Float[np.ndarray, "*n 3"]
+) -> Float[np.ndarray, "*n *c"]:
+    """Linear interpolation of values on a grid at world places; beyond it the nearest value."""
+    inverse = np.linalg.inv(grid.affine).astype(np.float32)
+    index = np.moveaxis(points_mm @ inverse[:3, :3].T + inverse[:3, 3], -1, 0)
+
+    def one(channel: np.ndarray) -> np.ndarray:
+        return ndimage.map_coordinates(channel, index, np.float32, order=1, mode="nearest")
+
+    if values.ndim == 3:
+        return one(values)
+    return np.stack([one(values[..., n]) for n in range(values.shape[3])], axis=-1)
+
+
+def upsampled(
+    values: Float[np.ndarray, "i j k c"], shape: tuple[int, int, int]
+) -> Float[np.ndarray, "c x y z"]:
+    """Values at a lattice's nodes -> at the voxels of the grid it was made for, linearly."""
+    along_x, along_y, along_z = (
+        _linear(nodes, count) for nodes, count in zip(values.shape[:3], shape)
+    )
+    fine = along_y @ (np.moveaxis(values, -1, 0) @ along_z.T)  # [c, i, y, z]
+    channels, nodes, *plane = fine.shape
+    return (along_x @ fine.reshape(channels, nodes, -1)).reshape(channels, -1, *plane)
+
+
+def _linear(nodes: int, count: int) -> Float[np.ndarray, "count nodes"]:
+    """The matrix of linear interpolation from nodes to voxels, first on first and last on last."""
+    place = np.linspace(0.0, nodes - 1, count)[:, None]
+    return np.maximum(1.0 - np.abs(place - np.arange(nodes)), 0.0).astype(np.float32)
+
+
+def pulled_back(
+    volume: Shaped[np.ndarray, "x y z"],
+    source: Grid,
+    grid: Grid,
+    field: Float[np.ndarray, "i j k 3"],
+    order: int = 1,
+) -> Float[np.ndarray, "a b c"]:
+    """volume(y + d(y)) for every voxel y of a grid; beyond the volume its nearest value.
+
+    Args:
+        volume: values on `source`.
+        source: where they lie.
+        grid: where the result lies.
+        field: d at the nodes of `lattice(grid)`, mm.
+        order: 1 linear, 0 nearest (labels).
+    """
+    # y + d(y) in voxels of the source is made on the lattice: both summands are linear between nodes
+    nodes = lattice_of(grid, field.shape[:3])
+    inverse = np.linalg.inv(source.affine).astype(np.float32)
+    index = (places(nodes) + field) @ inverse[:3, :3].T + inverse[:3, 3]
+    fine = upsampled(index, grid.shape)
+    return ndimage.map_coordinates(volume, fine, np.float32, order=order, mode="nearest")
+
+
+def warp(
+    volume: Shaped[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    before: Float[np.ndarray, "v 3"],
+    after: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    reach_mm: float = REACH_MM,
+    order: int = 1,
+) -> Float[np.ndarray, "x y z"]:
+    """The volume with an organ's surface moved to another place.
+
+    Args:
+        volume: HU or labels, axes [x, y, z].
+        affine: index -> world mm.
+        before: vertices of the organ as it lies in the volume, world mm.
+        after: where they are to be.
+        faces: triangles, counter-clockwise seen from outside.
+        reach_mm: distance from the organ at which nothing moves any more. It has to be well above
+            the largest motion (about 1.6 times), or space folds.
+        order: 1 linear, 0 nearest (labels).
+
+    Returns:
+        float32 on the same grid.
+    """
+    grid = Grid((volume.shape[0], volume.shape[1], volume.shape[2]), np.asarray(affine, np.float64))
+    field = surface_field(lattice(grid), before, after, faces, reach_mm)
+    return pulled_back(volume, grid, grid, field, order)
+
+
+def jacobian(field: Float[np.ndarray, "i j k 3"], nodes: Grid) -> Float[np.ndarray, "i j k"]:
+    """det of the derivative of y -> y + d(y) at the nodes: 0 or less where space folds.
+
+    The axes of the lattice are those of the world.
+    """
+    step = np.diagonal(nodes.affine)[:3]
+    gradient = np.stack(
+        [np.stack(np.gradient(field[..., c], *step), -1) for c in range(3)], axis=-2
+    )
+    return np.linalg.det(gradient + np.eye(3))
