@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jxrecon.geometry import Camera, Grid, centred_grid, evenly_spaced
 from jxrecon.types import InputError
@@ -69,7 +69,7 @@ class Schedule:
     evaluate_every: int = 500
     evaluate_cases: int = 8
     save_every: int = 500
-    best: str = "psnr_db"  # the eval term that the best checkpoint maximises
+    best: str = "psnr_db"  # the eval term that the best checkpoint maximises; "-name" minimises it
 
 
 @dataclass(frozen=True)
@@ -81,31 +81,52 @@ class Population:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+class Kind(NamedTuple):
+    """What methods of another kind than CT volumes find, as the entry points need it.
+
+    Attributes:
+        keep: (dataset, run folder) -> None: writes what the problem needs beside the config.
+        problem: (experiment, training cases, run folder) -> the problem.
+        evaluate: as `jxrecon.evaluate.evaluate`.
+        reconstruct: (options of `jxrecon.reconstruct`, run, X-rays, their isocentre in mm, checkpoint)
+            -> exit code.
+    """
+
+    keep: Callable[..., None]
+    problem: Callable[..., Any]
+    evaluate: Callable[..., None]
+    reconstruct: Callable[..., int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything a run depends on. The fields of functions are not saved: they come with the name.
 
     Attributes:
         name: file in experiments/ without its ending.
         size: which of its sizes.
+        field: of the volume that is found; None with another kind.
+        population: how many cases there are, made up or drawn; of another type with another kind.
         settings: the method's own frozen dataclass.
         build: (settings, problem) -> Method.
         load: (experiment, folder or None, cache folder or None) -> Dataset; None is built-in data.
         baselines: name -> (problem -> Method), fitted in one step on the whole training set.
         optional: more of them, which take part when asked for by name.
+        kind: of what is found; None is a CT volume.
     """
 
     name: str
     size: str
-    field: Field
+    field: Field = None  # type: ignore[assignment]
     views: Views
     schedule: Schedule
     settings: Any
-    population: Population = dataclasses.field(default_factory=Population)
+    population: Any = dataclasses.field(default_factory=Population)
     build: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     baselines: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
     optional: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
+    kind: Kind | None = dataclasses.field(default=None, repr=False)
 
 
 def _experiments_folder() -> Path:
@@ -155,7 +176,7 @@ def to_dict(value: Any) -> Any:
     """The saved form: dataclasses as dicts, tuples as lists, functions left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        functions = ("build", "load", "baselines", "optional")
+        functions = ("build", "load", "baselines", "optional", "kind")
         return {k: to_dict(v) for k, v in items.items() if k not in functions}
     if isinstance(value, dict):
         return {k: to_dict(v) for k, v in value.items()}

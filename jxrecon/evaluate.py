@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jxrecon import config
 from jxrecon.cli import cache_folder, entry
@@ -32,16 +29,15 @@ from jxrecon.compile import jit
 from jxrecon.data.nifti import write_volume
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera
+from jxrecon.logs import CaseBar
 from jxrecon.methods.base import Method, Problem
 from jxrecon.metrics.volume import case_metrics, reprojection_error
 from jxrecon.report import write_report
 from jxrecon.results import CaseTable, print_summary, replace_text, summarise
 from jxrecon.run import Run, open_run, restore
-from jxrecon.types import InputError, PyTree, VolumeBatch
+from jxrecon.types import InputError, PyTree
 
 SPLITS = ("train", "validation")
-
-_PLAIN_SECONDS = 15.0  # between progress lines when stderr is a file
 
 
 class Contender(NamedTuple):
@@ -69,6 +65,7 @@ def evaluate(
     limit: int | None = None,
     step: int | None = None,
     all_volumes: bool = False,
+    beside: Sequence[Run] = (),
 ) -> None:
     """Reconstructs every case by the baselines and the run's method; writes recon/, tables, report.
 
@@ -81,10 +78,18 @@ def evaluate(
         limit: only the first so many cases.
         step: of the checkpoint; None is the last of the schedule.
         all_volumes: write the baselines' volumes too, to recon/<method>/.
+        beside: other runs on the same data that take part; of surfaces.
 
     Raises:
         InputError: there is no such split, it is empty, or the results cannot be written.
     """
+    if run.experiment.kind:
+        run.experiment.kind.evaluate(run, state, dataset, split, out, limit, step, beside)
+        return
+    if beside:
+        raise InputError(
+            f"--beside: {run.experiment.name} finds volumes, expected a run of surfaces"
+        )
     if split not in SPLITS:
         raise InputError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     if limit is not None and limit < 1:
@@ -98,7 +103,7 @@ def evaluate(
     try:
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = {c.name: c.fingerprint for c in contenders}
-        with CaseTable(out / "cases.csv", fingerprints) as table, _Bar(len(names)) as bar:
+        with CaseTable(out / "cases.csv", fingerprints) as table, CaseBar(len(names)) as bar:
             for contender in contenders:
                 _run_cases(run, contender, volumes, split, names, table, bar)
             rows = [table.rows[c.name, split, name] for c in contenders for name in names]
@@ -122,26 +127,32 @@ def _contenders(
         data = zlib.crc32(json.dumps(volumes.names).encode(), data)
         for array in (volumes.hu, volumes.body, volumes.affines):
             data = zlib.crc32(np.ascontiguousarray(array).tobytes(), data)
-    mine = zlib.crc32(json.dumps(config.to_dict(run.experiment.settings)).encode(), data)
-    for leaf in jax.tree.leaves(state):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        mine = zlib.crc32(np.asarray(leaf).tobytes(), mine)
+    mine = digest(run, state, data)
 
-    def fitted(build: Callable[[Problem], Method]) -> Callable[[], tuple[Method, PyTree]]:
-        return lambda: _fit(build(run.problem), dataset.train)
+    def baseline(build: Callable[[Problem], Method]) -> Callable[[], tuple[Method, PyTree]]:
+        return lambda: fitted(build(run.problem), dataset.train)
 
     baselines = [
-        Contender(name, fitted(build), f"{data:08x}", recon / name if all_volumes else None)
+        Contender(name, baseline(build), f"{data:08x}", recon / name if all_volumes else None)
         for name, build in run.experiment.baselines.items()
     ]
     own = Contender(run.experiment.name, lambda: (run.method, state), f"{mine:08x}", recon)
     return [*baselines, own]
 
 
-def _fit(method: Method, volumes: Any) -> tuple[Method, PyTree]:
+def digest(run: Run, state: PyTree, data: int) -> int:
+    """A number of the run's settings and weights, and of the data's own number."""
+    mine = zlib.crc32(json.dumps(config.to_dict(run.experiment.settings)).encode(), data)
+    for leaf in jax.tree.leaves(state):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        mine = zlib.crc32(np.asarray(leaf).tobytes(), mine)
+    return mine
+
+
+def fitted(method: Any, cases: Any) -> tuple[Any, PyTree]:
     """A baseline after its one step on the whole training set."""
-    batch = VolumeBatch(jnp.asarray(volumes.hu, jnp.float32), jnp.arange(len(volumes.names)))
+    batch = jax.tree.map(jnp.asarray, cases.batch(np.arange(len(cases.names), dtype=np.int32)))
     key = jax.random.key(0)
     return method, jit(method.train_step)(method.init(key), batch, key)[0]
 
@@ -153,7 +164,7 @@ def _run_cases(
     split: str,
     names: tuple[str, ...],
     table: CaseTable,
-    bar: _Bar,
+    bar: CaseBar,
 ) -> None:
     """Reconstructs the cases of one method that are not done yet."""
 
@@ -231,51 +242,6 @@ def _unseen_camera(cameras: tuple[Camera, ...]) -> Camera:
     return cameras[0].moved(rotation, jnp.zeros(3, jnp.float32))
 
 
-class _Bar:
-    """Cases done and time left of each method: a bar on a terminal, else a line now and then."""
-
-    def __init__(self, total: int) -> None:
-        console = Console(stderr=True)
-        self._columns = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._plain, self._total, self._told = not console.is_terminal, total, time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        self._columns.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._columns.stop()
-
-    def begin(self, name: str, done: int) -> None:
-        """The next method, of which some cases are done already."""
-        self._name, self._first, self._done = name, done, done
-        self._began = time.monotonic()
-        self._task = self._columns.add_task(name, total=self._total, completed=done)
-        if self._plain:
-            kept = f", {done} done before" if done else ""
-            print(f"{name}: {self._total} cases{kept}", file=sys.stderr, flush=True)
-
-    def advance(self) -> None:
-        """One case is done."""
-        self._done += 1
-        self._columns.update(self._task, completed=self._done)
-        now = time.monotonic()
-        if self._done == self._first + 1:  # it compiled: not the pace of the others
-            self._first, self._began = self._done, now
-        elif self._plain and now - self._told > _PLAIN_SECONDS:
-            self._told = now
-            left = (now - self._began) / (self._done - self._first) * (self._total - self._done)
-            line = f"{self._name}: {self._done}/{self._total} cases, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Evaluates a checkpoint of a run.
 
@@ -295,6 +261,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
     add("--all", action="store_true", help="write the baselines' volumes too")
     add("--also", nargs="+", default=[], metavar="NAME", help="more baselines, as fdk and tv")
+    add("--beside", nargs="+", type=Path, default=[], metavar="RUN", help="other runs on the same "
+        "data that take part; of surfaces")  # fmt: skip
     args = parser.parse_args(argv)
     run = with_optional(open_run(args.run), args.also)
     if args.data is not None and not args.data.is_dir():
@@ -304,7 +272,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.data or run.data
     dataset = run.experiment.load(run.experiment, folder, cache / "data" if cache else None)
     run = run._replace(data=folder, rule=dataset.rule, synthetic=dataset.synthetic)
-    evaluate(run, state, dataset, args.split, args.out, args.limit, step, args.all)
+    beside = [open_run(folder) for folder in args.beside]
+    evaluate(run, state, dataset, args.split, args.out, args.limit, step, args.all, beside)
     return 0
 
 

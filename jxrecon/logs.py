@@ -136,3 +136,48 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"] if line.endswith("\n") else math.inf
     except ValueError:
         return math.inf
+
+
+class CaseBar:
+    """Cases done and time left of each method: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        self._columns = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._plain, self._total, self._told = not console.is_terminal, total, time.monotonic()
+
+    def __enter__(self) -> CaseBar:
+        self._columns.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._columns.stop()
+
+    def begin(self, name: str, done: int) -> None:
+        """The next method, of which some cases are done already."""
+        self._name, self._first, self._done = name, done, done
+        self._began = time.monotonic()
+        self._task = self._columns.add_task(name, total=self._total, completed=done)
+        if self._plain:
+            kept = f", {done} done before" if done else ""
+            print(f"{name}: {self._total} cases{kept}", file=sys.stderr, flush=True)
+
+    def advance(self) -> None:
+        """One case is done."""
+        self._done += 1
+        self._columns.update(self._task, completed=self._done)
+        now = time.monotonic()
+        if self._done == self._first + 1:  # it compiled: not the pace of the others
+            self._first, self._began = self._done, now
+        elif self._plain and now - self._told > _PLAIN_SECONDS:
+            self._told = now
+            left = (now - self._began) / (self._done - self._first) * (self._total - self._done)
+            line = f"{self._name}: {self._done}/{self._total} cases, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """A CT volume from X-ray files: `python -m jxrecon.reconstruct --run DIR --xray FILE --out DIR`.
 
+With a run that finds surfaces, an organ's surface: `... --mesh REFERENCE.ply`, the organ before it moved.
+
 Classical methods need no run: `--method sirt --grid 128,128,128 --spacing-mm 2`, from any number of X-rays.
 
 Methods know a grid about the world's origin, so the X-rays' cameras are moved until the point that
@@ -45,7 +47,8 @@ SAME_POINT_MM = 1.0
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jxrecon.reconstruct",
-        description="Reconstructs a CT volume (HU, NIfTI) from X-rays with a trained run. Cameras "
+        description="Reconstructs a CT volume (HU, NIfTI), or an organ's surface, from X-rays with a "
+        "trained run. Cameras "
         "come from a JSON sidecar beside each X-ray, or from --view, --sad, --sid and --pixel-mm.",
     )
     add = parser.add_argument
@@ -64,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help="NIfTI, NPZ or PNG, once per X-ray",
     )
-    add("--out", type=Path, required=True, help="folder for volume, trace and preview")
+    add("--out", type=Path, required=True, help="folder for volume or surface and preview")
+    add(
+        "--mesh",
+        type=Path,
+        help="the organ's known shape, in the X-rays' world (PLY, OBJ, STL, VTK)",
+    )
+    add("--format", default="ply", help="of surfaces: ply, stl, vtk or several (%(default)s)")
     add(
         "--view",
         action="append",
@@ -104,7 +113,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.run is not None and options.method is not None:
         raise InputError(f"--run {options.run} and --method {options.method}: expected one of them")
     run = untrained(options) if options.run is None else open_run(options.run)
-    views = [prepare(xray, isocentre, run.problem) for xray in xrays]
+    if run.experiment.kind:
+        return run.experiment.kind.reconstruct(options, run, xrays, isocentre, which)
+    if options.mesh is not None:
+        raise InputError(
+            f"--mesh {options.mesh}: {run.experiment.name} finds a volume, expected none"
+        )
+    views = [prepare(xray, isocentre, run.problem.cameras[0]) for xray in xrays]
     pixels = ", ".join("{} x {}".format(*view.camera.shape) for view in views)
     middle = ", ".join(f"{x:.1f}" for x in isocentre)
     field = " x ".join(f"{x:.0f}" for x in run.problem.grid.extent_mm)
@@ -242,11 +257,11 @@ def common_isocentre(xrays: list[Radiograph]) -> Float[np.ndarray, "3"]:
     return np.linalg.solve(normal, np.einsum("nij,nj->i", across, sources))
 
 
-def prepare(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], problem: Problem) -> View:
-    """The X-ray about the origin, averaged in blocks of pixels down to about the experiment's pitch.
+def prepare(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], like: Camera) -> View:
+    """The X-ray about the origin, averaged in blocks of pixels down to about the pitch of a camera.
 
-    Along each axis a block is the whole number of pixels that fits into one pixel of the
-    experiment's first camera, both measured where they cross the isocentre; coarser X-rays stay as
+    Along each axis a block is the whole number of pixels that fits into one pixel of that
+    camera, both measured where they cross the isocentre; coarser X-rays stay as
     they are. Rows and columns that fill no block are left out at the image's end.
 
     Raises:
@@ -261,7 +276,7 @@ def prepare(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], problem: Pro
             f"{xray.origin}: the isocentre falls on row {row:.0f}, column {column:.0f}, expected it "
             f"on the {rows} x {columns} pixels (see --isocentre, --sid, --pixel-mm)"
         )
-    wanted, found = _pitch_at_origin(problem.cameras[0]), _pitch_at_origin(camera)
+    wanted, found = _pitch_at_origin(like), _pitch_at_origin(camera)
     blocks = np.minimum(np.maximum(1, np.floor(wanted / found + 1e-3)), camera.shape).astype(int)
     kept = np.array(camera.shape) // blocks * blocks
     lost_rows, lost_columns = (np.array(camera.shape) - kept) / 2

@@ -6,15 +6,10 @@ head up, in millimetres.
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jinja2
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.axes import Axes
@@ -26,7 +21,8 @@ from jxrecon.data.nifti import read_volume
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera
 from jxrecon.metrics.volume import HIGHER_IS_BETTER, LABELS
-from jxrecon.results import Row, column_head, number, replace_text
+from jxrecon.pages import best_methods, data_uri, show_image, strip_figure, write_page
+from jxrecon.results import Row, column_head, number
 from jxrecon.run import Run
 from jxrecon.types import PyTree
 
@@ -39,9 +35,8 @@ DIFFERENCE_HU = 500.0
 SAMPLES = 5
 """Draws from the prior that are shown."""
 
-_MAX_CURVES = 16
-_DPI = 110
-_FACE, _INK, _ACCENT, _MUTED = "#ffffff", "#1f2933", "#0b6e99", "#9aa5b1"
+STRIPS = ("psnr_db", "ssim_3d", "mae_hu_body", "reprojection_error")
+"""Metrics that are shown case by case."""
 
 
 class Plane(NamedTuple):
@@ -79,40 +74,30 @@ def write_report(
         out: folder that holds recon/.
     """
     own = run.experiment.name
-    log = _read_log(run.folder / "metrics.jsonl")
+    mine = [row for row in rows if row["method"] == own]
     samples = None if run.method.sample is None else _draw(run, state)
-    setup = _read_json(run.folder / "config.json")
-    pictures = []
-    for label, row in _chosen([row for row in rows if row["method"] == own]):
-        pictures.append((label, row, _png(_case_figure(run, volumes, row["case"], own, out))))
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.jinja")
-    page = template.render(
-        summary=summary,
-        own=own,
+    write_page(
+        "report.html.jinja",
+        out / "report.html",
+        run,
+        summary,
         verdict=_verdict(summary, own),
         labels=LABELS,
         column_head=column_head,
         number=number,
-        best={name: _best(summary, name) for name in LABELS},
-        rows=[row for row in rows if row["method"] == own],
-        strips=_png(_strip_figure(rows)),
-        pictures=pictures,
-        curves=_png(_curve_figure(log)) if log else None,
-        samples=None if samples is None else _png(_sample_figure(run, samples)),
+        best=best_methods(summary, LABELS, HIGHER_IS_BETTER),
+        rows=mine,
+        strips=data_uri(strip_figure(rows, STRIPS, column_head)),
+        pictures=[
+            (label, row, data_uri(_case_figure(run, volumes, row["case"], own, out)))
+            for label, row in _chosen(mine)
+        ],
+        samples=None if samples is None else data_uri(_sample_figure(run, samples)),
         display=DISPLAY_HU,
         difference=DIFFERENCE_HU,
         grid=run.problem.grid,
         cameras=[(_angle_deg(camera), camera.shape) for camera in run.problem.cameras],
-        setup={k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},
-        versions=setup.get("versions", {}),
-        config=json.dumps(setup.get("experiment", {}), indent=2),
     )
-    replace_text(out / "report.html", page)
 
 
 def _verdict(summary: dict[str, Any], own: str) -> str | None:
@@ -131,16 +116,6 @@ def _verdict(summary: dict[str, Any], own: str) -> str | None:
         f"{own}: {mine:.2f} dB, {abs(gap):.2f} dB {'above' if gap > 0 else 'below'} the best "
         f"baseline ({rival}, {means[rival]:.2f} dB)."
     )
-
-
-def _best(summary: dict[str, Any], name: str) -> str | None:
-    """The method with the best mean of a metric; None for times."""
-    means = {
-        m: v[name]["mean"] for m, v in summary["metrics"].items() if v[name]["mean"] is not None
-    }
-    if name == "seconds" or len(means) < 2:
-        return None
-    return (max if name in HIGHER_IS_BETTER else min)(means, key=lambda method: means[method])
 
 
 def _chosen(rows: list[Row]) -> list[tuple[str, Row]]:
@@ -186,10 +161,10 @@ def _case_figure(run: Run, volumes: Any, case: str, own: str, out: Path) -> Figu
             aspect = float(np.linalg.norm(camera.v) / np.linalg.norm(camera.u))
             if name == "difference":
                 style: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
-                _image(axes[row, column], off[column], aspect, note=f"±{reach:.2g}", **style)
+                show_image(axes[row, column], off[column], aspect, note=f"±{reach:.2g}", **style)
             else:
                 style = {"cmap": "gray", "vmin": 0.0, "vmax": brightest}
-                _image(axes[row, column], images[name][column], aspect, **style)
+                show_image(axes[row, column], images[name][column], aspect, **style)
             if row == 0:
                 kind = "X-ray" if len(cameras) == 1 else f"X-ray {column + 1}"
                 axes[0, column].set_title(f"{kind}, {_angle_deg(camera):.0f}°")
@@ -231,17 +206,6 @@ def _panels(heights: list[float], widths: list[float], bars: bool) -> tuple[Figu
     )
 
 
-def _image(axes: Axes, image: Any, aspect: float, note: str = "", **style: Any) -> Any:
-    """One picture without ticks; `note` in its corner."""
-    axes.set(xticks=[], yticks=[], anchor="N")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if note:
-        box = {"facecolor": _FACE, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
-        axes.text(0.03, 0.03, note, transform=axes.transAxes, fontsize=7, color=_INK, bbox=box)
-    return axes.imshow(image, aspect=aspect, interpolation="nearest", **style)
-
-
 def _slice(
     axes: Axes,
     hu: Float[np.ndarray, "x y z"],
@@ -261,101 +225,10 @@ def _slice(
         at: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 7, "color": "#ffd166"}
         axes.text(0.02, 0.5, plane.letters[0], va="center", **at)
         axes.text(0.5, 0.98, plane.letters[1], ha="center", va="top", **at)
-    return _image(axes, image, spacing_mm[rows] / spacing_mm[columns], **style)
+    return show_image(axes, image, spacing_mm[rows] / spacing_mm[columns], **style)
 
 
 def _angle_deg(camera: Camera) -> float:
     """The angle of `geometry.camera_at` that the view was made with."""
     x, y, _ = np.asarray(camera.source - camera.centre, np.float64)
     return float(np.rad2deg(np.arctan2(-x, y))) + 0.0
-
-
-def _strip_figure(rows: list[Row]) -> Figure:
-    """Every case as a dot, every method as a column; one picture a metric, lines join a case."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    metrics = ["psnr_db", "ssim_3d", "mae_hu_body", "reprojection_error"]
-    figure = Figure(figsize=(11.0, 2.9), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(metrics)), metrics):
-        values = np.array([[r[metric] for r in rows if r["method"] == m] for m in methods], float)
-        axes.plot(values, color=_MUTED, linewidth=0.5, alpha=0.6)
-        for place, row in enumerate(values):
-            last = place == len(methods) - 1
-            axes.plot([place] * len(row), row, "o", ms=3.5, color=_ACCENT if last else _MUTED)
-            axes.plot(
-                [place - 0.25, place + 0.25], [np.nanmean(row)] * 2, color=_INK, linewidth=1.5
-            )
-        _plain(axes, column_head(metric))
-        axes.set_xticks(range(len(methods)), methods, rotation=20, ha="right", fontsize=7)
-        axes.set_xlim(-0.5, len(methods) - 0.5)
-    return figure
-
-
-def _curve_figure(log: list[dict[str, Any]]) -> Figure:
-    """Every logged term over steps: training as a line, validation as dots."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in log:
-        for name, value in line.items():
-            if name not in ("step", "split") and isinstance(value, int | float):
-                curve = curves.setdefault(name, {}).setdefault(line["split"], [])
-                curve.append((line["step"], float(value)))
-    held_out = [name for name in curves if "validation" in curves[name]]
-    names = [*held_out, *(name for name in curves if name not in held_out)][:_MAX_CURVES]
-    columns = min(4, len(names))
-    height = -(-len(names) // columns)
-    figure = Figure(figsize=(11.0, 2.0 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).ravel()
-    for axes, name in zip(panels, names):
-        for split, points in curves[name].items():
-            steps, values = np.array(points).T
-            if split == "validation":
-                axes.plot(steps, values, "o-", ms=3, linewidth=1, color="#d1495b", label=split)
-            else:
-                axes.plot(steps, values, linewidth=0.9, color=_ACCENT, label=split)
-        everything = np.array([value for points in curves[name].values() for _, value in points])
-        if (everything > 0).all() and everything.max() > 100 * everything.min():
-            axes.set_yscale("log")
-        _plain(axes, name)
-    for axes in panels[len(names) :]:
-        axes.axis("off")
-    handles = {label: h for axes in panels for h, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, fontsize=7)
-    figure.supxlabel("step", fontsize=8)
-    return figure
-
-
-def _plain(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=8, loc="left", color=_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7, colors=_INK)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-
-
-def _png(figure: Figure) -> str:
-    """The figure as a data URI."""
-    for axes in figure.axes:
-        axes.title.set_fontsize(min(axes.title.get_fontsize(), 9))
-        axes.yaxis.label.set_fontsize(8)
-        axes.tick_params(labelsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=_FACE)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl that hold a term; nothing where there is none."""
-    if not path.exists():
-        return []
-    lines: Sequence[str] = path.read_text(errors="replace").splitlines()
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and len(entry) > 2 and {"step", "split"} <= entry.keys():
-            found.append(entry)
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,7 @@ INVERSE_CRIME = (
 )
 
 Row = dict[str, Any]
-"""One method on one case: method, split, case, the metrics of `CONVENTIONS`, fingerprint."""
-
-_COLUMNS = (
-    "method",
-    "split",
-    "case",
-    *CONVENTIONS,
-    "fingerprint",
-)  # the last one shows a torn line
+"""One method on one case: method, split, case, its metrics, fingerprint."""
 
 
 class CaseTable:
@@ -43,17 +35,22 @@ class CaseTable:
         rows: (method, split, case) -> row.
     """
 
-    def __init__(self, path: Path, fingerprints: dict[str, str]) -> None:
+    def __init__(
+        self, path: Path, fingerprints: dict[str, str], metrics: Iterable[str] = CONVENTIONS
+    ) -> None:
         """Opens the file and keeps what still holds.
 
         Args:
             path: of the file, made where missing.
             fingerprints: of the data and weights of each method; rows of others are dropped, and so
                 is the torn last row of a killed run.
+            metrics: names of the columns with numbers.
         """
-        self._fingerprints = fingerprints
+        self._fingerprints, self._metrics = fingerprints, tuple(metrics)
+        # the last column shows a torn line
+        self._columns = ("method", "split", "case", *self._metrics, "fingerprint")
         self.rows: dict[tuple[str, str, str], Row] = {}
-        for row in _read_rows(path):
+        for row in self._read_rows(path):
             if fingerprints.get(row["method"]) == row["fingerprint"]:
                 self.rows[row["method"], row["split"], row["case"]] = row
         self._path = path
@@ -68,7 +65,7 @@ class CaseTable:
         self._write_whole()  # a case that was done again has one row
 
     def _write_whole(self) -> None:
-        lines = [",".join(_COLUMNS), *(_line(row) for row in self.rows.values())]
+        lines = [",".join(self._columns), *(self._line(row) for row in self.rows.values())]
         replace_text(self._path, "\n".join(lines) + "\n")
 
     def add(self, method: str, split: str, case: str, metrics: dict[str, float]) -> None:
@@ -76,30 +73,44 @@ class CaseTable:
         row = {"method": method, "split": split, "case": case, **metrics}
         row["fingerprint"] = self._fingerprints[method]
         self.rows[method, split, case] = row
-        self._file.write(_line(row) + "\n")
+        self._file.write(self._line(row) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def _line(self, row: Row) -> str:
+        values = (row[column] for column in self._columns)
+        cells = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+        return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
 
-def _line(row: Row) -> str:
-    values = (row[column] for column in _COLUMNS)
-    cells = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
-    return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
-
-
-def _read_rows(path: Path) -> Iterator[Row]:
-    """The whole rows of a cases.csv; nothing where there is none or its columns are others."""
-    if not path.exists():
-        return
-    with path.open(newline="", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != _COLUMNS:
+    def _read_rows(self, path: Path) -> Iterator[Row]:
+        """The whole rows of the file; nothing where there is none or its columns are others."""
+        if not path.exists():
             return
-        for row in reader:
-            try:
-                yield {**row, **{name: float(row[name]) for name in CONVENTIONS}}
-            except (TypeError, ValueError):
-                continue
+        with path.open(newline="", errors="replace") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != self._columns:
+                return
+            for row in reader:
+                try:
+                    yield {**row, **{name: float(row[name]) for name in self._metrics}}
+                except (TypeError, ValueError):
+                    continue
+
+
+def means(rows: list[Row], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Method -> metric -> mean, std and number n of its finite values."""
+    found: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        found[method] = {}
+        for name in names:
+            values = [row[name] for row in rows if row["method"] == method]
+            finite = [value for value in values if math.isfinite(value)]
+            found[method][name] = {
+                "mean": float(np.mean(finite)) if finite else None,
+                "std": float(np.std(finite)) if finite else None,
+                "n": len(finite),
+            }
+    return found
 
 
 def summarise(run: Run, rows: list[Row], split: str, step: int) -> dict[str, Any]:
@@ -111,17 +122,6 @@ def summarise(run: Run, rows: list[Row], split: str, step: int) -> dict[str, Any
         split: of the cases.
         step: of the checkpoint.
     """
-    metrics: dict[str, dict[str, Any]] = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        metrics[method] = {}
-        for name in CONVENTIONS:
-            values = [row[name] for row in rows if row["method"] == method]
-            finite = [value for value in values if math.isfinite(value)]
-            metrics[method][name] = {
-                "mean": float(np.mean(finite)) if finite else None,
-                "std": float(np.std(finite)) if finite else None,
-                "n": len(finite),
-            }
     return {
         "experiment": run.experiment.name,
         "size": run.experiment.size,
@@ -133,7 +133,7 @@ def summarise(run: Run, rows: list[Row], split: str, step: int) -> dict[str, Any
         "xrays": INVERSE_CRIME,
         "window_hu": list(run.problem.window),
         "conventions": conventions(run.problem.window),
-        "metrics": metrics,
+        "metrics": means(rows, CONVENTIONS),
     }
 
 

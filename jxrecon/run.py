@@ -24,7 +24,7 @@ import jax
 from jxrecon import config, sharding
 from jxrecon.checkpoint import Checkpoints, with_shardings
 from jxrecon.config import Experiment
-from jxrecon.methods.base import Method, Problem
+from jxrecon.methods.base import Problem
 from jxrecon.types import InputError, PyTree
 
 _PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -37,7 +37,7 @@ class Run(NamedTuple):
         folder: the run folder.
         experiment: resolved, with all that `--set` changed.
         data: folder of the volumes; None is the built-in synthetic population.
-        problem: built from the experiment's field of view and views.
+        problem: built from the experiment's field of view and views, or by its kind.
         method: built from the experiment's settings.
         synthetic: whether the volumes are made up.
         rule: the sentence that says where the volumes come from and how they were cut.
@@ -46,8 +46,8 @@ class Run(NamedTuple):
     folder: Path
     experiment: Experiment
     data: Path | None
-    problem: Problem
-    method: Method
+    problem: Any
+    method: Any
     synthetic: bool
     rule: str
 
@@ -111,6 +111,8 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"config.json.{os.getpid()}"
             temporary.write_text(json.dumps(contents, indent=2) + "\n")
+            if experiment.kind:
+                experiment.kind.keep(dataset, folder)
             os.replace(temporary, folder / "config.json")
         except OSError as error:
             raise InputError(
@@ -166,8 +168,11 @@ def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
 def _assemble(
     folder: Path, experiment: Experiment, data: Path | None, cases: int, synthetic: bool, rule: str
 ) -> Run:
-    field = experiment.field
-    problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
+    if experiment.kind:
+        problem = experiment.kind.problem(experiment, cases, folder)
+    else:
+        field = experiment.field
+        problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
     method = experiment.build(experiment.settings, problem)
     return Run(folder, experiment, data, problem, method, synthetic, rule)
 

@@ -32,7 +32,7 @@ from jxrecon.data import pipeline
 from jxrecon.logs import Meter, MetricsLog
 from jxrecon.run import Run, abstract_state, continues, start
 from jxrecon.signals import Interrupted, Signals
-from jxrecon.types import InputError, PyTree, VolumeBatch
+from jxrecon.types import InputError, PyTree
 
 _EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0
 
@@ -130,20 +130,20 @@ def _batches(run: Run, dataset: Any, spread: NamedSharding, first: int) -> Any:
     """The batches of the steps from `first`, made and moved to the devices in the background."""
     schedule = run.experiment.schedule
 
-    def make(step: int) -> VolumeBatch:
+    def make(step: int) -> Any:
         batch = pipeline.batch_at(dataset.train, step, schedule.batch_size, schedule.seed)
         return sharding.place(batch, spread)
 
     return pipeline.prefetch(make, first, schedule.steps)
 
 
-def _held_out(run: Run, dataset: Any, mesh: Mesh) -> VolumeBatch:
-    """The validation volumes that training looks up at: the first few, the same at every step."""
+def _held_out(run: Run, dataset: Any, mesh: Mesh) -> Any:
+    """The validation cases that training looks up at: the first few, the same at every step."""
     count = min(run.experiment.schedule.evaluate_cases, len(dataset.validation.names))
-    hu = np.asarray(dataset.validation.hu[:count], np.float32)
+    batch = dataset.validation.batch(np.arange(count, dtype=np.int32))
     even = count % mesh.shape["data"] == 0
     spread = sharding.batch_sharding(mesh, count) if even else sharding.replicated(mesh)
-    return VolumeBatch(*sharding.place((hu, np.arange(count, dtype=np.int32)), spread))
+    return sharding.place(batch, spread)
 
 
 class _Terms:
@@ -183,7 +183,8 @@ class _Terms:
         self.flush()
         values = _floats(terms)
         self._write(step, "validation", values)
-        metric = values.get(self._run.experiment.schedule.best, math.nan)
+        best = self._run.experiment.schedule.best
+        metric = values.get(best.lstrip("-"), math.nan) * (-1.0 if best.startswith("-") else 1.0)
         return metric if math.isfinite(metric) else None
 
     def save(self, step: int, state: PyTree, metric: float | None) -> None:

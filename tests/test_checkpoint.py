@@ -154,6 +154,7 @@ def test_step_is_saved_once(folder: Path) -> None:
     assert same(restored(folder)[0], state_of(10))
 
 
+@pytest.mark.slow
 def test_flipped_bit_anywhere_is_harmless_or_found(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

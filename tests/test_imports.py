@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = sorted((REPOSITORY / "jxrecon").rglob("*.py"))
 
 _CAMERAS = {"types", "units", "geometry"}
-_IMAGING = {*_CAMERAS, "drr", "phantom"}
+_IMAGING = {*_CAMERAS, "drr", "phantom", "mesh"}
 KNOWS = {
     "types": set(),
     "units": set(),
@@ -21,10 +21,12 @@ KNOWS = {
     "interop": _CAMERAS,
     "config": _CAMERAS,
     "drr": _CAMERAS,
-    "phantom": _CAMERAS,
+    "mesh": _CAMERAS,
+    "phantom": {*_CAMERAS, "mesh"},
+    "deformation": _IMAGING,
     "metrics": _IMAGING,
     "nn": _IMAGING,
-    "data": {*_IMAGING, "config"},
+    "data": {*_IMAGING, "config", "deformation"},
     "methods": {*_IMAGING, "metrics", "nn"},
     "canary": {"types"},
     "logs": {"types"},

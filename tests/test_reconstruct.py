@@ -187,7 +187,7 @@ def test_blocks_of_pixels_lie_where_their_pixels_lay():
     camera = camera_at(20.0, 10.0, shape=(67, 33), pixel_mm=(1.0, 2.0), isocentre_mm=MIDDLE)
     image = np.random.default_rng(0).uniform(0, 5, camera.shape).astype(np.float32)
     problem = Problem(GRID, (camera_at(0.0, shape=(8, 8), pixel_mm=4.5),), Window(), 2)
-    view = prepare(Radiograph(image, camera, "x.png"), np.array(MIDDLE), problem)
+    view = prepare(Radiograph(image, camera, "x.png"), np.array(MIDDLE), problem.cameras[0])
     assert view.image.shape == view.camera.shape == (16, 16)  # blocks of 4 x 2 pixels
     np.testing.assert_allclose(view.image[3, 5], image[12:16, 10:12].mean(), rtol=1e-5)
     block = np.asarray(camera.pixels())[12:16, 10:12].mean((0, 1)) - MIDDLE
@@ -198,7 +198,7 @@ def test_x_rays_coarser_than_the_experiment_stay_as_they_are():
     camera = camera_at(0.0, shape=(6, 7), pixel_mm=9.0)
     image = np.arange(42, dtype=np.float32).reshape(6, 7)
     problem = Problem(GRID, (camera_at(0.0, pixel_mm=4.5),), Window(), 2)
-    view = prepare(Radiograph(image, camera, "x.png"), np.zeros(3), problem)
+    view = prepare(Radiograph(image, camera, "x.png"), np.zeros(3), problem.cameras[0])
     np.testing.assert_array_equal(view.image, image)
     assert jax.tree.all(jax.tree.map(np.array_equal, view.camera, camera))
 

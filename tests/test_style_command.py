@@ -175,7 +175,7 @@ def test_pairs_walk_through_both_folders(folders):
     real, synthetic = (read_folder(folders / name, (8, 8)) for name in ("real", "synthetic"))
     pairs = Unpaired(real, synthetic)
     assert len(pairs.names) == 4
-    batch = pairs.hu[np.array([0, 3])]
+    batch = pairs.batch(np.array([0, 3], np.int32)).hu
     assert batch.shape == (2, 8, 8, 2)
     np.testing.assert_array_equal(batch[1, ..., 0], real.unit[3])
     assert {p.split(" and ")[1] for p in pairs.names} == set(synthetic.names)

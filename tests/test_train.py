@@ -23,6 +23,7 @@ import pytest
 from jxrecon import train
 from jxrecon.cli import entry
 from jxrecon.data import pipeline
+from jxrecon.data.volumes import VolumeSet
 from jxrecon.run import open_run, restore
 from jxrecon.types import InputError
 
@@ -37,6 +38,7 @@ import numpy as np
 import optax
 
 from jxrecon.config import Experiment, Field, Schedule, Views
+from jxrecon.data.volumes import VolumeSet
 from jxrecon.methods.base import Method
 
 
@@ -80,7 +82,8 @@ def build(settings, problem):
 def load(experiment, folder, cache):
     def volumes(count, seed):
         hu = np.random.default_rng(seed).integers(-1000, 1000, (count, *experiment.field.shape))
-        return SimpleNamespace(names=tuple(f"toy{i:02d}" for i in range(count)), hu=hu.astype(np.int16))
+        names = tuple(f"toy{i:02d}" for i in range(count))
+        return VolumeSet(names, hu.astype(np.int16), hu > 0, np.stack([np.eye(4)] * count))
 
     train = volumes(experiment.population.train, 0)
     rule = "Made-up numbers."
@@ -239,7 +242,8 @@ def test_nan_term_stops_and_keeps_the_last_good_step(
     line = capsys.readouterr().err
     assert line.count("error:") == 1
     assert "step 7: loss is nan on the cases" in line
-    volumes = SimpleNamespace(names=[""] * 256, hu=np.zeros((256, 1), np.int16))
+    empty = np.zeros((256, 1, 1, 1), np.int16)
+    volumes = VolumeSet(("",) * 256, empty, empty > 0, np.zeros((256, 4, 4)))
     index = pipeline.batch_at(volumes, 6, 8, 0).index
     assert f"on the cases {index[0]} (toy{index[0]:02d}), " in line
     assert "last good checkpoint: step 5" in line

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from PIL import Image
 
 from jxrecon.data.images import SUFFIXES, read_pixels, stem
 from jxrecon.data.radiographs import read, sidecar_path
 from jxrecon.data.volumes import progress
-from jxrecon.types import InputError
+from jxrecon.types import InputError, VolumeBatch
 
 FULL = 8.0
 """The line integral that becomes 1 on the scale "fixed", as 0 becomes -1: 417 mm of water."""
@@ -49,15 +49,11 @@ class Unpaired:
             for i in range(self._count)
         )
 
-    @property
-    def hu(self) -> Unpaired:
-        """Itself: where a set of volumes has its volumes."""
-        return self
-
-    def __getitem__(self, index: np.ndarray | slice) -> Float[np.ndarray, "b rows columns 2"]:
-        places = np.arange(self._count)[index]
-        real = self._real[places % len(self._real)]
-        return np.stack([real, self._synthetic[places % len(self._synthetic)]], -1)
+    def batch(self, index: Int32[np.ndarray, " b"]) -> VolumeBatch:
+        """These pairs, in the place of volumes: [b, rows, columns, 2]."""
+        real = self._real[index % len(self._real)]
+        pairs = np.stack([real, self._synthetic[index % len(self._synthetic)]], -1)
+        return VolumeBatch(pairs, index)  # type: ignore[arg-type]  # on the host still
 
 
 class Styles(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int16
+from jaxtyping import Bool, Float64, Int16, Int32
 from rich.console import Console
 from rich.progress import track
 
@@ -20,7 +20,7 @@ from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
 from jxrecon.data.nifti import read_volume, resample
 from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
 from jxrecon.geometry import Grid
-from jxrecon.types import InputError
+from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import HU_AIR
 
 LIMITS_HU = (-1024, 3071)
@@ -50,6 +50,10 @@ class VolumeSet(NamedTuple):
     hu: Int16[np.ndarray, "n x y z"]
     body: Bool[np.ndarray, "n x y z"]
     affines: Float64[np.ndarray, "n 4 4"]
+
+    def batch(self, index: Int32[np.ndarray, " b"]) -> VolumeBatch:
+        """These cases, on the host: hu in float32."""
+        return VolumeBatch(self.hu[index].astype(np.float32), index)  # type: ignore[arg-type]
 
 
 class Dataset(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from jxrecon.geometry import Camera, Grid
+from jxrecon.mesh import Template
 from jxrecon.types import Key, PyTree, Terms
 from jxrecon.units import Window
 
@@ -64,6 +65,40 @@ class Method(NamedTuple):
     eval_step: Callable[[PyTree, Any, Key], Terms]
     reconstruct: Callable[..., Reconstruction]
     sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None
+
+
+class SurfaceProblem(NamedTuple):
+    """Which organ is to be found in which X-ray: the same for every method of an experiment.
+
+    Attributes:
+        template: the topology that all surfaces share, and the mean shape of the training references
+            as its vertices, world mm.
+        camera: of the X-ray.
+        cases: number of training cases.
+    """
+
+    template: Template
+    camera: Camera
+    cases: int
+
+
+class SurfaceMethod(NamedTuple):
+    """A method that deforms an organ's surface to what one X-ray shows; trained by the same loop.
+
+    Attributes:
+        init: as of a `Method`.
+        train_step: as of a `Method`, on a `SurfaceBatch`.
+        eval_step: as of a `Method`; its terms hold md_vertex_mm.
+        reconstruct: (state, image [rows, columns], reference [v, 3] mm) -> vertices [v, 3] mm. The
+            image is line integrals by the problem's camera.
+    """
+
+    init: Callable[[Key], PyTree]
+    train_step: Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]
+    eval_step: Callable[[PyTree, Any, Key], Terms]
+    reconstruct: Callable[
+        [PyTree, Float[Array, "rows columns"], Float[Array, "v 3"]], Float[Array, "v 3"]
+    ]
 
 
 def untrained(reconstruct: Callable[..., Reconstruction]) -> Method:
