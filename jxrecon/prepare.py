@@ -1,12 +1,18 @@
 """Data sets in the layout that a paper's code expects, from what can be had.
 
     python -m jxrecon.prepare lidc SRC OUT      # LIDC-IDRI, or any CT, for X2CT-GAN
+    python -m jxrecon.prepare meshes SRC OUT    # surfaces or labels of one organ, for IGCN
 
-SRC holds DICOM series or NIfTI files, in any subfolders; every series or file is a case. OUT gets
+lidc: SRC holds DICOM series or NIfTI files, in any subfolders; every series or file is a case. OUT gets
 CASE/ct_xray_data.h5 with ct, xray1 and xray2, and train.txt and test.txt that share no patient: of DICOM
 the Patient ID, of NIfTI LIDC-IDRI-NNNN where the path has one, else the first folder below SRC, else the
 file. The authors' body masks were never released: ours takes their place. Finished cases are skipped, so
 that a run can be stopped and started again; cases that cannot be used are listed in rejected.txt.
+
+meshes: SRC holds one organ of many patients, as PLY, OBJ, STL or VTK surfaces or as NIfTI label volumes, in
+any subfolders, in RAS mm and about upright. One template is fitted to all of them, so that they share
+vertices and faces. OUT gets template.ply, NAME.ply of each organ in its own world mm, registration.csv with
+the quality of each, and rejected.txt. Finished organs are skipped.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from jxrecon.data import dicom, lidc
 from jxrecon.data.images import replace
 from jxrecon.data.nifti import is_volume, read_volume
 from jxrecon.data.volumes import progress
+from jxrecon.registration import folder
 from jxrecon.types import InputError
 
 LEAKED = "LIDC-IDRI-0442"
@@ -169,6 +176,19 @@ def _prepare_lidc(args: argparse.Namespace) -> int:
     return 1 if rejected and args.strict else 0
 
 
+def _prepare_meshes(args: argparse.Namespace) -> int:
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit {args.limit}: expected at least 1")
+    sources = folder.find_organs(args.source, args.out)[: args.limit]
+    outcome = folder.prepare_folder(sources, args.out, args.template, args.vertices, args.label)
+    folder.print_quality(outcome.rows)
+    print(
+        f"{len(outcome.rows)} organs in {args.out} ({outcome.skipped} were there); "
+        f"{len(outcome.rejected)} left out"
+    )
+    return 1 if outcome.rejected and args.strict else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jxrecon.prepare",
@@ -192,6 +212,24 @@ def _parser() -> argparse.ArgumentParser:
                          " or tilted slices instead of leaving them out")  # fmt: skip
     command.add_argument("--strict", action="store_true", help="exit 1 if a CT was left out")
     command.set_defaults(run=_prepare_lidc)
+    command = commands.add_parser(
+        "meshes",
+        help="surfaces that share one topology",
+        description="One template fitted to the same organ of many patients.",
+    )
+    command.add_argument("source", type=Path, metavar="SRC",
+                         help="folder of surfaces or NIfTI label volumes")  # fmt: skip
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to fill")
+    command.add_argument("--template", type=Path, metavar="FILE", help="a mesh to fit; default: the "
+                         "mean of some of the organs on a geodesic sphere")  # fmt: skip
+    command.add_argument("--vertices", type=int, default=folder.VERTICES, metavar="N",
+                         help="of the default template, the nearest 10 f^2 + 2; default "
+                         f"{folder.VERTICES}")  # fmt: skip
+    command.add_argument("--label", type=int, metavar="K",
+                         help="value of the organ in label volumes; default: all above 0")  # fmt: skip
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N organs")
+    command.add_argument("--strict", action="store_true", help="exit 1 if an organ was left out")
+    command.set_defaults(run=_prepare_meshes)
     return parser
 
 
@@ -199,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; see `--help`.
 
     Returns:
-        0; 1 when a CT was left out under --strict.
+        0; 1 when a CT or an organ was left out under --strict.
 
     Raises:
         InputError: the source holds nothing to prepare, or the output cannot be written.

@@ -1,7 +1,10 @@
-"""Rigid 2D/3D registration: the pose of a CT relative to its X-rays.
+"""Registration: the pose of a CT relative to its X-rays, and one template's topology on many organs.
 
 `ascent` is the algorithm, `similarity` what it climbs, `truncation` which rays count where the CT was
 cut off, `cases` how files and built-in data become its input. `python -m jxrecon.register` runs it.
+
+Surfaces: `template` fits, `organ` is what it fits to, `pairing` who is drawn to whom, `soundness` how good
+the fit is, `population` where the template comes from, `folder` what `python -m jxrecon.prepare meshes` does.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def evaluate(
             rows = [table.rows[c.name, split, name] for c in contenders for name in names]
         step = run.experiment.schedule.steps if step is None else step
         summary = summarise(run, rows, split, step, dict(zip(names, cases.subject.tolist())))
-        replace_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        replace_text(out / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
         shown = _shown(run, cases, names, rows, out / "recon")
         write_report(run, rows, summary, shown, out)
     except OSError as error:
@@ -264,6 +264,13 @@ def _shown(
             Shown(label, case, batch.image[0], batch.reference[0], batch.target[0], meshes)
         )
     return shown
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are not finite, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -1,0 +1,178 @@
+"""An organ's surface as a template is fitted to it: points with outward normals, and where holes are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from jaxtyping import Bool, Float, Shaped
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
+
+from jxrecon.mesh import Mesh, enclosed_volume, face_areas, face_normals
+from jxrecon.mesh import template as checked
+from jxrecon.mesh.points import sampled
+from jxrecon.types import InputError
+
+MERGED = 1e-6
+"""In a soup, where no face shares a vertex, those within this share of the extent are one."""
+
+TURNED_SHARE = 0.02
+"""With more edges between faces of opposite sense than this, the sense of all is found anew."""
+
+
+class Organ(NamedTuple):
+    """A surface to fit a template to.
+
+    Attributes:
+        mesh: its largest piece, faces outwards.
+        points: [S, 3] sampled evenly by area, mm.
+        normals: [S, 3] outwards.
+        on_rim: [S] whether a hole's rim is next to it.
+        size_mm: square root of the area.
+        rim_edges: edges with one face.
+    """
+
+    mesh: Mesh
+    points: Float[np.ndarray, "s 3"]
+    normals: Float[np.ndarray, "s 3"]
+    on_rim: Bool[np.ndarray, " s"]
+    size_mm: float
+    rim_edges: int
+
+    def tree(self, lever_mm: float) -> cKDTree:
+        """Of points and normals together, six coordinates in mm."""
+        return cKDTree(np.concatenate([self.points, lever_mm * self.normals], 1))
+
+    def moved(self, shift_mm: Float[np.ndarray, "3"]) -> Organ:
+        """The organ elsewhere."""
+        mesh = self.mesh._replace(vertices=self.mesh.vertices + shift_mm)
+        return self._replace(mesh=mesh, points=self.points + shift_mm)
+
+
+def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ:
+    """The organ of a mesh.
+
+    Args:
+        mesh: of any topology, in mm. A soup's vertices are merged, faces that repeat one and all pieces
+            but the largest are left out, faces that look inwards are turned.
+        points: how many to sample.
+        seed: of their places.
+        origin: file to name in an error.
+
+    Raises:
+        InputError: there is no face, an index is out of range, a coordinate is not finite, an edge has
+            more than two faces, or the surface has no area.
+    """
+    mesh = sound(mesh, origin)
+    vertices, faces = mesh
+    sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    edges, count = np.unique(sides, axis=0, return_counts=True)
+    rim = vertices[edges[count == 1]].mean(1)
+    size = float(np.sqrt(face_areas(vertices, faces).sum()))
+    samples = sampled(vertices, faces, points, seed)
+    on_rim = np.zeros(points, bool)
+    if len(rim):
+        on_rim = cKDTree(rim).query(samples.points)[0] < size / np.sqrt(points)
+    normals = face_normals(vertices, faces)[samples.faces]
+    return Organ(mesh, samples.points, normals, on_rim, size, len(rim))
+
+
+def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
+    """The largest piece of a surface, vertices merged, faces outwards; see `organ`.
+
+    Raises:
+        InputError: as there.
+    """
+    vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
+    usable = vertices.ndim == faces.ndim == 2 and len(faces) and np.isfinite(vertices).all()
+    if not usable or faces.min() < 0 or faces.max() >= len(vertices):
+        checked(mesh, origin)  # raises
+    extent = float(np.ptp(vertices, axis=0).max())
+    if len(np.unique(faces)) == faces.size:  # elsewhere, sheets that touch must stay two
+        rounded = np.rint(vertices / max(MERGED * extent, 1e-12))
+        _, first, same = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+        vertices, faces = vertices[first], same.reshape(-1)[faces]
+    faces = faces[(np.diff(np.sort(faces, 1), axis=1) != 0).all(1)]
+    if not len(faces) or not face_areas(vertices, faces).sum() > 0:
+        raise InputError(f"{origin}: {len(mesh.faces)} faces without area, expected a surface")
+    faces = _largest_piece(vertices, faces)
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
+    checked(Mesh(vertices, faces), origin)
+    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    repeated = len(directed) - len(np.unique(directed, axis=0))
+    if repeated > TURNED_SHARE * len(directed):
+        surface = trimesh.Trimesh(vertices, faces, process=False)
+        trimesh.repair.fix_winding(surface)
+        faces = np.asarray(surface.faces)
+    if enclosed_volume(vertices, faces) < 0:
+        faces = faces[:, ::-1]
+    return Mesh(vertices, np.ascontiguousarray(faces))
+
+
+def _largest_piece(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """The faces of the piece with the most area."""
+    rows, columns = faces.ravel(), np.roll(faces, 1, axis=1).ravel()
+    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(vertices),) * 2)
+    pieces = connected_components(links, directed=False)[1][faces[:, 0]]
+    area = np.bincount(pieces, face_areas(vertices, faces))
+    return faces[pieces == area.argmax()]
+
+
+def surface_of(
+    label: Shaped[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    value: int | None = None,
+    smoothing: float = 0.7,
+    origin: str = "labels",
+) -> Mesh:
+    """The surface of a labelled organ in world mm, by marching cubes.
+
+    The largest connected part counts, its cavities filled. Where the volume cuts the organ off, the
+    surface stays open.
+
+    Args:
+        label: integers [x, y, z].
+        affine: index -> world mm.
+        value: of the organ; None: every voxel above 0.
+        smoothing: standard deviation of the Gaussian that rounds off the steps, in the longest edge of
+            a voxel.
+        origin: file to name in an error.
+
+    Raises:
+        InputError: no voxel has the value, or too few for a surface.
+    """
+    label = np.asarray(label)
+    mask = label > 0 if value is None else label == value
+    if not mask.any():
+        held = np.unique(label)
+        shown = ", ".join(f"{v:g}" for v in held[:12]) + (" ..." if len(held) > 12 else "")
+        wanted = "above 0" if value is None else f"{value}"
+        raise InputError(f"{origin}: no voxel has the value {wanted}, it holds {shown}")
+    parts, count = ndimage.label(mask)
+    if count > 1:
+        mask = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    sigma = smoothing * spacing.max() / spacing
+    margin = np.ceil(4 * sigma).astype(int) + 1
+    low = [int(np.flatnonzero(mask.any(axis)).min()) for axis in ((1, 2), (0, 2), (0, 1))]
+    high = [int(np.flatnonzero(mask.any(axis)).max()) for axis in ((1, 2), (0, 2), (0, 1))]
+    start = np.maximum(np.array(low) - margin, 0)
+    stop = np.minimum(np.array(high) + margin + 1, mask.shape)
+    box = ndimage.binary_fill_holes(mask[tuple(map(slice, start, stop))])
+    inside = ndimage.gaussian_filter(box.astype(np.float32), sigma, mode="nearest")
+    if min(inside.shape) < 2 or not inside.min() < 0.5 < inside.max():
+        raise InputError(
+            f"{origin}: the organ has {int(mask.sum())} of {mask.size} voxels, expected a surface between "
+            "it and others"
+        )
+    places, faces, _, _ = marching_cubes(inside, 0.5)
+    vertices = (places + start) @ affine[:3, :3].T + affine[:3, 3]
+    if np.linalg.det(affine[:3, :3]) > 0:  # marching cubes winds towards higher values
+        faces = faces[:, ::-1]
+    return sound(Mesh(vertices, np.ascontiguousarray(faces)), origin)
