@@ -50,7 +50,7 @@ _SIZES = {
         "field": _cube(32),
         "views": Views(pixels=32),
         "schedule": Schedule(
-            steps=1000, batch_size=1, evaluate_every=250, evaluate_cases=4, save_every=250
+            steps=2000, batch_size=1, evaluate_every=250, evaluate_cases=4, save_every=250
         ),
         "population": Population(train=128, validation=8),
         "settings": Settings(
@@ -58,8 +58,8 @@ _SIZES = {
             discriminator=(32, 64, 128),
             learning_rate=1e-3,
             warmup_steps=60,
-            constant_steps=300,
-            decay_steps=700,
+            constant_steps=600,
+            decay_steps=1400,
         ),
     },
     # The paper's networks at half its resolution. Not measured.

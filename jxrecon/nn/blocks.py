@@ -82,11 +82,12 @@ def init_variables(
     shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
     leaves, structure = jax.tree.flatten_with_path(shapes)
     names = [path[-1].key for path, _ in leaves]
-    count = sum(leaf.size for name, (_, leaf) in zip(names, leaves) if name == "kernel")
+    kernels = [name.endswith("kernel") for name in names]
+    count = sum(leaf.size for kernel, (_, leaf) in zip(kernels, leaves) if kernel)
     flat = jax.random.normal(key, (count,), jnp.float32)
     filled, start = [], 0
-    for name, (_, leaf) in zip(names, leaves):
-        if name == "kernel":
+    for name, kernel, (_, leaf) in zip(names, kernels, leaves):
+        if kernel:
             scale = math.sqrt(2.0 / math.prod(leaf.shape[:-1])) if std is None else std
             filled.append(scale * flat[start : start + leaf.size].reshape(leaf.shape))
             start += leaf.size

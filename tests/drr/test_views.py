@@ -103,6 +103,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_rays_spread_over_devices_give_what_one_device_gives():
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -194,6 +194,7 @@ def test_samples_are_volumes_in_the_window(start):
     assert float(volumes.max()) <= FIELD.window.high
 
 
+@pytest.mark.slow
 def test_inverting_its_own_projections_lowers_their_error(start):
     """The generator's random weights serve: what is tested is the inversion, not the prior."""
     settings = LatentSettings(iterations=200, learning_rate=0.05, starts=2)

@@ -1,0 +1,24 @@
+"""Displacement-field 2D/3D registration (after Miura 2022) on the livers of igcn_liver.
+
+    python -m jxrecon.train --exp field_liver --data OUT
+
+All else as igcn_liver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jxrecon.config import Experiment, find
+from jxrecon.methods.displacement_field import Settings, build
+
+_SETTINGS = {
+    "small": Settings(width=8, decay_steps=600),
+    "paper": Settings(width=64, nodes=20, hidden=64, decay_steps=20_000),
+}
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at a size of igcn_liver."""
+    base = find("igcn_liver", size)
+    return replace(base, name="field_liver", settings=_SETTINGS[base.size], build=build)

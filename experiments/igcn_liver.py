@@ -1,0 +1,84 @@
+"""IGCN on livers that breathe: the moved surface from one frontal X-ray and the patient's reference shape.
+
+    python -m jxrecon.train --exp igcn_liver                     # built-in SYNTHETIC livers
+    python -m jxrecon.prepare meshes SRC OUT                     # real ones: PLY, OBJ, STL, VTK or labels
+    python -m jxrecon.train --exp igcn_liver --data OUT
+
+A cone-beam camera in front of the patient, a detector of 300 mm at the isocentre; the liver lies in a chest
+CT, moved with it by 5 to 25 mm at the dome. The CT, the breathing and the noise-free X-rays are a model
+around the livers: see `jxrecon/data/surfaces.py`. Beside it, on the same cases: igcn_plus_liver,
+p2m_liver, xray2shape_liver, field_liver.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+from jxrecon.config import Experiment, Schedule, Views
+from jxrecon.data import surfaces
+from jxrecon.data.surfaces import SurfaceDataset, SurfacePopulation
+from jxrecon.methods.igcn.method import Settings, build
+from jxrecon.methods.mean_shape import mean_shape
+from jxrecon.methods.nearest_shape import nearest_shape
+from jxrecon.methods.zero_motion import zero_motion
+from jxrecon.surfaces import SURFACES
+from jxrecon.types import InputError
+
+_DETECTOR_MM = 450.0
+
+
+def _schedule(steps: int, batch_size: int, every: int) -> Schedule:
+    return Schedule(
+        steps=steps,
+        batch_size=batch_size,
+        evaluate_every=every,
+        evaluate_cases=16,
+        save_every=every,
+        best="-md_vertex_mm",
+    )
+
+
+_SIZES = {
+    # Minutes on two CPU cores.
+    "small": {
+        "views": Views(pixels=96, count=1, detector_mm=_DETECTOR_MM),
+        "schedule": _schedule(steps=600, batch_size=8, every=150),
+        "population": SurfacePopulation(states=4),
+        "settings": Settings(width=8, decay_steps=600),
+    },
+    # VGG-16's widths on an accelerator. Not measured.
+    "paper": {
+        "views": Views(pixels=256, count=1, detector_mm=_DETECTOR_MM),
+        "schedule": _schedule(steps=20_000, batch_size=16, every=1000),
+        "population": SurfacePopulation(states=32, augment=256),
+        "settings": Settings(width=64, hidden=256, decay_steps=20_000),
+    },
+}
+
+
+def _load(experiment: Experiment, folder: Path | None, cache: Path | None) -> SurfaceDataset:
+    camera = experiment.views.cameras[0]
+    return surfaces.load(camera, experiment.population, folder, cache)
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at `size`; None picks small on CPU, paper on an accelerator."""
+    if size is None:
+        size = "small" if jax.default_backend() == "cpu" else "paper"
+    if size not in _SIZES:
+        raise InputError(f"--size {size}: no such size, expected one of {', '.join(_SIZES)}")
+    return Experiment(
+        name="igcn_liver",
+        size=size,
+        build=build,
+        load=_load,
+        kind=SURFACES,
+        baselines={
+            "zero motion": zero_motion,
+            "mean shape": mean_shape,
+            "nearest shape": nearest_shape,
+        },
+        **_SIZES[size],
+    )

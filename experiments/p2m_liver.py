@@ -1,0 +1,24 @@
+"""Pixel2Mesh's blocks on the livers of igcn_liver: the same input and output, its losses.
+
+    python -m jxrecon.train --exp p2m_liver --data OUT
+
+All else as igcn_liver. Size small has a tenth of the paper's steps and ten times its rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jxrecon.config import Experiment, find
+from jxrecon.methods.pixel2mesh.method import Settings, build
+
+_SETTINGS = {
+    "small": Settings(width=8, hidden=64, learning_rate=3e-4, decay_steps=600),
+    "paper": Settings(width=64, decay_steps=20_000),
+}
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at a size of igcn_liver."""
+    base = find("igcn_liver", size)
+    return replace(base, name="p2m_liver", settings=_SETTINGS[base.size], build=build)

@@ -1,0 +1,24 @@
+"""X-ray2Shape (Tong 2020) on the livers of igcn_liver: from the MEAN shape, without the patient's own.
+
+    python -m jxrecon.train --exp xray2shape_liver --data OUT
+
+All else as igcn_liver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jxrecon.config import Experiment, find
+from jxrecon.methods.xray2shape import Settings, build
+
+_SETTINGS = {
+    "small": Settings(width=8, decay_steps=600),
+    "paper": Settings(width=64, hidden=256, decay_steps=20_000),
+}
+
+
+def get_config(size: str | None = None) -> Experiment:
+    """The experiment at a size of igcn_liver."""
+    base = find("igcn_liver", size)
+    return replace(base, name="xray2shape_liver", settings=_SETTINGS[base.size], build=build)
