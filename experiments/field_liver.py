@@ -13,7 +13,7 @@ from jxrecon.config import Experiment, find
 from jxrecon.methods.displacement_field import Settings, build
 
 _SETTINGS = {
-    "small": Settings(width=8, decay_steps=600),
+    "small": Settings(width=8, decay_steps=1200),
     "paper": Settings(width=64, nodes=20, hidden=64, decay_steps=20_000),
 }
 

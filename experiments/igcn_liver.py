@@ -44,16 +44,16 @@ _SIZES = {
     # Minutes on two CPU cores.
     "small": {
         "views": Views(pixels=96, count=1, detector_mm=_DETECTOR_MM),
-        "schedule": _schedule(steps=600, batch_size=8, every=150),
+        "schedule": _schedule(steps=1200, batch_size=8, every=200),
         "population": SurfacePopulation(states=4),
-        "settings": Settings(width=8, decay_steps=600),
+        "settings": Settings(width=8, silhouette=True, decay_steps=1200),
     },
     # VGG-16's widths on an accelerator. Not measured.
     "paper": {
         "views": Views(pixels=256, count=1, detector_mm=_DETECTOR_MM),
         "schedule": _schedule(steps=20_000, batch_size=16, every=1000),
         "population": SurfacePopulation(states=32, augment=256),
-        "settings": Settings(width=64, hidden=256, decay_steps=20_000),
+        "settings": Settings(width=64, hidden=256, silhouette=True, decay_steps=20_000),
     },
 }
 

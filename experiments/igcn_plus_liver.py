@@ -14,7 +14,7 @@ from jxrecon.methods.igcn.plus import Settings, build
 
 _SETTINGS = {
     "small": Settings(
-        channels=(8, 16, 32, 64, 128), hidden=64, learning_rate=1e-3, decay_steps=600
+        channels=(8, 16, 32, 64, 128), hidden=64, learning_rate=1e-3, decay_steps=1200
     ),
     "paper": Settings(decay_steps=20_000),
 }
