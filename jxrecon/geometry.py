@@ -74,6 +74,7 @@ class _Detector:
         c = (jnp.arange(columns, dtype=jnp.float32) - (columns - 1) / 2)[None, :, None]
         return self.centre[None, None] + c * self.u[None, None] + r * self.v[None, None]
 
+    @jax.jit  # outside a compiled function its dozen small operations would each be compiled
     def place_of(self, points_mm: Float[Array, "*points 3"]) -> Float[Array, "*points 2"]:
         """(row, column) on the detector where the rays through these world points meet it.
 

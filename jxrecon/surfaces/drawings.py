@@ -35,7 +35,7 @@ _ON_XRAY: dict[str, Any] = {
     "path_effects": [withStroke(linewidth=2, foreground=INK)],
 }
 _MARGIN = 0.08  # around the outlines, of the image's larger side
-_FINE = 1024  # pixels along the larger side on which rims are sought
+_FINE = 512  # pixels along the larger side on which rims are sought
 
 
 class View(NamedTuple):

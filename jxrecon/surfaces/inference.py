@@ -59,8 +59,10 @@ def reconstruct(
     view = prepare(xrays[0], isocentre_mm, camera)
     centred = Mesh(mesh.vertices - isocentre_mm, mesh.faces)
     check_seen(centred.vertices, view.camera, f"{options.mesh}: the organ", view.origin)
-    reference, fitted_mm = correspondent(centred, template)
-    image = on_trained_pixels([jnp.asarray(view.image)], [view.camera], [camera], run.experiment.name)[0]
+    reference, fitted_mm = correspondent(centred, template, str(options.mesh))
+    image = on_trained_pixels(
+        [jnp.asarray(view.image)], [view.camera], [camera], run.experiment.name
+    )[0]
     state, step = restore(run, which)
     print(f"{run.experiment.name} {run.experiment.size}, step {step}, of {options.run}; {run.rule}")
     with Spinner("compiling"):
@@ -111,7 +113,9 @@ def check_seen(vertices: Float[np.ndarray, "v 3"], camera: Camera, what: str, wh
         )
 
 
-def correspondent(mesh: Mesh, template: Template) -> tuple[Float[np.ndarray, "v 3"], float | None]:
+def correspondent(
+    mesh: Mesh, template: Template, origin: str = "mesh"
+) -> tuple[Float[np.ndarray, "v 3"], float | None]:
     """The mesh in the template's topology: as it is, or fitted by the template.
 
     Returns:
@@ -119,5 +123,5 @@ def correspondent(mesh: Mesh, template: Template) -> tuple[Float[np.ndarray, "v 
     """
     if mesh.faces.shape == template.faces.shape and np.array_equal(mesh.faces, template.faces):
         return np.asarray(mesh.vertices), None
-    fitted = fit(template, mesh)
+    fitted = fit(template, mesh, origin=origin)
     return fitted.vertices, float(fitted.report.assd_mm)
