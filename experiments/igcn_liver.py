@@ -9,10 +9,10 @@ CT, moved with it by 5 to 25 mm at the dome. The CT, the breathing and the noise
 around the livers: see `jxrecon/data/surfaces.py`. Beside it, on the same cases: igcn_plus_liver,
 p2m_liver, xray2shape_liver, field_liver.
 
-Measured, size small, 160 real livers in that model (128 train, 32 validation, 4 states each), seed 0, one shared CPU
-core: MD 1.30 +- 0.86 mm, DSC 0.981 over 128 cases; zero motion 5.67, field 1.25, igcn_plus 1.54, p2m 1.88,
-X-ray2Shape 10.63. SYNTHETIC livers (32 and 8): 1.95 +- 1.30 mm, zero motion 6.01. About 0.3 CPU seconds a step.
-The paper's own numbers could not be read.
+Measured, size small, 160 real livers in that model (128 train, 32 validation, 4 states each), seed 0, one
+shared CPU core: MD 1.30 +- 0.86 mm, DSC 0.981 over 128 cases; zero motion 5.67, field 1.25, igcn_plus 1.54,
+p2m 1.88, X-ray2Shape 10.63. SYNTHETIC livers (32 and 8): 1.95 +- 1.30 mm, zero motion 6.01. About 0.3 CPU
+seconds a step. The paper's own numbers could not be read.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m jxrecon.train --exp xray2shape_liver --data OUT
 
-All else as igcn_liver.
+All else as igcn_liver; measured there with it: MD 10.63 +- 2.03 mm.
 """
 
 from __future__ import annotations
