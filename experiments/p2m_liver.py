@@ -2,7 +2,8 @@
 
     python -m jxrecon.train --exp p2m_liver --data OUT
 
-All else as igcn_liver; measured there with it: MD 1.88 +- 1.34 mm. Size small is narrower, has a rate ten times the paper's and fewer steps.
+All else as igcn_liver; measured there with it: MD 1.88 +- 1.34 mm.
+Size small is narrower, has a rate ten times the paper's and fewer steps.
 """
 
 from __future__ import annotations

@@ -368,5 +368,8 @@ def test_parameters_after_adam_steps_are_the_official_ones(training, oracle, nam
                 np.testing.assert_allclose(sample(parameters, 256), after, rtol=1e-6, atol=atol)
                 if step == 1:
                     expected = oracle(name)[f"grad1/{net}/{key}"]
-                    relative = 1e-6 if dtype == "float64" else 1e-1  # no figure is stated
-                    assert_close(sample(gradient, 256), expected, relative)
+                    got = sample(gradient, 256)
+                    if dtype == "float64":
+                        assert_close(got, expected, 1e-6)
+                    else:  # no figure is stated; single entries flip with a ReLU, the tensor does not
+                        assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected), key
