@@ -196,6 +196,7 @@ def test_flipped_bit_in_the_numbers_names_step_and_array(
     assert "going back to step 5" in line
 
 
+@pytest.mark.slow
 def test_truncated_and_missing_files_are_passed_over(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

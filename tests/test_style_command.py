@@ -253,7 +253,8 @@ def build(settings, problem):
 
 def get_config(size=None):
     field, views = Field((4, 4, 4), (20.0, 20.0, 20.0)), Views(pixels=24, count=1)
-    return Experiment("toy", "tiny", field, views, Schedule(1, 1), None, build=build)
+    return Experiment(name="toy", size="tiny", field=field, views=views, schedule=Schedule(1, 1),
+                      settings=None, build=build)
 '''
 
 

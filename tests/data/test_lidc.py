@@ -21,8 +21,15 @@ def ball(n, centre=(0.5, 0.5, 0.5), radius=0.3):
 
 
 def experiment(shape=(M, M, M), spacing=320 / M):
-    return Experiment("x2ct_lidc", "toy", Field(shape, (spacing,) * 3), Views(M), Schedule(1, 1), None,
-                      Population(1, 1))  # fmt: skip
+    return Experiment(
+        name="x2ct_lidc",
+        size="toy",
+        field=Field(shape, (spacing,) * 3),
+        views=Views(M),
+        schedule=Schedule(1, 1),
+        settings=None,
+        population=Population(1, 1),
+    )
 
 
 @pytest.fixture

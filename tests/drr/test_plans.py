@@ -269,7 +269,8 @@ def test_matrices_compute_what_gathers_compute(axis):
 
 
 @pytest.mark.parametrize(
-    "angles", [(30, 15), *(pytest.param(a, marks=pytest.mark.slow) for a in ((65, -12), (20, 10)))]
+    "angles",
+    [pytest.param(a, marks=pytest.mark.slow) for a in ((30, 15), (65, -12), (20, 10))],
 )
 def test_pose_gradients_follow_the_anatomy_not_the_voxels(angles):
     """Against central differences of the closed form, smooth weights: at most 0.12 (see README)."""
