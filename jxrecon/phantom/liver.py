@@ -16,7 +16,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
 
 from jxrecon.mesh import Mesh, Template, template
@@ -29,6 +28,8 @@ _WAVES = 6
 
 @cache
 def _sphere() -> Mesh:
+    import trimesh  # takes half a second, and only synthetic livers need it
+
     sphere = trimesh.creation.icosphere(subdivisions=SUBDIVISIONS)
     return Mesh(np.asarray(sphere.vertices, np.float64), np.asarray(sphere.faces, np.int32))
 

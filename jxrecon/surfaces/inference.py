@@ -19,7 +19,6 @@ from jxrecon.logs import Spinner
 from jxrecon.mesh import Mesh, Template
 from jxrecon.nn.views import on_trained_pixels
 from jxrecon.reconstruct import prepare
-from jxrecon.registration.template import fit
 from jxrecon.run import Run, restore
 from jxrecon.surfaces.drawings import overlay_png
 from jxrecon.types import InputError
@@ -123,5 +122,7 @@ def correspondent(
     """
     if mesh.faces.shape == template.faces.shape and np.array_equal(mesh.faces, template.faces):
         return np.asarray(mesh.vertices), None
+    from jxrecon.registration.template import fit  # takes half a second, and is seldom needed
+
     fitted = fit(template, mesh, origin=origin)
     return fitted.vertices, float(fitted.report.assd_mm)
