@@ -95,8 +95,8 @@ def build_template(
     current = sphere._replace(
         vertices=fit(sphere, organs[0], coarse, operators, shape_free=True).vertices
     )
-    todo = [organ for _ in range(rounds) for organ in organs]
-    steps: Iterable[Mesh] = progress(todo, "template", len(todo)) if progress else todo
+    order = [organ for _ in range(rounds) for organ in organs]
+    steps: Iterable[Mesh] = progress(order, "template", len(order)) if progress else order
     fitted: list[np.ndarray] = []
     for organ in steps:
         fitted.append(fit(current, organ, coarse, operators).vertices)
