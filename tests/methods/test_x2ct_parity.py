@@ -23,6 +23,10 @@ from jxrecon.nn.optimise import descend
 # Compile quickly: each function here runs once or twice.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
+# How far Adam (rate 2e-4, betas 0.5 and 0.99) can move a parameter in its first and in its second step,
+# whatever the gradients g, h: the second is the largest of (g/3 + 2 h/3) / sqrt((0.99 g^2 + h^2) / 1.99).
+LONGEST_STEPS = (2e-4, 2e-4 * (1.99 * (1 / 8.91 + 4 / 9)) ** 0.5)
+
 SIZE = 64
 VIEWS = {"single": 1, "multi": 2}
 BOTH = pytest.mark.parametrize("name", VIEWS)
@@ -359,13 +363,15 @@ def test_gradient_norms_are_the_official_ones(training, oracle, name, dtype):
 def test_parameters_after_adam_steps_are_the_official_ones(training, oracle, name, dtype):
     _, _, steps = training(name, dtype)
     for step, (_, states) in enumerate(steps, 1):
+        off = []
         for net in "GD":
             for key in map(str, oracle(name)[f"sampled/{net}"]):
                 gradient, parameters = (state[key] for state in states[net])
                 after = oracle(name)[f"after{step}/{net}/{key}"]
-                # In float32 the sign of a vanishing gradient, and so a whole step, is undetermined.
-                atol = 1e-9 if dtype == "float64" else 4e-4 * step
-                np.testing.assert_allclose(sample(parameters, 256), after, rtol=1e-6, atol=atol)
+                atol = 1e-9 if dtype == "float64" else 2 * sum(LONGEST_STEPS[:step])
+                got = sample(parameters, 256)
+                np.testing.assert_allclose(got, after, rtol=1e-6, atol=atol)
+                off += [np.abs(got - after)]
                 if step == 1:
                     expected = oracle(name)[f"grad1/{net}/{key}"]
                     got = sample(gradient, 256)
@@ -373,3 +379,8 @@ def test_parameters_after_adam_steps_are_the_official_ones(training, oracle, nam
                         assert_close(got, expected, 1e-6)
                     else:  # no figure is stated; single entries flip with a ReLU, the tensor does not
                         assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected), key
+        if (
+            dtype == "float32"
+        ):  # measured: 95 % of the first within 5e-9, half of the second within 4e-5
+            part, bound = ((0.95, 1e-7), (0.5, 1e-4))[step - 1]
+            assert np.quantile(np.concatenate(off), part) < bound
