@@ -1,6 +1,8 @@
 """How near a volume is to the truth: PSNR, 3-D SSIM, masked HU errors and re-projection error.
 
-Beside these strict ones stand those of another convention, whose names say so (`x2ct_legacy`).
+Errors by tissue, bones and perceptual distances have modules of their own, whose conventions are
+gathered here. Beside these strict ones stand those of another convention, whose names say so
+(`x2ct_legacy`).
 
 The HU window, the mask and the air around the body move these numbers by many decibels, so each has
 its convention in `CONVENTIONS`, and every table prints it.
@@ -17,7 +19,8 @@ from skimage.metrics import structural_similarity
 
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera, Grid
-from jxrecon.metrics import x2ct_legacy
+from jxrecon.metrics import bone, slices, tissue, x2ct_legacy
+from jxrecon.metrics.tissue import masked_mae
 from jxrecon.units import Window
 
 TISSUE_HU = -300.0
@@ -40,6 +43,9 @@ CONVENTIONS = {
         "mean absolute error in HU over the voxels whose truth is above -300 HU; both volumes "
         "clipped to [{low:g}, {high:g}] HU"
     ),
+    **tissue.CONVENTIONS,
+    **bone.CONVENTIONS,
+    **slices.CONVENTIONS,
     "reprojection_error": (
         "|A x - y| / |y| of the line integrals over the views given to the method; noise-free, the "
         "same projector on both sides"
@@ -57,6 +63,9 @@ LABELS = {
     "ssim_3d": "SSIM 3-D",
     "mae_hu_body": "MAE body [HU]",
     "mae_hu_tissue": "MAE tissue [HU]",
+    **tissue.LABELS,
+    **bone.LABELS,
+    **slices.LABELS,
     "reprojection_error": "re-projection",
     "reprojection_unseen": "unseen view",
     "x2ct_legacy_psnr_db": "x2ct-legacy PSNR [dB]",
@@ -65,7 +74,7 @@ LABELS = {
 }
 """Metric -> the head of its column."""
 
-HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d", *x2ct_legacy.CONVENTIONS})
+HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d", "bone_dice", *x2ct_legacy.CONVENTIONS})
 """Metrics to maximise; all others are errors or costs."""
 
 
@@ -96,30 +105,23 @@ def ssim_3d(
     return float(structural_similarity(*pair, data_range=data_range))
 
 
-def masked_mae(
-    a: Float[np.ndarray, "*shape"], b: Float[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"]
-) -> float:
-    """Mean |a - b| where the mask is true; NaN where it is nowhere true."""
-    mask = np.asarray(mask, bool)
-    if not mask.any():
-        return float("nan")
-    difference = np.asarray(a, np.float64)[mask] - np.asarray(b, np.float64)[mask]
-    return float(np.mean(np.abs(difference)))
-
-
 def case_metrics(
     truth_hu: Float[np.ndarray, "x y z"],
     recon_hu: Float[np.ndarray, "x y z"],
     body: Bool[np.ndarray, "x y z"],
     window: Window,
+    spacing_mm: bone.Spacing,
 ) -> dict[str, float]:
     """The volume metrics of one case under the keys of `CONVENTIONS`.
+
+    All but those that need X-rays (re-projection), LPIPS's weights or a clock.
 
     Args:
         truth_hu: HU.
         recon_hu: HU on the same grid.
         body: the filled body mask of the truth.
         window: HU range to which both are clipped and whose width is the data range.
+        spacing_mm: edges of a voxel along x, y, z.
     """
     truth = np.clip(np.asarray(truth_hu, np.float32), *window)
     recon = np.clip(np.asarray(recon_hu, np.float32), *window)
@@ -128,6 +130,8 @@ def case_metrics(
         "ssim_3d": ssim_3d(recon, truth, window.range),
         "mae_hu_body": masked_mae(recon, truth, body),
         "mae_hu_tissue": masked_mae(recon, truth, np.asarray(truth_hu) > TISSUE_HU),
+        **tissue.case_metrics(truth_hu, recon_hu, body, window),
+        **bone.case_metrics(truth_hu, recon_hu, spacing_mm),
         **x2ct_legacy.case_metrics(truth, recon, window),
     }
 

@@ -7,8 +7,11 @@ import pytest
 
 from jxrecon.drr import beam, line_integrals
 from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.metrics import tissue
 from jxrecon.metrics.volume import (
     CONVENTIONS,
+    HIGHER_IS_BETTER,
+    LABELS,
     case_metrics,
     conventions,
     masked_mae,
@@ -66,7 +69,7 @@ def test_case_metrics_clip_to_the_window_and_mask_by_body_and_tissue():
     recon[0, 0, 0] = -3000.0  # clipped to -1024
     body = np.zeros(truth.shape, bool)
     body[2:6, 2:6, 2:6] = True
-    found = case_metrics(truth, recon, body, WINDOW)
+    found = case_metrics(truth, recon, body, WINDOW, (1.0, 1.0, 1.0))
     squared = (2000.0**2 + 100.0**2 + 24.0**2) / 512
     assert found["psnr_db"] == pytest.approx(10 * np.log10(3024.0**2 / squared), abs=1e-5)
     assert found["mae_hu_body"] == pytest.approx(2100 / 64, rel=1e-6)
@@ -76,12 +79,44 @@ def test_case_metrics_clip_to_the_window_and_mask_by_body_and_tissue():
     )
 
 
+def test_every_voxel_of_the_body_counts_in_one_band_of_its_true_hu():
+    truth = np.array([-1000, -900, -301, -300, -21, -20, 199, 200, 3000], np.float32)
+    truth = truth.reshape(9, 1, 1)
+    off = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256], np.float32).reshape(9, 1, 1)
+    body = np.ones(truth.shape, bool)
+    found = tissue.case_metrics(truth, truth - off, body, Window(-2000.0, 4000.0))
+    assert found == {
+        "mae_hu_air": 1.0,
+        "mae_hu_lung": 3.0,
+        "mae_hu_fat": 12.0,
+        "mae_hu_soft": 48.0,
+        "mae_hu_bone": 192.0,
+    }
+    body[[0, 8]] = False
+    masked = tissue.case_metrics(truth, truth - off, body, Window(-2000.0, 4000.0))
+    assert np.isnan(masked["mae_hu_air"])
+    assert masked["mae_hu_bone"] == 128.0
+    clipped = tissue.case_metrics(truth, truth - off, body, Window(-1024.0, 100.0))
+    assert clipped["mae_hu_bone"] == 28.0  # of 200 -> 72 what is below 100
+
+
+def test_bands_together_are_the_body():
+    truth, recon = pair()
+    body = truth > -700
+    found = tissue.case_metrics(truth, recon, body, WINDOW)
+    counts = [np.sum(body & (truth >= low) & (truth < high)) for low, high in tissue.BANDS.values()]
+    assert sum(counts) == body.sum()
+    together = np.nansum([n * value for n, value in zip(counts, found.values())]) / body.sum()
+    whole = masked_mae(np.clip(recon, *WINDOW), np.clip(truth, *WINDOW), body)
+    assert together == pytest.approx(whole, rel=1e-6)
+
+
 def test_every_metric_has_a_convention_that_names_its_window():
     truth, recon = pair()
     sentences = conventions(WINDOW)
-    assert set(case_metrics(truth, recon, truth > 0, WINDOW)) < set(sentences)
-    assert set(sentences) == set(CONVENTIONS)
-    for name in ("psnr_db", "ssim_3d", "mae_hu_body", "mae_hu_tissue"):
+    assert set(case_metrics(truth, recon, truth > 0, WINDOW, (1.0, 1.0, 1.0))) < set(sentences)
+    assert set(sentences) == set(CONVENTIONS) == set(LABELS) > HIGHER_IS_BETTER
+    for name in ("psnr_db", "ssim_3d", "mae_hu_body", "mae_hu_tissue", "mae_hu_fat", "lpips_alex"):
         assert "[-1024, 2000] HU" in sentences[name]
     assert not any("{" in sentence for sentence in sentences.values())
 

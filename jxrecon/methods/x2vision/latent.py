@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jxrecon.metrics.perceptual import gradient_ssim_distance
+from jxrecon.methods.x2vision import distances
 from jxrecon.nn.optimise import descend
 from jxrecon.types import Terms
 
@@ -46,6 +46,7 @@ class LatentSettings:
     iterations: int = 300
     learning_rate: float = 0.1
     starts: int = 4
+    distance: str = "gradient_ssim"  # L_p; or "lpips_vgg" as in the paper, "lpips_alex"
 
 
 class WStatistics(NamedTuple):
@@ -137,11 +138,15 @@ def objective(
     statistics: WStatistics,
     settings: LatentSettings,
 ) -> tuple[Float[Array, " b"], Terms]:
-    """[X2Vision Eq. R] The total of each batch member and its unweighted terms, [b] each."""
-    projections = project(latents)
+    """[X2Vision Eq. R] The total of each batch member and its unweighted terms, [b] each.
+
+    Raises:
+        InputError: `settings.distance` is LPIPS, whose weights are not installed.
+    """
+    projections, distance = project(latents), distances.named(settings.distance)
     terms = {
         "L_2": image_distance(projections, images),
-        "L_p": reduce(add, [gradient_ssim_distance(p, i) for p, i in zip(projections, images)]),
+        "L_p": reduce(add, [distance(p, i) for p, i in zip(projections, images)]),
         "L_w": style_likelihood(latents.ws, statistics, settings.sigma),
         "L_c": style_coherence(latents.ws, settings.kappa),
         "L_n": noise_likelihood(latents.noise),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.metrics.perceptual import gradient_ssim_distance
+from jxrecon.methods.x2vision.distances import Distance
 from jxrecon.types import Key
 
 Logits = Float[Array, "b 1"]
@@ -79,11 +79,13 @@ def volume_distance(a: Volumes, b: Volumes) -> Float[Array, ""]:
 
 
 def projection_distance(
-    a: tuple[Float[Array, "b rows columns"], ...], b: tuple[Float[Array, "b rows columns"], ...]
+    distance: Distance,
+    a: tuple[Float[Array, "b rows columns"], ...],
+    b: tuple[Float[Array, "b rows columns"], ...],
 ) -> Float[Array, ""]:
     """[X2Vision perceptual loss] Distance of the projections of two volumes, mean over views.
 
-    The multi-scale gradient and SSIM distance stands in for LPIPS, whose weights are not shipped.
+    LPIPS in the paper; the default of the settings needs no weights (`distances`).
     """
-    distances = [jnp.mean(gradient_ssim_distance(p, q)) for p, q in zip(a, b)]
-    return reduce(add, distances) / len(a)
+    found = [jnp.mean(distance(p, q)) for p, q in zip(a, b)]
+    return reduce(add, found) / len(a)

@@ -3,10 +3,11 @@
 | equation | function | settings |
 |---|---|---|
 | adversarial game | losses.ADVERSARIAL | prior.adversarial |
-| perceptual loss on projections | losses.projection_distance | prior.projection_weight |
+| perceptual loss on projections | losses.projection_distance | prior.projection_weight, prior.distance |
 | R1, path length (lazy) | losses.r1_penalty, losses.path_lengths | prior.r1_*, prior.path_length_* |
 | mu, sigma of w over 10,000 mapped z | style_statistics | - |
 | Eq. R, the objective | latent.objective | latent.lambda_* |
+| L_p | distances.DISTANCES | latent.lambda_p, latent.distance |
 | L_w | latent.style_likelihood | latent.lambda_w, latent.sigma |
 | L_c | latent.style_coherence | latent.lambda_c, latent.kappa |
 | L_n | latent.noise_likelihood | latent.lambda_n |
@@ -24,6 +25,7 @@ from jaxtyping import Array, Float
 
 from jxrecon.geometry import Camera
 from jxrecon.methods.base import Method, Problem, Progress, Reconstruction
+from jxrecon.methods.x2vision import distances
 from jxrecon.methods.x2vision import prior as manifold
 from jxrecon.methods.x2vision.latent import (
     Inversion,
@@ -56,15 +58,33 @@ class Settings:
 
 
 def build(settings: Settings, problem: Problem) -> Method:
-    """X2Vision for this problem."""
+    """X2Vision for this problem.
+
+    Raises:
+        InputError: there is no such distance.
+    """
+    distances.check(settings.prior.distance, "settings.prior.distance")
+    distances.check(settings.latent.distance, "settings.latent.distance")
     prior = manifold.make_prior(settings.prior, problem)
     return Method(
         init=partial(manifold.init, prior),
-        train_step=partial(manifold.train_step, prior),
+        train_step=partial(train_step, prior, settings),
         eval_step=partial(eval_step, prior, settings),
         reconstruct=partial(reconstruct, prior, settings.latent),
         sample=partial(manifold.sample, prior),
     )
+
+
+def train_step(
+    prior: Prior, settings: Settings, state: State, batch: VolumeBatch, key: Key
+) -> tuple[State, Terms]:
+    """One step of the prior, `prior.train_step`.
+
+    Raises:
+        InputError: weights are not installed that the first evaluation, hours later, will need.
+    """
+    distances.named(settings.latent.distance)
+    return manifold.train_step(prior, state, batch, key)
 
 
 def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Float[Array, "b d"]:

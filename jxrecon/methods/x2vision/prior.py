@@ -23,7 +23,7 @@ from jxrecon import drr
 from jxrecon.drr import beam
 from jxrecon.geometry import Camera
 from jxrecon.methods.base import Problem
-from jxrecon.methods.x2vision import losses
+from jxrecon.methods.x2vision import distances, losses
 from jxrecon.methods.x2vision.augment import adjust, augment
 from jxrecon.methods.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
 from jxrecon.nn.optimise import descend
@@ -43,6 +43,7 @@ class PriorSettings:
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
         code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
             GAN after the warm start.
+        distance: of the projections: "gradient_ssim", "lpips_vgg" or "lpips_alex".
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
     """
 
@@ -67,6 +68,7 @@ class PriorSettings:
     code_learning_rate: float = 0.01
     code_noise: float = 0.0
     projection_weight: float = 1.0
+    distance: str = "gradient_ssim"
     dtype: str = "auto"
     remat: bool = False
 
@@ -235,12 +237,14 @@ def auto_decoder_step(
     noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
     shake = settings.code_noise * jax.random.normal(key_code, (count, settings.w_dim))
     seen = project(prior, real, prior.problem.cameras)
+    distance = distances.named(settings.distance)
 
     def loss(generator: PyTree, codes: Array) -> tuple[Array, Terms]:
         ws = map_styles(prior, generator, codes[code] + shake)
         fake = synthesise(prior, generator, ws, noise)
         voxels = losses.volume_distance(fake, real)
-        views = losses.projection_distance(project(prior, fake, prior.problem.cameras), seen)
+        shown = project(prior, fake, prior.problem.cameras)
+        views = losses.projection_distance(distance, shown, seen)
         total = settings.code_weight * voxels + settings.projection_weight * views
         return total, {"L_code": voxels, "L_projection": views}
 

@@ -1,0 +1,81 @@
+"""How near the bones of a volume are to the true ones: overlap and distance of their surfaces.
+
+A voxel of 200 HU or more is bone, in the truth and in the reconstruction alike, without a body mask:
+contrast agent and metal count, and a blurred reconstruction has less bone than the truth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import binary_erosion, distance_transform_edt
+
+BONE_HU = 200.0
+"""The CT value from which on a voxel is bone."""
+
+CONVENTIONS = {
+    "bone_dice": (
+        "Dice coefficient of the voxels of 200 HU or more in the whole volume; 0 where one volume has "
+        "none, not a number where neither has"
+    ),
+    "bone_assd_mm": (
+        "mean of the mean distances truth to reconstruction and back, mm, between the surfaces of the "
+        "voxels of 200 HU or more: the centres of those with one of 6 neighbours below 200 HU or outside "
+        "the volume; not a number, and left out of means, where a volume has no such voxel"
+    ),
+    "bone_hd95_mm": "larger of both ways' 95th percentiles of the same distances, mm",
+}
+"""Metric -> what exactly it is, as in `metrics.volume`."""
+
+LABELS = {
+    "bone_dice": "Dice bone",
+    "bone_assd_mm": "ASSD bone [mm]",
+    "bone_hd95_mm": "HD95 bone [mm]",
+}
+"""Metric -> the head of its column."""
+
+Mask = Bool[np.ndarray, "x y z"]
+Spacing = tuple[float, float, float] | Float[np.ndarray, "3"]
+
+
+def case_metrics(
+    truth_hu: Float[np.ndarray, "x y z"],
+    recon_hu: Float[np.ndarray, "x y z"],
+    spacing_mm: Spacing,
+) -> dict[str, float]:
+    """The metrics of one case under the keys of `CONVENTIONS`.
+
+    Args:
+        truth_hu: HU.
+        recon_hu: HU on the same grid.
+        spacing_mm: edges of a voxel along x, y, z.
+    """
+    truth, recon = np.asarray(truth_hu) >= BONE_HU, np.asarray(recon_hu) >= BONE_HU
+    assd, hd95 = surface_distances(truth, recon, spacing_mm)
+    return {"bone_dice": dice(truth, recon), "bone_assd_mm": assd, "bone_hd95_mm": hd95}
+
+
+def dice(a: Mask, b: Mask) -> float:
+    """2 |A and B| / (|A| + |B|); NaN where both are empty."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return float(2 * np.count_nonzero(a & b) / total) if total else float("nan")
+
+
+def surface_distances(a: Mask, b: Mask, spacing_mm: Spacing) -> tuple[float, float]:
+    """(assd_mm, hd95_mm) between the centres of the surface voxels; NaN where a mask is empty."""
+    if not (a.any() and b.any()):
+        return float("nan"), float("nan")
+    occupied = np.argwhere(a | b)
+    box = tuple(slice(low, high + 1) for low, high in zip(occupied.min(0), occupied.max(0)))
+    one, two = surface(a[box]), surface(b[box])
+    ways = [
+        distance_transform_edt(~target, sampling=spacing_mm)[source]
+        for source, target in ((one, two), (two, one))
+    ]
+    assd = float(np.mean([distances.mean() for distances in ways]))
+    return assd, float(max(np.percentile(distances, 95) for distances in ways))
+
+
+def surface(mask: Mask) -> Mask:
+    """The voxels of a mask with one of their 6 neighbours outside of it, or of the volume."""
+    return mask & ~binary_erosion(mask)
