@@ -30,15 +30,19 @@ With --set schedule.steps=N set settings.constant_steps and settings.decay_steps
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 
 from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
 from jxrecon.methods.cgls import cgls
+from jxrecon.methods.earlier_scan import earlier_scan
 from jxrecon.methods.fdk import fdk
 from jxrecon.methods.linear_prior import linear_prior
 from jxrecon.methods.mean_volume import mean_volume
 from jxrecon.methods.nearest import nearest
+from jxrecon.methods.nerp import QUICK, nerp, nerp_with_prior
 from jxrecon.methods.sirt import sirt
 from jxrecon.methods.tv import tv
 from jxrecon.methods.x2ct.method import Settings, build
@@ -96,6 +100,7 @@ def get_config(size: str | None = None) -> Experiment:
         size = "tiny" if jax.default_backend() == "cpu" else "small"
     if size not in _SIZES:
         raise InputError(f"--size {size}: no such size, expected one of {', '.join(_SIZES)}")
+    fit = QUICK if size == "tiny" else None  # the paper's settings take hours of a CPU
     return Experiment(
         name="x2ct_hn",
         size=size,
@@ -106,6 +111,16 @@ def get_config(size: str | None = None) -> Experiment:
             "nearest volume": nearest,
             "linear prior": linear_prior,
         },
-        optional={"fdk": fdk, "sirt": sirt, "cgls": cgls, "tv": tv},
+        optional={
+            "fdk": fdk,
+            "sirt": sirt,
+            "cgls": cgls,
+            "tv": tv,
+            "nerp": partial(nerp, settings=fit),
+        },
+        with_earlier_scan={
+            "earlier scan": earlier_scan,
+            "nerp with prior": partial(nerp_with_prior, settings=fit),
+        },
         **_SIZES[size],
     )

@@ -22,15 +22,19 @@ patients) is reported elsewhere and unverified.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 
 from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
 from jxrecon.methods.cgls import cgls
+from jxrecon.methods.earlier_scan import earlier_scan
 from jxrecon.methods.fdk import fdk
 from jxrecon.methods.linear_prior import linear_prior
 from jxrecon.methods.mean_volume import mean_volume
 from jxrecon.methods.nearest import nearest
+from jxrecon.methods.nerp import QUICK, nerp, nerp_with_prior
 from jxrecon.methods.sirt import sirt
 from jxrecon.methods.tv import tv
 from jxrecon.methods.x2vision.latent import LatentSettings
@@ -66,6 +70,27 @@ _SIZES = {
             eval_iterations=40,
         ),
     },
+    # On X2CT's tiny grid, so that the two compare.
+    "cube": {
+        "field": _field(32, 32, 32),
+        "views": Views(pixels=32),
+        "schedule": Schedule(
+            steps=3200, batch_size=8, evaluate_every=400, evaluate_cases=4, save_every=400
+        ),
+        "population": Population(train=128, validation=8),
+        "settings": Settings(
+            PriorSettings(
+                base=(4, 4, 4),
+                channels=(64, 64, 32, 16),
+                w_dim=64,
+                warm_start_steps=2900,
+                ema_kimg=1.0,
+                path_length_weight=0.0,
+            ),
+            LatentSettings(iterations=200, starts=2),
+            eval_iterations=40,
+        ),
+    },
     # The practical one for one GPU: full resolution, tapered channels. No result was measured yet.
     "medium": {
         "field": _field(80, 96, 112),
@@ -98,6 +123,7 @@ def get_config(size: str | None = None) -> Experiment:
         size = "small" if jax.default_backend() == "cpu" else "medium"
     if size not in _SIZES:
         raise InputError(f"--size {size}: no such size, expected one of {', '.join(_SIZES)}")
+    fit = QUICK if size in ("small", "cube") else None  # the paper's settings take hours of a CPU
     return Experiment(
         name="x2vision_hn",
         size=size,
@@ -108,6 +134,16 @@ def get_config(size: str | None = None) -> Experiment:
             "nearest volume": nearest,
             "linear prior": linear_prior,
         },
-        optional={"fdk": fdk, "sirt": sirt, "cgls": cgls, "tv": tv},
+        optional={
+            "fdk": fdk,
+            "sirt": sirt,
+            "cgls": cgls,
+            "tv": tv,
+            "nerp": partial(nerp, settings=fit),
+        },
+        with_earlier_scan={
+            "earlier scan": earlier_scan,
+            "nerp with prior": partial(nerp_with_prior, settings=fit),
+        },
         **_SIZES[size],
     )

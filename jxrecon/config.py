@@ -112,6 +112,8 @@ class Experiment:
         load: (experiment, folder or None, cache folder or None) -> Dataset; None is built-in data.
         baselines: name -> (problem -> Method), fitted in one step on the whole training set.
         optional: more of them, which take part when asked for by name.
+        with_earlier_scan: name -> (problem -> Method whose state is an earlier CT of the same patient in
+            HU on the problem's grid), for comparisons.
         kind: of what is found; None is a CT volume.
     """
 
@@ -126,6 +128,9 @@ class Experiment:
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     baselines: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
     optional: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
+    with_earlier_scan: dict[str, Callable[..., Any]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
     kind: Kind | None = dataclasses.field(default=None, repr=False)
 
 
@@ -176,7 +181,7 @@ def to_dict(value: Any) -> Any:
     """The saved form: dataclasses as dicts, tuples as lists, functions left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        functions = ("build", "load", "baselines", "optional", "kind")
+        functions = ("build", "load", "baselines", "optional", "with_earlier_scan", "kind")
         return {k: to_dict(v) for k, v in items.items() if k not in functions}
     if isinstance(value, dict):
         return {k: to_dict(v) for k, v in value.items()}

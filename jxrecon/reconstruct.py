@@ -35,10 +35,10 @@ from jxrecon.data.radiographs import Given, Radiograph
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.logs import Spinner
 from jxrecon.methods.base import Problem, Reconstruction
-from jxrecon.report import DISPLAY_HU, PLANES
 from jxrecon.run import Run, open_run, restore
 from jxrecon.style import open_style
 from jxrecon.types import InputError
+from jxrecon.volume_pictures import DISPLAY_HU, PLANES
 
 SAME_POINT_MM = 1.0
 """How far apart the isocentres that two X-rays tell may lie."""

@@ -23,7 +23,7 @@ KNOWS = {
     "drr": _CAMERAS,
     "mesh": _CAMERAS,
     "phantom": {*_CAMERAS, "mesh"},
-    "deformation": _IMAGING,
+    "deformation": {*_IMAGING, "pose"},
     "metrics": _IMAGING,
     "nn": _IMAGING,
     "data": {*_IMAGING, "config", "deformation"},

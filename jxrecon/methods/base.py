@@ -58,6 +58,8 @@ class Method(NamedTuple):
             integrals, one [rows, columns] a camera; the cameras are concrete, so that the projector
             picks its path once: jit over the other arguments.
         sample: (state, key, count) -> [count, x, y, z] in HU from the prior, where there is one.
+        own_views: whether it takes the X-rays of the problem's own cameras alone, one each; else any
+            number from anywhere.
     """
 
     init: Callable[[Key], PyTree]
@@ -65,6 +67,7 @@ class Method(NamedTuple):
     eval_step: Callable[[PyTree, Any, Key], Terms]
     reconstruct: Callable[..., Reconstruction]
     sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None
+    own_views: bool = False
 
 
 class SurfaceProblem(NamedTuple):

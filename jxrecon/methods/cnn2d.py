@@ -128,4 +128,4 @@ def build(settings: Settings, problem: Problem) -> Method:
     ) -> Reconstruction:
         return Reconstruction(frontal.hu(state, images, cameras), {})
 
-    return Method(frontal.init, frontal.train_step, frontal.eval_step, reconstruct)
+    return Method(frontal.init, frontal.train_step, frontal.eval_step, reconstruct, own_views=True)

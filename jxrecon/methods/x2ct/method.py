@@ -130,6 +130,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         train_step=partial(train_step, model),
         eval_step=partial(eval_step, model),
         reconstruct=partial(reconstruct, model),
+        own_views=True,
     )
 
 
