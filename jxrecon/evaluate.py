@@ -1,10 +1,12 @@
-"""Evaluation of a run: every case by every method, as volumes, tables and a report.
+"""Evaluation: every case by every method, as volumes, tables and a report.
 
     python -m jxrecon.evaluate --run DIR [--split validation] [--limit N] [--also fdk tv]
+    python -m jxrecon.evaluate --runs DIR DIR --methods linear-prior fdk --views 1,2,4,8 --out DIR
 
-The X-rays are line integrals of the true volume, without noise and by the projector that the methods
-use themselves: an easier problem than a hospital's, and said so wherever the numbers stand. What is
-done is kept: killed and started again, it goes on with the case where it was.
+The first shows one run beside its baselines; the second compares many on equal terms (`comparison`).
+The X-rays are line integrals of the true volume by the projector that the methods use themselves: an
+easier problem than a hospital's, and said so wherever the numbers stand. What is done is kept: killed
+and started again, it goes on with the case where it was.
 """
 
 from __future__ import annotations
@@ -12,48 +14,28 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jxrecon import config
 from jxrecon.cli import cache_folder, entry
-from jxrecon.compile import jit
+from jxrecon.comparison.cases import Knowledge, reconstructions
+from jxrecon.comparison.contenders import Contender, baseline, choose, digest
+from jxrecon.comparison.evaluation import compare
+from jxrecon.comparison.setting import SPLITS, Setting, make_setting
 from jxrecon.data.nifti import write_volume
-from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera
 from jxrecon.logs import CaseBar
-from jxrecon.methods.base import Method, Problem
-from jxrecon.metrics.volume import case_metrics, reprojection_error
+from jxrecon.metrics import slices
+from jxrecon.metrics.lpips import Lpips
 from jxrecon.report import write_report
 from jxrecon.results import CaseTable, print_summary, replace_text, summarise
 from jxrecon.run import Run, open_run, restore
 from jxrecon.types import InputError, PyTree
-
-SPLITS = ("train", "validation")
-
-
-class Contender(NamedTuple):
-    """A method that takes part.
-
-    Attributes:
-        name: as in the tables.
-        fit: () -> (method, state): trained, or fitted when first asked.
-        fingerprint: of all that its reconstructions depend on.
-        folder: where its volumes are written; None for nowhere.
-    """
-
-    name: str
-    fit: Callable[[], tuple[Method, PyTree]]
-    fingerprint: str
-    folder: Path | None
 
 
 def evaluate(
@@ -90,132 +72,85 @@ def evaluate(
         raise InputError(
             f"--beside: {run.experiment.name} finds volumes, expected a run of surfaces"
         )
-    if split not in SPLITS:
-        raise InputError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1 case")
-    volumes = getattr(dataset, split)
-    names = volumes.names[:limit]
-    if not names:
-        raise InputError(f"--split {split}: no volumes in {run.data or 'the built-in data'}")
+    counts, seed = (len(run.problem.cameras),), run.experiment.schedule.seed
+    setting = make_setting(run.experiment, dataset, split, counts, limit, seed=seed)
     out = run.folder if out is None else out
-    contenders = _contenders(run, state, dataset, out / "recon", all_volumes)
+    contenders = _contenders(run, state, setting)
+    weights = slices.weights()
     try:
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = {c.name: c.fingerprint for c in contenders}
-        with CaseTable(out / "cases.csv", fingerprints) as table, CaseBar(len(names)) as bar:
+        with (
+            CaseTable(out / "cases.csv", fingerprints) as table,
+            CaseBar(len(setting.names)) as bar,
+        ):
             for contender in contenders:
-                _run_cases(run, contender, volumes, split, names, table, bar)
-            rows = [table.rows[c.name, split, name] for c in contenders for name in names]
+                own = contender is contenders[-1]
+                folder = out / "recon" if own else out / "recon" / contender.name
+                kept = folder if own or all_volumes else None
+                _run_cases(run, setting, contender, kept, table, bar, weights)
+            rows = [table.rows[c.name, split, name] for c in contenders for name in setting.names]
         step = run.experiment.schedule.steps if step is None else step
         summary = summarise(run, rows, split, step)
         replace_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_report(run, state, volumes, rows, summary, out)
+        write_report(run, state, getattr(dataset, split), rows, summary, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror or error})") from error
     print_summary(summary)
     print(f"report: {out / 'report.html'}")
 
 
-def _contenders(
-    run: Run, state: PyTree, dataset: Any, recon: Path, all_volumes: bool
-) -> list[Contender]:
+def _contenders(run: Run, state: PyTree, setting: Setting) -> list[Contender]:
     """The baselines in the experiment's order, then the run's own method."""
-    data = zlib.crc32(json.dumps(config.to_dict(run.experiment.field)).encode())
-    data = zlib.crc32(json.dumps(config.to_dict(run.experiment.views)).encode(), data)
-    for volumes in (dataset.train, dataset.validation):
-        data = zlib.crc32(json.dumps(volumes.names).encode(), data)
-        for array in (volumes.hu, volumes.body, volumes.affines):
-            data = zlib.crc32(np.ascontiguousarray(array).tobytes(), data)
-    mine = digest(run, state, data)
-
-    def baseline(build: Callable[[Problem], Method]) -> Callable[[], tuple[Method, PyTree]]:
-        return lambda: fitted(build(run.problem), dataset.train)
-
-    baselines = [
-        Contender(name, baseline(build), f"{data:08x}", recon / name if all_volumes else None)
-        for name, build in run.experiment.baselines.items()
-    ]
-    own = Contender(run.experiment.name, lambda: (run.method, state), f"{mine:08x}", recon)
-    return [*baselines, own]
-
-
-def digest(run: Run, state: PyTree, data: int) -> int:
-    """A number of the run's settings and weights, and of the data's own number."""
-    mine = zlib.crc32(json.dumps(config.to_dict(run.experiment.settings)).encode(), data)
-    for leaf in jax.tree.leaves(state):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        mine = zlib.crc32(np.asarray(leaf).tobytes(), mine)
-    return mine
-
-
-def fitted(method: Any, cases: Any) -> tuple[Any, PyTree]:
-    """A baseline after its one step on the whole training set."""
-    batch = jax.tree.map(jnp.asarray, cases.batch(np.arange(len(cases.names), dtype=np.int32)))
-    key = jax.random.key(0)
-    return method, jit(method.train_step)(method.init(key), batch, key)[0]
+    number = digest(run, state, setting.digest)
+    own = Contender(
+        run.experiment.name,
+        setting.counts,
+        lambda problem: Knowledge(run.method, lambda place: state),
+        f"{number:08x}",
+    )
+    return [*(baseline(setting, *item) for item in run.experiment.baselines.items()), own]
 
 
 def _run_cases(
     run: Run,
+    setting: Setting,
     contender: Contender,
-    volumes: Any,
-    split: str,
-    names: tuple[str, ...],
+    folder: Path | None,
     table: CaseTable,
     bar: CaseBar,
+    weights: Lpips | None,
 ) -> None:
-    """Reconstructs the cases of one method that are not done yet."""
+    """The cases of one method that are not done yet, or not by LPIPS, whose weights are here."""
 
     def volume(case: str) -> Path | None:
-        return None if contender.folder is None else contender.folder / f"{case}.nii.gz"
+        return None if folder is None else folder / f"{case}.nii.gz"
 
     def done(case: str) -> bool:
-        path = volume(case)
-        return (contender.name, split, case) in table.rows and (path is None or path.exists())
+        path, row = volume(case), table.rows.get((contender.name, setting.split, case))
+        if row is None or (weights is not None and np.isnan(row["lpips_alex_xray"])):
+            return False
+        return path is None or path.exists()
 
-    missing = [i for i, name in enumerate(names) if not done(name)]
-    bar.begin(contender.name, len(names) - len(missing))
+    missing = [place for place, case in enumerate(setting.names) if not done(case)]
+    bar.begin(contender.name, len(setting.names) - len(missing))
     if not missing:
         return
-    method, state = contender.fit()
-    problem, key = run.problem, jax.random.key(run.experiment.schedule.seed)
-    unseen = _unseen_camera(problem.cameras)
-
-    @jit
-    def xrays(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
-        mu = beam.hu_to_mu(hu)
-        return list(project(mu, problem.grid.affine, (*problem.cameras, unseen)))
-
-    @jit
-    def errors(hu: Float[Array, "x y z"], images: Any, other: Any) -> dict[str, Float[Array, ""]]:
-        return {
-            "reprojection_error": reprojection_error(hu, images, problem.cameras, problem.grid),
-            "reprojection_unseen": reprojection_error(hu, [other], [unseen], problem.grid),
-        }
-
-    reconstruct: Any = jit(
-        lambda state, images, key: method.reconstruct(state, images, problem.cameras, key).hu
-    )
-    for count, i in enumerate(missing):
-        truth = np.asarray(volumes.hu[i], np.float32)
-        *images, other = xrays(truth)
-        arguments = (state, tuple(images), jax.random.fold_in(key, i))
-        if count == 0:
-            reconstruct = reconstruct.lower(*arguments).compile()
-        began = time.perf_counter()
-        hu = jax.block_until_ready(reconstruct(*arguments))
-        seconds = time.perf_counter() - began
-        recon = np.rint(np.asarray(hu, np.float32))  # as in the file: the metrics are of that
-        metrics = {
-            **case_metrics(truth, recon, volumes.body[i], problem.window),
-            **{name: float(value) for name, value in errors(recon, images, other).items()},
-            "seconds": seconds,
-        }
-        if path := volume(names[i]):
-            write_volume(path, recon, volumes.affines[i])
-        table.add(contender.name, split, names[i], metrics)
+    volumes = getattr(setting.dataset, setting.split)
+    for found in reconstructions(
+        contender.learn(run.problem),
+        run.problem,
+        (_unseen_camera(run.problem.cameras),),
+        volumes,
+        missing,
+        setting.seed,
+        weights=weights,
+    ):
+        case = setting.names[found.place]
+        if path := volume(case):
+            write_volume(path, found.hu, volumes.affines[found.place])
+        metrics = {**found.metrics, "seconds": found.costs["seconds"]}
+        table.add((contender.name, setting.split, case), metrics)
         bar.advance()
 
 
@@ -243,38 +178,101 @@ def _unseen_camera(cameras: tuple[Camera, ...]) -> Camera:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Evaluates a checkpoint of a run.
+    """Evaluates a checkpoint of a run, or compares runs and baselines.
 
     Raises:
-        InputError: an argument, the run or its data is not as it should be.
+        InputError: an argument, a run or its data is not as it should be.
     """
     parser = argparse.ArgumentParser(
         prog="python -m jxrecon.evaluate",
-        description="Evaluates a trained run beside its baselines: volumes, tables and a report.",
+        description="Evaluates a trained run beside its baselines, or compares many methods on the same "
+        "patients, X-rays and noise: volumes, tables and a report.",
     )
     add = parser.add_argument
-    add("--run", type=Path, required=True, metavar="DIR", help="folder of a trained run")
     add("--data", type=Path, metavar="DIR", help="folder of CT volumes; default: the run's own")
     add("--split", default="validation", choices=SPLITS, help="which cases; default validation")
     add("--limit", type=int, metavar="N", help="only the first N cases")
-    add("--checkpoint", default="latest", choices=("latest", "best"), help="default latest")
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
-    add("--all", action="store_true", help="write the baselines' volumes too")
-    add("--also", nargs="+", default=[], metavar="NAME", help="more baselines, as fdk and tv")
-    add("--beside", nargs="+", type=Path, default=[], metavar="RUN", help="other runs on the same "
+    one = parser.add_argument_group("one run").add_argument
+    one("--run", type=Path, metavar="DIR", help="folder of a trained run")
+    one("--checkpoint", default="latest", choices=("latest", "best"), help="default latest")
+    one("--all", action="store_true", help="write the baselines' volumes too")
+    one("--also", nargs="+", default=[], metavar="NAME", help="more baselines, as fdk and tv")
+    one("--beside", nargs="+", type=Path, default=[], metavar="RUN", help="other runs on the same "
         "data that take part; of surfaces")  # fmt: skip
+    many = parser.add_argument_group("a comparison of volumes").add_argument
+    many("--runs", nargs="+", type=Path, default=[], metavar="DIR", help="folders of trained runs of "
+         "one field")  # fmt: skip
+    many(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="baselines, as linear-prior fdk nerp; default all",
+    )
+    many("--views", metavar="N,N", help="numbers of views, evenly spaced; default 1,2,4,8")
+    many("--photons", type=float, metavar="N", help="photon noise, photons a pixel; default none")
+    many("--against", metavar="NAME", help="the method of the tests; default the first of --runs")
+    many(
+        "--exp",
+        metavar="NAME",
+        help="whose field and X-rays, where no run says; default x2vision_hn",
+    )
+    many("--size", metavar="SIZE", help="of --exp")
+    many("--seed", type=int, default=0, metavar="N", help="of noise and random starts; default 0")
     args = parser.parse_args(argv)
-    run = with_optional(open_run(args.run), args.also)
     if args.data is not None and not args.data.is_dir():
         raise InputError(f"--data {args.data}: no such folder")
+    if args.run is not None and (args.runs or args.methods or args.views):
+        raise InputError("--run and --runs, --methods or --views: expected one run or a comparison")
+    if args.run is not None:
+        return _evaluate_run(args)
+    if not args.runs and not args.methods:
+        raise InputError("nothing to evaluate: expected --run DIR, --runs DIR or --methods NAME")
+    return _compare(args)
+
+
+def _evaluate_run(args: argparse.Namespace) -> int:
+    run = with_optional(open_run(args.run), args.also)
     state, step = restore(run, args.checkpoint)
-    cache = cache_folder()
     folder = args.data or run.data
-    dataset = run.experiment.load(run.experiment, folder, cache / "data" if cache else None)
+    dataset = run.experiment.load(run.experiment, folder, _data_cache())
     run = run._replace(data=folder, rule=dataset.rule, synthetic=dataset.synthetic)
     beside = [open_run(folder) for folder in args.beside]
     evaluate(run, state, dataset, args.split, args.out, args.limit, step, args.all, beside)
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    if args.out is None:
+        raise InputError("--out: expected a folder for the results of the comparison")
+    runs = [open_run(folder) for folder in args.runs]
+    if runs:
+        experiment, data = runs[0].experiment, args.data or runs[0].data
+    else:
+        experiment, data = config.find(args.exp or "x2vision_hn", args.size), args.data
+    if experiment.kind is not None:
+        raise InputError(f"{experiment.name} finds no volumes, expected one that does")
+    counts = _counts(args.views or "1,2,4,8")
+    dataset = experiment.load(experiment, data, _data_cache())
+    setting = make_setting(
+        experiment, dataset, args.split, counts, args.limit, args.photons, args.seed
+    )
+    found = choose(setting, args.methods, runs)
+    against = args.against or (found[-len(runs)].name if runs else None)
+    compare(setting, found, against, args.out)
+    return 0
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--views {text}: expected numbers such as 1,2,4,8") from None
+
+
+def _data_cache() -> Path | None:
+    cache = cache_folder()
+    return cache / "data" if cache else None
 
 
 if __name__ == "__main__":

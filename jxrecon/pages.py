@@ -37,6 +37,26 @@ def write_page(template: str, path: Path, run: Run, summary: dict[str, Any], **v
     log = read_log(run.folder / "metrics.jsonl")
     config = run.folder / "config.json"
     setup: dict[str, Any] = json.loads(config.read_text()) if config.exists() else {}
+    values = {
+        "summary": summary,
+        "own": run.experiment.name,
+        "curves": data_uri(curve_figure(log)) if log else None,
+        "setup": {k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},
+        "versions": setup.get("versions", {}),
+        "config": json.dumps(setup.get("experiment", {}), indent=2),
+        **values,
+    }
+    render(template, path, **values)
+
+
+def render(template: str, path: Path, **values: Any) -> None:
+    """Renders a template of jxrecon/templates/ to a page that appears only when it is whole.
+
+    Args:
+        template: name of its file.
+        path: of the page.
+        **values: what the template names.
+    """
     page = (
         jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -45,15 +65,7 @@ def write_page(template: str, path: Path, run: Run, summary: dict[str, Any], **v
             lstrip_blocks=True,
         )
         .get_template(template)
-        .render(
-            summary=summary,
-            own=run.experiment.name,
-            curves=data_uri(curve_figure(log)) if log else None,
-            setup={k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},
-            versions=setup.get("versions", {}),
-            config=json.dumps(setup.get("experiment", {}), indent=2),
-            **values,
-        )
+        .render(**values)
     )
     replace_text(path, page)
 

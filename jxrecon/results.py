@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jxrecon.metrics import x2ct_legacy
+from jxrecon.metrics import bone, slices, tissue, x2ct_legacy
 from jxrecon.metrics.volume import CONVENTIONS, HIGHER_IS_BETTER, LABELS, conventions
 from jxrecon.run import Run
 
@@ -32,11 +32,15 @@ class CaseTable:
     """cases.csv: one row a method and case, on disk as soon as it is known, found again after a kill.
 
     Attributes:
-        rows: (method, split, case) -> row.
+        rows: (method, split, case), or what else the keys are -> row.
     """
 
     def __init__(
-        self, path: Path, fingerprints: dict[str, str], metrics: Iterable[str] = CONVENTIONS
+        self,
+        path: Path,
+        fingerprints: dict[str, str],
+        metrics: Iterable[str] = CONVENTIONS,
+        keys: tuple[str, ...] = ("method", "split", "case"),
     ) -> None:
         """Opens the file and keeps what still holds.
 
@@ -45,14 +49,15 @@ class CaseTable:
             fingerprints: of the data and weights of each method; rows of others are dropped, and so
                 is the torn last row of a killed run.
             metrics: names of the columns with numbers.
+            keys: names of the columns that tell rows apart, the method first.
         """
-        self._fingerprints, self._metrics = fingerprints, tuple(metrics)
+        self._fingerprints, self._metrics, self._keys = fingerprints, tuple(metrics), keys
         # the last column shows a torn line
-        self._columns = ("method", "split", "case", *self._metrics, "fingerprint")
-        self.rows: dict[tuple[str, str, str], Row] = {}
+        self._columns = (*keys, *self._metrics, "fingerprint")
+        self.rows: dict[tuple[str, ...], Row] = {}
         for row in self._read_rows(path):
             if fingerprints.get(row["method"]) == row["fingerprint"]:
-                self.rows[row["method"], row["split"], row["case"]] = row
+                self.rows[tuple(row[key] for key in keys)] = row
         self._path = path
         self._write_whole()
         self._file = path.open("a", newline="")
@@ -68,11 +73,11 @@ class CaseTable:
         lines = [",".join(self._columns), *(self._line(row) for row in self.rows.values())]
         replace_text(self._path, "\n".join(lines) + "\n")
 
-    def add(self, method: str, split: str, case: str, metrics: dict[str, float]) -> None:
+    def add(self, key: tuple[str, ...], metrics: dict[str, float]) -> None:
         """Writes a row through to the disk."""
-        row = {"method": method, "split": split, "case": case, **metrics}
-        row["fingerprint"] = self._fingerprints[method]
-        self.rows[method, split, case] = row
+        row = {**dict(zip(self._keys, key, strict=True)), **metrics}
+        row["fingerprint"] = self._fingerprints[key[0]]
+        self.rows[key] = row
         self._file.write(self._line(row) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -147,25 +152,31 @@ def number(metric: str, value: float | None) -> str:
     """A value to as many digits as mean something."""
     if value is None or not math.isfinite(value):
         return "n/a" if value is None or math.isnan(value) else "inf"
-    if metric.startswith("mae"):
+    if metric.startswith("mae") or metric == "memory_mb":
         return f"{value:.1f}"
+    if metric.startswith("lpips") or metric.endswith("dice"):
+        return f"{value:.3f}"
+    if metric == "seconds" and value < 1:
+        return f"{value:.2g}"
     if "ssim" in metric or metric.startswith("reprojection"):
         return f"{value:.4f}"
     return f"{value:.2f}"
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """The summary as two tables, methods as rows, with the convention of every column."""
+    """The summary as tables, methods as rows, with the convention of every column."""
     kind = "SYNTHETIC data" if summary["synthetic"] else "real data"
     title = (
         f"{summary['experiment']} {summary['size']}, step {summary['step']}: {kind}, "
         f"{summary['cases']} {summary['split']} cases, mean ± standard deviation"
     )
-    legacy = [name for name in LABELS if name in x2ct_legacy.CONVENTIONS]
-    strict = [name for name in LABELS if name not in legacy]
+    legacy = [*slices.LABELS, *x2ct_legacy.CONVENTIONS]
+    anatomy = [*tissue.LABELS, *bone.LABELS]
+    main = [name for name in LABELS if name not in (*anatomy, *legacy)]
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(_table(title, strict, summary["metrics"]))
-    console.print(_table("the same, other conventions", legacy, summary["metrics"]))
+    console.print(_table(title, main, summary["metrics"]))
+    console.print(_table("the same, by tissue", anatomy, summary["metrics"]))
+    console.print(_table("the same, by look and in other conventions", legacy, summary["metrics"]))
     for name, sentence in summary["conventions"].items():
         console.print(f"{LABELS[name]}: {sentence}", markup=False, highlight=False, soft_wrap=True)
     console.print(summary["xrays"], markup=False, highlight=False, soft_wrap=True)

@@ -105,7 +105,7 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             "versions": {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
             "git": _git_revision(),
             "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-            "hardware": _hardware(),
+            "hardware": hardware(),
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,8 @@ def _git_revision() -> str | None:
     return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """Devices and processor of this machine, in words."""
     device = jax.devices()[0]
     return (
         f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores,"

@@ -16,6 +16,7 @@ from jxrecon.evaluate import evaluate, with_optional
 from jxrecon.methods.base import Method, Problem
 from jxrecon.methods.linear_prior import linear_prior
 from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.metrics import slices
 from jxrecon.metrics.volume import CONVENTIONS, case_metrics
 from jxrecon.run import Run
 from jxrecon.types import InputError, VolumeBatch
@@ -108,7 +109,8 @@ def test_the_table_holds_every_method_and_case_with_the_metrics_of_the_written_v
             i = DATASET.validation.names.index(row["case"])
             hu, _ = read_volume(run.folder / "recon" / f"{row['case']}.nii.gz")
             truth = DATASET.validation.hu[i].astype(np.float32)
-            expected = case_metrics(truth, hu, DATASET.validation.body[i], PROBLEM.window)
+            body, spacing = DATASET.validation.body[i], PROBLEM.grid.spacing_mm
+            expected = case_metrics(truth, hu, body, PROBLEM.window, spacing)
             assert float(row["psnr_db"]) == pytest.approx(expected["psnr_db"], rel=1e-5)
             assert float(row["mae_hu_body"]) == pytest.approx(expected["mae_hu_body"], rel=1e-5)
         assert float(row["seconds"]) > 0
@@ -179,6 +181,34 @@ def test_other_weights_are_evaluated_anew_while_the_baselines_are_kept(
     assert len(first) == len(second) == 2
     assert second[0] == first[0]
     assert float(second[1]["psnr_db"]) < float(first[1]["psnr_db"])
+
+
+def test_cases_without_lpips_are_done_again_once_its_weights_are_there(
+    no_report, evaluated, tmp_path, monkeypatch
+):
+    run, state = evaluated
+    monkeypatch.setattr(slices, "weights", lambda: None)
+    evaluate(run, state, DATASET, out=tmp_path, limit=1)
+    assert {(row["lpips_alex"], row["lpips_alex_xray"]) for row in rows_of(tmp_path)} == {
+        ("nan", "nan")
+    }
+    monkeypatch.setattr(slices, "weights", lambda: jnp.zeros(()))
+    monkeypatch.setattr(slices, "case_metrics", told)
+    for _ in range(2):  # the second time nothing is left to do
+        evaluate(run, state, DATASET, out=tmp_path, limit=1)
+        rows = rows_of(tmp_path)
+        assert len(rows) == 2
+        assert {row["lpips_alex_xray"] for row in rows} == {"2"}
+        monkeypatch.setattr(slices, "case_metrics", None)
+
+
+def told(weights, truth, recon, body, window, truth_images, recon_images):
+    """What `slices.case_metrics` is given: the truth's X-rays first, one a view, those of the recon next."""
+    assert weights is not None
+    return {
+        "lpips_alex": jnp.sum(jnp.abs(recon - truth)),
+        "lpips_alex_xray": jnp.asarray(len(truth_images), jnp.float32),
+    }
 
 
 def test_limit_split_and_all_choose_cases_and_volumes(no_report, evaluated, tmp_path):

@@ -22,9 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jxrecon import config
+from jxrecon.comparison.contenders import digest, fitted
+from jxrecon.comparison.setting import SPLITS
 from jxrecon.compile import jit
 from jxrecon.data.meshes import read_mesh, write_mesh
-from jxrecon.evaluate import SPLITS, digest, fitted
 from jxrecon.logs import CaseBar
 from jxrecon.mesh import Mesh
 from jxrecon.methods.base import SurfaceMethod
@@ -196,7 +197,7 @@ def _run_cases(
         seconds = time.perf_counter() - began
         metrics = {**surface_metrics(batch.target[0], vertices, template), "seconds": seconds}
         write_mesh(_path(recon, contender.name, names[i]), Mesh(vertices, template.faces))
-        table.add(contender.name, split, names[i], metrics)
+        table.add((contender.name, split, names[i]), metrics)
         bar.advance()
 
 
