@@ -23,7 +23,7 @@ import numpy as np
 
 from jxrecon import config
 from jxrecon.cli import cache_folder, entry
-from jxrecon.comparison.cases import Knowledge, reconstructions
+from jxrecon.comparison.cases import Bench, Knowledge, make_bench, reconstructions
 from jxrecon.comparison.contenders import Contender, baseline, choose, digest
 from jxrecon.comparison.evaluation import compare
 from jxrecon.comparison.setting import SPLITS, Setting, make_setting
@@ -77,6 +77,7 @@ def evaluate(
     out = run.folder if out is None else out
     contenders = _contenders(run, state, setting)
     weights = slices.weights()
+    bench = make_bench(run.problem, (_unseen_camera(run.problem.cameras),))
     try:
         out.mkdir(parents=True, exist_ok=True)
         fingerprints = {c.name: c.fingerprint for c in contenders}
@@ -88,7 +89,7 @@ def evaluate(
                 own = contender is contenders[-1]
                 folder = out / "recon" if own else out / "recon" / contender.name
                 kept = folder if own or all_volumes else None
-                _run_cases(run, setting, contender, kept, table, bar, weights)
+                _run_cases(bench, setting, contender, kept, table, bar, weights)
             rows = [table.rows[c.name, split, name] for c in contenders for name in setting.names]
         step = run.experiment.schedule.steps if step is None else step
         summary = summarise(run, rows, split, step)
@@ -113,7 +114,7 @@ def _contenders(run: Run, state: PyTree, setting: Setting) -> list[Contender]:
 
 
 def _run_cases(
-    run: Run,
+    bench: Bench,
     setting: Setting,
     contender: Contender,
     folder: Path | None,
@@ -137,15 +138,8 @@ def _run_cases(
     if not missing:
         return
     volumes = getattr(setting.dataset, setting.split)
-    for found in reconstructions(
-        contender.learn(run.problem),
-        run.problem,
-        (_unseen_camera(run.problem.cameras),),
-        volumes,
-        missing,
-        setting.seed,
-        weights=weights,
-    ):
+    knowledge = contender.learn(bench.problem)
+    for found in reconstructions(knowledge, bench, volumes, missing, setting.seed, weights):
         case = setting.names[found.place]
         if path := volume(case):
             write_volume(path, found.hu, volumes.affines[found.place])

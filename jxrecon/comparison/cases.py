@@ -60,34 +60,38 @@ class Knowledge(NamedTuple):
     state: Callable[[int], PyTree]
 
 
-def reconstructions(
-    knowledge: Knowledge,
-    problem: Problem,
-    unseen: Sequence[Camera],
-    volumes: Any,
-    places: Sequence[int],
-    seed: int,
-    photons: float | None = None,
-    weights: Lpips | None = None,
-) -> Iterator[Found]:
-    """Reconstructs cases from their own X-rays.
+class Bench(NamedTuple):
+    """What every method is given and measured by at one number of views, compiled once for all of them.
+
+    Attributes:
+        problem: grid, cameras and window.
+        given: (truth in HU, key of the noise) -> (X-rays as methods get them, X-rays in unseen views).
+        measure: (weights of LPIPS or None, truth, reconstruction, body mask, noise-free X-rays in unseen
+            views, X-rays as given) -> the metrics that need JAX.
+    """
+
+    problem: Problem
+    given: Callable[..., tuple[Any, Any]]
+    measure: Callable[..., dict[str, Array]]
+
+
+def make_bench(problem: Problem, unseen: Sequence[Camera], photons: float | None = None) -> Bench:
+    """The bench of a problem.
 
     Args:
-        knowledge: the method.
-        problem: grid, cameras and window.
-        unseen: cameras whose X-rays the method is not given, for `reprojection_unseen`.
-        volumes: the VolumeSet of the truth.
-        places: which cases.
-        seed: of random starts and noise; those of a case are the same whatever the method.
+        problem: of the comparison.
+        unseen: cameras whose X-rays no method is given, for `reprojection_unseen`.
         photons: see `setting.xrays`.
-        weights: of LPIPS (`slices.weights`); None leaves its metrics NaN.
     """
     grid, cameras, window = problem.grid, problem.cameras, problem.window
-    key = jax.random.key(seed)
+
+    @jit
+    def given(truth: Float[Array, "x y z"], noise: Key) -> tuple[Any, Any]:
+        return xrays(truth, grid, cameras, noise, photons), xrays(truth, grid, unseen)
 
     @jit
     def measure(
-        weights: Lpips | None, truth: Any, recon: Any, body: Any, images: Any, others: Any
+        weights: Lpips | None, truth: Any, recon: Any, body: Any, others: Any, images: Any
     ) -> dict[str, Array]:
         ideal, again = (xrays(hu, grid, cameras) for hu in (truth, recon))
         return {
@@ -96,17 +100,38 @@ def reconstructions(
             "reprojection_unseen": reprojection_error(recon, others, unseen, grid),
         }
 
-    @jit
-    def given(hu: Float[Array, "x y z"], noise: Key) -> tuple[Any, Any]:
-        return xrays(hu, grid, cameras, noise, photons), xrays(hu, grid, unseen)
+    return Bench(problem, given, measure)
 
+
+def reconstructions(
+    knowledge: Knowledge,
+    bench: Bench,
+    volumes: Any,
+    places: Sequence[int],
+    seed: int,
+    weights: Lpips | None = None,
+) -> Iterator[Found]:
+    """Reconstructs cases from their own X-rays.
+
+    Args:
+        knowledge: the method.
+        bench: of the problem.
+        volumes: the VolumeSet of the truth.
+        places: which cases.
+        seed: of random starts and noise; those of a case are the same whatever the method.
+        weights: of LPIPS (`slices.weights`); None leaves its metrics NaN.
+    """
+    problem, key = bench.problem, jax.random.key(seed)
     reconstruct: Any = jit(
-        lambda state, images, start: knowledge.method.reconstruct(state, images, cameras, start).hu
+        lambda state, images, start: (
+            knowledge.method.reconstruct(state, images, problem.cameras, start).hu
+        )
     )
     memory = float("nan")
     for count, place in enumerate(places):
         truth, body = np.asarray(volumes.hu[place], np.float32), volumes.body[place]
-        images, others = given(truth, jax.random.fold_in(jax.random.fold_in(key, NOISE), place))
+        noise = jax.random.fold_in(jax.random.fold_in(key, NOISE), place)
+        images, others = bench.given(truth, noise)
         arguments = (knowledge.state(place), images, jax.random.fold_in(key, place))
         if count == 0:
             reconstruct = reconstruct.lower(*arguments).compile()
@@ -115,9 +140,9 @@ def reconstructions(
         hu = jax.block_until_ready(reconstruct(*arguments))
         seconds = time.perf_counter() - began
         recon = np.rint(np.asarray(hu, np.float32))  # as in the file: the metrics are of that
-        measured = measure(weights, truth, recon, body, images, others)
+        measured = bench.measure(weights, truth, recon, body, others, images)
         metrics = {
-            **case_metrics(truth, recon, body, window, grid.spacing_mm),
+            **case_metrics(truth, recon, body, problem.window, problem.grid.spacing_mm),
             **{name: float(value) for name, value in measured.items()},
         }
         yield Found(place, recon, metrics, {"seconds": seconds, "memory_mb": memory})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jxrecon.comparison.cases import COSTS, reconstructions
+from jxrecon.comparison.cases import COSTS, Bench, make_bench, reconstructions
 from jxrecon.comparison.contenders import Contender
 from jxrecon.comparison.report import recon_path, write_report
 from jxrecon.comparison.setting import Setting
@@ -60,10 +60,23 @@ def compare(
             cases = stack.enter_context(CaseTable(out / "cases.csv", prints, METRICS, KEYS))
             costs = stack.enter_context(CaseTable(out / "costs.csv", prints, COSTS, KEYS))
             bar = stack.enter_context(CaseBar(len(setting.names)))
+            benches = {
+                count: make_bench(setting.problem(count), setting.unseen, setting.photons)
+                for count in setting.counts
+            }
             for place, (contender, count) in enumerate(work, start=1):
                 title = f"{place}/{len(work)} {contender.name}, {count} view{'s' * (count > 1)}"
                 _run_cases(
-                    setting, contender, count, cases, costs, bar, title, weights, out / "recon"
+                    setting,
+                    contender,
+                    count,
+                    benches[count],
+                    cases,
+                    costs,
+                    bar,
+                    title,
+                    weights,
+                    out / "recon",
                 )
             rows: list[Row] = []
             for contender, count in work:
@@ -84,6 +97,7 @@ def _run_cases(
     setting: Setting,
     contender: Contender,
     count: int,
+    bench: Bench,
     cases: CaseTable,
     costs: CaseTable,
     bar: CaseBar,
@@ -108,18 +122,9 @@ def _run_cases(
     bar.begin(title, len(setting.names) - len(missing))
     if not missing:
         return
-    problem = setting.problem(count)
     volumes = getattr(setting.dataset, setting.split)
-    for found in reconstructions(
-        contender.learn(problem),
-        problem,
-        setting.unseen,
-        volumes,
-        missing,
-        setting.seed,
-        setting.photons,
-        weights,
-    ):
+    knowledge = contender.learn(bench.problem)
+    for found in reconstructions(knowledge, bench, volumes, missing, setting.seed, weights):
         case = setting.names[found.place]
         path = recon_path(recon, contender.name, count, case)
         write_volume(path, found.hu, volumes.affines[found.place])
