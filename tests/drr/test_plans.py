@@ -108,6 +108,7 @@ def test_eager_gradients_by_a_camera_take_the_fast_path_by_themselves():
     assert all(np.any(x) and np.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_vmap_over_cameras_with_a_plan_gives_what_each_gives():
     plan = drr.plan(GRID.affine, CAMERA, SHAPE)
     volume = np.float32(smooth_volume())
@@ -268,6 +269,7 @@ def test_matrices_compute_what_gathers_compute(axis):
         np.testing.assert_allclose(gathered, multiplied, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "angles",
     [pytest.param(a, marks=pytest.mark.slow) for a in ((30, 15), (65, -12), (20, 10))],

@@ -435,6 +435,7 @@ def test_discriminator_loss_gradients_and_r1_are_the_official_ones(gan, expected
     assert_same_norms(gradient_norms(gradients, names), expected["gan/gradnorm_r1_D"])
 
 
+@pytest.mark.slow
 def test_path_lengths_and_their_gradients_are_the_official_ones(gan, expected):
     probe = last(normal("sg2/gan/pl_noise", (4, 3, 32, 32))) / 32
 

@@ -104,6 +104,7 @@ def test_a_network_starts_from_the_known_shape_and_steps_bring_it_nearer(tiny, c
     assert float(terms["rmse_vertex_mm"]) == pytest.approx(rmse, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_igcn_by_jraphs_message_passing_takes_the_step_that_the_table_takes(tiny):
     problem, batch = tiny
     states = []

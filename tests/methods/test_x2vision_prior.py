@@ -217,6 +217,7 @@ def test_inverting_its_own_projections_lowers_their_error(start):
     assert volumes_of(MODEL, start.ema, latents.ws, latents.noise).shape == (1, *FIELD.shape)
 
 
+@pytest.mark.slow
 def test_the_method_reconstructs_and_reports_quality(start):
     settings = Settings(SETTINGS, LatentSettings(iterations=5, starts=2), eval_iterations=3)
     method = build(settings, PROBLEM)
