@@ -11,6 +11,7 @@ process's largest resident set, compiling included. --tiny takes a toy network, 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -36,12 +37,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    parser.add_argument(
+        "--remat", action="store_true", help="ours recomputes its blocks' activations"
+    )
     parser.add_argument("--tiny", action="store_true", help="a toy network at 4^3")
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        _work(args.worker, args.sizes[0], args.threads, args.tiny)
+        _work(args.worker, args.sizes[0], args.threads, args.tiny, args.remat)
         return
     report: dict[str, Any] = {"threads": args.threads, "sizes": {}}
     for size in [4] if args.tiny else args.sizes:
@@ -84,6 +88,7 @@ class _Worker:
     def __init__(self, name: str, size: int, args: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--worker", name, "--sizes", str(size)]
         command += ["--threads", str(args.threads), *(["--tiny"] if args.tiny else [])]
+        command += ["--remat"] if args.remat else []
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -110,13 +115,15 @@ class _Worker:
         return peak
 
 
-def _work(name: str, size: int, threads: int, tiny: bool) -> None:
+def _work(name: str, size: int, threads: int, tiny: bool, remat: bool) -> None:
     """Steps whenever a line comes in; one JSON object a line goes out."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, cores)  # before the pools of threads are made
     began = time.perf_counter()
     try:
-        step = {"jxrecon": _ours, "torch": _torch}[name](size, threads, tiny)
+        step = (
+            _ours(size, threads, tiny, remat) if name == "jxrecon" else _torch(size, threads, tiny)
+        )
     except ImportError as error:
         _say(skipped=str(error))
         return
@@ -142,7 +149,7 @@ def _architecture(size: int, tiny: bool) -> Any:
     return Architecture(size)
 
 
-def _ours(size: int, threads: int, tiny: bool) -> Callable[[], float]:
+def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], float]:
     import jax
     import optax
 
@@ -152,7 +159,8 @@ def _ours(size: int, threads: int, tiny: bool) -> Callable[[], float]:
     from jxrecon.methods.x2ct.networks import Generator, init_params
     from jxrecon.nn.optimise import descend
 
-    g, d = Generator(_architecture(size, tiny)), Discriminator(_FEATURES[tiny])
+    architecture = dataclasses.replace(_architecture(size, tiny), remat=remat)
+    g, d = Generator(architecture), Discriminator(_FEATURES[tiny])
     adam = optax.adam(2e-4, 0.5, 0.99)
     key = jax.random.key(0)
     views = [jax.random.uniform(jax.random.fold_in(key, k), (1, size, size)) for k in (1, 2)]
