@@ -205,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     many("--views", metavar="N,N", help="numbers of views, evenly spaced; default 1,2,4,8")
     many("--photons", type=float, metavar="N", help="photon noise, photons a pixel; default none")
+    many("--earlier", type=Path, metavar="DIR", help="earlier CTs, NAME_ct.nii.gz in each case's world, for "
+         "methods that are given one; default: SIMULATED from the truth")  # fmt: skip
     many("--against", metavar="NAME", help="the method of the tests; default the first of --runs")
     many(
         "--exp",
@@ -249,7 +251,7 @@ def _compare(args: argparse.Namespace) -> int:
     counts = _counts(args.views or "1,2,4,8")
     dataset = experiment.load(experiment, data, _data_cache())
     setting = make_setting(
-        experiment, dataset, args.split, counts, args.limit, args.photons, args.seed
+        experiment, dataset, args.split, counts, args.limit, args.photons, args.seed, args.earlier
     )
     found = choose(setting, args.methods, runs)
     against = args.against or (found[-len(runs)].name if runs else None)

@@ -16,6 +16,7 @@ from jxrecon import config
 from jxrecon.comparison.cases import Knowledge
 from jxrecon.comparison.setting import Setting
 from jxrecon.compile import jit
+from jxrecon.data.earlier import read_earlier
 from jxrecon.deformation.earlier_scan import simulated_earlier_scan
 from jxrecon.methods.base import Method, Problem
 from jxrecon.run import Run, restore
@@ -109,22 +110,27 @@ def baseline(setting: Setting, name: str, build: Callable[[Problem], Method]) ->
 
 
 def _with_earlier_scan(setting: Setting, name: str, number: int) -> Contender:
-    """A method that is given a SIMULATED earlier scan of each patient: the truth itself, deformed."""
+    """A method that is given an earlier scan of each patient, or a SIMULATED one: the truth, deformed."""
     build = setting.experiment.with_earlier_scan[name]
     volumes, key = getattr(setting.dataset, setting.split), jax.random.key(setting.seed)
     x, y, z = (float(mm) for mm in setting.grid.spacing_mm)
-    scan = jit(lambda hu, key: simulated_earlier_scan(hu, (x, y, z), key))
+    simulate = jit(lambda hu, key: simulated_earlier_scan(hu, (x, y, z), key))
 
     def state(place: int) -> PyTree:
+        path = setting.earlier.get(setting.names[place])
+        if path is not None:
+            return jnp.asarray(read_earlier(path, setting.grid.shape, volumes.affines[place]))
         truth = jnp.asarray(volumes.hu[place], jnp.float32)
-        return scan(truth, jax.random.fold_in(key, place))
+        return simulate(truth, jax.random.fold_in(key, place))
 
     return Contender(
         name,
         setting.counts,
         lambda problem: Knowledge(build(problem), state),
         f"{number:08x}",
-        "given a SIMULATED earlier scan of the same patient: the truth, smoothly deformed and moved",
+        "given an earlier scan of the same patient"
+        if setting.earlier
+        else "given a SIMULATED earlier scan of the same patient: the truth, smoothly deformed and moved",
     )
 
 

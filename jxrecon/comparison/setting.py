@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jxrecon import config
 from jxrecon.config import Experiment
+from jxrecon.data.earlier import find_earlier
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base import Problem
@@ -32,6 +35,7 @@ class Setting(NamedTuple):
         counts: numbers of views, evenly spaced over a half circle.
         photons: per pixel of the unattenuated beam; None is no noise.
         seed: of noise and of random starts.
+        earlier: case -> file of an earlier CT of the same patient; empty where they are SIMULATED.
     """
 
     experiment: Experiment
@@ -41,6 +45,7 @@ class Setting(NamedTuple):
     counts: tuple[int, ...]
     photons: float | None = None
     seed: int = 0
+    earlier: Mapping[str, Path] = MappingProxyType({})
 
     @property
     def grid(self) -> Grid:
@@ -74,6 +79,8 @@ class Setting(NamedTuple):
         views = dataclasses.replace(self.experiment.views, count=1)
         plain = (config.to_dict(self.experiment.field), config.to_dict(views))
         found = zlib.crc32(repr((plain, max(self.counts), self.photons, self.seed)).encode())
+        for path in self.earlier.values():
+            found = zlib.crc32(repr((path.name, path.stat().st_mtime_ns)).encode(), found)
         for volumes in (self.dataset.train, self.dataset.validation):
             found = zlib.crc32(repr(volumes.names).encode(), found)
             for array in (volumes.hu, volumes.body, volumes.affines):
@@ -89,11 +96,13 @@ def make_setting(
     limit: int | None = None,
     photons: float | None = None,
     seed: int = 0,
+    earlier: Path | None = None,
 ) -> Setting:
-    """The setting, checked.
+    """The setting, checked; `earlier` is the folder of earlier scans, None simulates them.
 
     Raises:
-        InputError: there is no such split or it is empty, or a number is out of its range.
+        InputError: there is no such split or it is empty, a number is out of its range, or a case has no
+            earlier scan in the folder.
     """
     if split not in SPLITS:
         raise InputError(f"--split {split}: expected one of {', '.join(SPLITS)}")
@@ -107,7 +116,8 @@ def make_setting(
     names = getattr(dataset, split).names[:limit]
     if not names:
         raise InputError(f"--split {split}: no volumes in {dataset.rule}")
-    return Setting(experiment, dataset, split, names, tuple(counts), photons, seed)
+    scans = {} if earlier is None else find_earlier(earlier, names)
+    return Setting(experiment, dataset, split, names, tuple(counts), photons, seed, scans)
 
 
 def xrays(

@@ -15,6 +15,7 @@ from jxrecon.comparison.evaluation import compare
 from jxrecon.comparison.report import recon_path
 from jxrecon.comparison.setting import make_setting
 from jxrecon.config import Experiment, Field, Schedule, Views
+from jxrecon.data.nifti import write_volume
 from jxrecon.data.volumes import Dataset, VolumeSet
 from jxrecon.evaluate import main
 from jxrecon.methods.base import Method, Reconstruction, untrained
@@ -177,6 +178,19 @@ def test_a_simulated_earlier_scan_is_near_the_truth_and_marked(compared):
     found = {r["method"]: r["metrics"]["psnr_db"]["mean"] for r in summary["results"]}
     assert found["air"] + 5 < found["earlier scan"] < 60
     assert "SIMULATED" in summary["notes"]["earlier scan"]
+
+
+def test_earlier_scans_from_files_are_brought_to_the_cases(no_report, tmp_path):
+    volumes, cases = DATASET.validation, tmp_path / "scans"
+    for name, hu, affine in zip(volumes.names[:2], volumes.hu, volumes.affines):
+        write_volume(cases / f"{name}.nii.gz", hu, affine)
+    setting = setting_of((1,), limit=2, earlier=cases)
+    compare(setting, choose(setting, ["earlier-scan"], []), None, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "SIMULATED" not in summary["notes"]["earlier scan"]
+    assert summary["results"][0]["metrics"]["mae_hu_body"]["mean"] < 1
+    with pytest.raises(InputError, match="no earlier scan of val_002"):
+        setting_of((1,), earlier=cases)
 
 
 def test_the_report_is_one_file_with_every_method_and_case(compared):
