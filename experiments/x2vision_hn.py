@@ -87,7 +87,7 @@ _SIZES = {
                 ema_kimg=1.0,
                 path_length_weight=0.0,
             ),
-            LatentSettings(iterations=200, starts=2),
+            LatentSettings(iterations=200, starts=1),
             eval_iterations=40,
         ),
     },
