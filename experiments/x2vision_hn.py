@@ -14,6 +14,10 @@ Measured, size small, seed 0, two CPU cores, whole-volume PSNR in [-1024, 2000] 
 - SYNTHETIC subjects, 128 and 8, as it stands here, 8.6 minutes: X2Vision 26.32 / 157.9 beside linear prior
   33.13 / 62.7, nearest 26.22 / 108.6, mean 24.14 / 160.5.
 
+- Size cube, OpenKBP, as it stands here, 80 minutes beside other work: from 1, 2, 4, 8 views X2Vision
+  24.88 / 170.5, 26.88 / 134.7, 27.67 / 123.5, 27.92 / 120.1 beside linear prior 25.74 / 142.3, 26.82 / 127.8,
+  27.14 / 123.1, 27.18 / 122.6. All methods side by side: README's comparison.
+
 The warm start (auto-decoder) does most of it: quick validation PSNR on OpenKBP was 27.28 dB at its end and
 27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps.
 Sizes medium and paper were never trained. The paper's own number (about 25.8 dB at two views, 3,000
