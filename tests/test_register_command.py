@@ -53,6 +53,7 @@ def _xrays(folder):
     return "--xray", folder / "body_frontal.png", folder / "body_lateral.png"
 
 
+@pytest.mark.slow
 def test_a_shifted_ct_is_found_and_its_cameras_follow(patient, tmp_path, capsys):
     out = tmp_path / "out"
     assert _run("--ct", patient / "ct.nii.gz", *_xrays(patient), "--out", out, *QUICK) == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jxrecon import report
+from jxrecon import report, volume_pictures
 from jxrecon.config import Experiment, Field, Schedule, Views, to_dict
 from jxrecon.data.nifti import write_volume
 from jxrecon.data.volumes import VolumeSet
@@ -120,8 +120,8 @@ def test_slices_are_shown_right_side_left_and_head_up():
     hu[3, 6, 7] = 9.0  # middle of x: front, head
     axes = Figure().subplots(1, 3)
     axial, coronal, sagittal = (
-        np.asarray(report._slice(a, hu, np.ones(3), plane).get_array())
-        for a, plane in zip(axes, report.PLANES)
+        np.asarray(volume_pictures.draw_slice(a, hu, np.ones(3), plane).get_array())
+        for a, plane in zip(axes, volume_pictures.PLANES)
     )
     assert (axial.shape, coronal.shape, sagittal.shape) == ((7, 6), (8, 6), (8, 7))
     assert np.argwhere(axial).tolist() == [[0, 0]]  # top row, left column
@@ -132,12 +132,12 @@ def test_slices_are_shown_right_side_left_and_head_up():
 def test_slices_keep_their_proportions_in_mm():
     hu = np.zeros((6, 7, 8), np.float32)
     axes = Figure().subplots()
-    report._slice(axes, hu, np.array([2.0, 3.0, 5.0]), report.PLANES[1])
+    volume_pictures.draw_slice(axes, hu, np.array([2.0, 3.0, 5.0]), volume_pictures.PLANES[1])
     assert axes.get_aspect() == pytest.approx(5.0 / 2.0)
 
 
 @pytest.mark.parametrize("angle", [0.0, 45.0, 90.0, 135.0])
 def test_the_angle_of_a_view_is_read_from_its_camera(angle):
     moved = camera_at(angle, isocentre_mm=(5.0, -8.0, 3.0))
-    assert report._angle_deg(moved) == pytest.approx(angle, abs=1e-3)
+    assert volume_pictures.angle_deg(moved) == pytest.approx(angle, abs=1e-3)
     assert jnp.isfinite(moved.centre).all()

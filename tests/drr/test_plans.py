@@ -96,6 +96,7 @@ def test_a_camera_moved_out_of_its_plan_gives_nan_not_a_wrong_image():
     assert np.isnan(image).all()
 
 
+@pytest.mark.slow
 def test_eager_gradients_by_a_camera_take_the_fast_path_by_themselves():
     chosen = []
 

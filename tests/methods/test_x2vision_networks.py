@@ -128,6 +128,7 @@ def test_groups_of_one_judge_each_volume_for_itself():
     assert abs(changed[1, 0] - logits[1, 0]) > 1e-3
 
 
+@pytest.mark.slow
 def test_every_weight_style_and_noise_moves_the_volume_and_recomputing_changes_nothing(generator):
     g, variables, ws, noise = generator
     probe = draw(12, BATCH, *g.shape, 1)

@@ -120,6 +120,7 @@ def test_the_average_follows_the_generator(trained):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_auto_decoder_learns_its_volumes(start):
     real = FIELD.window.to_unit(_batch().hu)[..., None]
     step = jax.jit(
