@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jxrecon.config import Experiment, Schedule, Views, find
-from jxrecon.methods.cnn2d import Settings, build
+from jxrecon.experiment import Experiment, Schedule, Views
+from jxrecon.methods.volumes.cnn2d import Settings, build
+from jxrecon.runs.config import find
 
 _SIZES = {
     # Few channels, a higher rate: for CPU.

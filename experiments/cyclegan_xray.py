@@ -20,8 +20,8 @@ from typing import Any
 
 import jax
 
-from jxrecon.config import Experiment, Field, Schedule, Views
-from jxrecon.methods.cyclegan.method import Settings, build
+from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.methods.styles.cyclegan.method import Settings, build
 from jxrecon.types import InputError
 
 _SIZES = {

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import jax
 
-from jxrecon.config import Experiment, Schedule, Views
 from jxrecon.data import surfaces
 from jxrecon.data.surfaces import SurfaceDataset, SurfacePopulation
-from jxrecon.methods.igcn.method import Settings, build
-from jxrecon.methods.mean_shape import mean_shape
-from jxrecon.methods.nearest_shape import nearest_shape
-from jxrecon.methods.zero_motion import zero_motion
-from jxrecon.surfaces import SURFACES
+from jxrecon.experiment import Experiment, Schedule, Views
+from jxrecon.kinds import SURFACES
+from jxrecon.methods.surfaces.igcn.method import Settings, build
+from jxrecon.methods.surfaces.mean_shape import mean_shape
+from jxrecon.methods.surfaces.nearest_shape import nearest_shape
+from jxrecon.methods.surfaces.zero_motion import zero_motion
 from jxrecon.types import InputError
 
 _DETECTOR_MM = 450.0

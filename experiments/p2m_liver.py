@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jxrecon.config import Experiment, find
-from jxrecon.methods.pixel2mesh.method import Settings, build
+from jxrecon.experiment import Experiment
+from jxrecon.methods.surfaces.pixel2mesh.method import Settings, build
+from jxrecon.runs.config import find
 
 _SETTINGS = {
     "small": Settings(width=8, hidden=32, learning_rate=3e-4, decay_steps=1200),

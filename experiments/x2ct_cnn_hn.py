@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jxrecon.config import Experiment, find
+from jxrecon.experiment import Experiment
+from jxrecon.runs.config import find
 
 
 def get_config(size: str | None = None) -> Experiment:

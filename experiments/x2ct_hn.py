@@ -38,18 +38,18 @@ from functools import partial
 
 import jax
 
-from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
-from jxrecon.methods.cgls import cgls
-from jxrecon.methods.earlier_scan import earlier_scan
-from jxrecon.methods.fdk import fdk
-from jxrecon.methods.linear_prior import linear_prior
-from jxrecon.methods.mean_volume import mean_volume
-from jxrecon.methods.nearest import nearest
-from jxrecon.methods.nerp import QUICK, nerp, nerp_with_prior
-from jxrecon.methods.sirt import sirt
-from jxrecon.methods.tv import tv
-from jxrecon.methods.x2ct.method import Settings, build
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
+from jxrecon.methods.volumes.cgls import cgls
+from jxrecon.methods.volumes.earlier_scan import earlier_scan
+from jxrecon.methods.volumes.fdk import fdk
+from jxrecon.methods.volumes.linear_prior import linear_prior
+from jxrecon.methods.volumes.mean_volume import mean_volume
+from jxrecon.methods.volumes.nearest import nearest
+from jxrecon.methods.volumes.nerp import QUICK, nerp, nerp_with_prior
+from jxrecon.methods.volumes.sirt import sirt
+from jxrecon.methods.volumes.tv import tv
+from jxrecon.methods.volumes.x2ct.method import Settings, build
 from jxrecon.types import InputError
 
 _EXTENT_MM = (224.0, 240.0, 201.6)

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jxrecon.config import Experiment, Field, Views, find
 from jxrecon.data import lidc
-from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.experiment import Experiment, Field, Views
+from jxrecon.methods.volumes.mean_volume import mean_volume
+from jxrecon.runs.config import find
 
 _EPOCH = 229
 """Steps, of 916 cases in batches of 4."""

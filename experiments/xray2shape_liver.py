@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jxrecon.config import Experiment, find
-from jxrecon.methods.xray2shape import Settings, build
+from jxrecon.experiment import Experiment
+from jxrecon.methods.surfaces.xray2shape import Settings, build
+from jxrecon.runs.config import find
 
 _SETTINGS = {
     "small": Settings(width=8, decay_steps=1200),

@@ -26,20 +26,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jxrecon import config
-from jxrecon.blind_spots_page import write_page
-from jxrecon.cli import cache_folder, entry
+from jxrecon.cli import entry
 from jxrecon.compile import jit
 from jxrecon.data.body import body_mask, without_surroundings
-from jxrecon.data.nifti import read_volume, resample
 from jxrecon.data.sample import chest_ct_path
+from jxrecon.files import cache_folder, write_file
 from jxrecon.geometry import Grid
-from jxrecon.logs import CaseBar
+from jxrecon.io.nifti import read_volume, resample
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
 from jxrecon.metrics.perturbations import PERTURBATIONS, Change, Pair, gaussian_blur
 from jxrecon.metrics.volume import HIGHER_IS_BETTER, LABELS, case_metrics, conventions
-from jxrecon.results import replace_text
+from jxrecon.report.blind_spots import write_page
+from jxrecon.runs import config
+from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR, Window
 
@@ -349,8 +349,8 @@ def main(argv: list[str] | None = None) -> int:
     pictures = {kind: dict(changes(shown, kind, args.blur_mm)) for kind in kinds(args.blur_mm)}
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        replace_text(args.out / "blind_spots.csv", table(rows))
-        replace_text(args.out / "blind_spots.json", json.dumps(summary, indent=2) + "\n")
+        write_file(args.out / "blind_spots.csv", table(rows))
+        write_file(args.out / "blind_spots.json", json.dumps(summary, indent=2) + "\n")
         page = args.out / "blind_spots.html"
         write_page(page, summary, pictures, shown.name, shown.spacing_mm, data.private)
     except OSError as error:

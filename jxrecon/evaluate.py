@@ -21,20 +21,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jxrecon import config
-from jxrecon.cli import cache_folder, entry
-from jxrecon.comparison.cases import Bench, Knowledge, make_bench, reconstructions
-from jxrecon.comparison.contenders import Contender, baseline, choose, digest
-from jxrecon.comparison.evaluation import compare
-from jxrecon.comparison.setting import SPLITS, Setting, make_setting
-from jxrecon.data.nifti import write_volume
+from jxrecon.cli import entry
+from jxrecon.evaluation.bench import Bench, Knowledge, make_bench, reconstructions
+from jxrecon.evaluation.compare import compare
+from jxrecon.evaluation.contenders import Contender, baseline, choose, digest
+from jxrecon.evaluation.setting import SPLITS, Setting, make_setting
+from jxrecon.evaluation.table import CaseTable, print_summary, summarise
+from jxrecon.files import cache_folder, write_file
 from jxrecon.geometry import Camera
-from jxrecon.logs import CaseBar
+from jxrecon.io.nifti import write_volume
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
-from jxrecon.report import write_report
-from jxrecon.results import CaseTable, print_summary, replace_text, summarise
-from jxrecon.run import Run, open_run, restore
+from jxrecon.report.run import write_report
+from jxrecon.runs import config
+from jxrecon.runs.run import Run, open_run, restore
+from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError, PyTree
 
 
@@ -93,7 +94,7 @@ def evaluate(
             rows = [table.rows[c.name, split, name] for c in contenders for name in setting.names]
         step = run.experiment.schedule.steps if step is None else step
         summary = summarise(run, rows, split, step)
-        replace_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_file(out / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(run, state, getattr(dataset, split), rows, summary, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror or error})") from error

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jxrecon.cli import entry
-from jxrecon.data import dicom, lidc
-from jxrecon.data.images import replace
-from jxrecon.data.nifti import is_volume, read_volume
-from jxrecon.data.volumes import progress
-from jxrecon.registration import folder
+from jxrecon.correspondence import folder
+from jxrecon.data import lidc
+from jxrecon.files import write_file
+from jxrecon.io import dicom
+from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.terminal import progress
 from jxrecon.types import InputError
 
 LEAKED = "LIDC-IDRI-0442"
@@ -160,12 +161,12 @@ def _prepare_lidc(args: argparse.Namespace) -> int:
                 print(f"left out: {rejected[-1]}", file=sys.stderr)
                 continue
         done.append(source)
-    replace(args.out / "rejected.txt", "".join(f"{line}\n" for line in rejected).encode())
+    write_file(args.out / "rejected.txt", "".join(f"{line}\n" for line in rejected).encode())
     if not done:
         raise InputError(f"none of the {len(rejected)} CTs can be used; {rejected[0]}")
     lists = split(done, args.test, args.seed)
     for name, cases in lists.items():
-        replace(args.out / f"{name}.txt", "".join(f"{case}\n" for case in cases).encode())
+        write_file(args.out / f"{name}.txt", "".join(f"{case}\n" for case in cases).encode())
     if any(source.patient == LEAKED for source in done):
         place = next(name for name, cases in lists.items() if any(LEAKED in c for c in cases))
         print(f"note: {LEAKED}, which is in both of the authors' lists, is in {place}.txt alone")

@@ -25,20 +25,20 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from jxrecon import config, drr
-from jxrecon.canary import check_compiler
+from jxrecon import drr
 from jxrecon.cli import entry
-from jxrecon.compile import jit
-from jxrecon.data import images, radiographs
-from jxrecon.data.nifti import write_volume
-from jxrecon.data.radiographs import Given, Radiograph
+from jxrecon.compile import check_compiler, jit
 from jxrecon.geometry import Camera, Grid, camera_at
-from jxrecon.logs import Spinner
-from jxrecon.methods.base import Problem, Reconstruction
-from jxrecon.run import Run, open_run, restore
+from jxrecon.io import images, radiographs
+from jxrecon.io.nifti import write_volume
+from jxrecon.io.radiographs import Given, Radiograph
+from jxrecon.methods.base.method import Problem, Reconstruction
+from jxrecon.report.slices import DISPLAY_HU, PLANES
+from jxrecon.runs import config
+from jxrecon.runs.run import Run, open_run, restore
 from jxrecon.style import open_style
+from jxrecon.terminal import Spinner
 from jxrecon.types import InputError
-from jxrecon.volume_pictures import DISPLAY_HU, PLANES
 
 SAME_POINT_MM = 1.0
 """How far apart the isocentres that two X-rays tell may lie."""
@@ -150,8 +150,8 @@ def main(argv: list[str] | None = None) -> int:
     name = _name(options.xray)
     write_volume(options.out / f"{name}.nii.gz", hu, affine)
     if result.trace:
-        images.replace(options.out / f"{name}_trace.csv", _csv_bytes(result))
-    images.replace(options.out / f"{name}_preview.png", _preview_bytes(hu, run, again))
+        write_file(options.out / f"{name}_trace.csv", _csv_bytes(result))
+    write_file(options.out / f"{name}_preview.png", _preview_bytes(hu, run, again))
     facts = {
         "run": None if options.run is None else str(options.run),
         "experiment": _title(run),
@@ -163,9 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         "style": None if options.style is None else str(options.style),
         "reprojection_error": errors,
     }
-    images.replace(
-        options.out / f"{name}_facts.json", (json.dumps(facts, indent=1) + "\n").encode()
-    )
+    write_file(options.out / f"{name}_facts.json", (json.dumps(facts, indent=1) + "\n").encode())
     for view, error in zip(views, errors):
         print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}")
     print(options.out / f"{name}.nii.gz")

@@ -20,13 +20,11 @@ import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
-from jxrecon.canary import check_compiler
 from jxrecon.cli import entry
-from jxrecon.compile import jit
-from jxrecon.data import images, radiographs
+from jxrecon.compile import check_compiler, jit
 from jxrecon.drr import line_integrals
 from jxrecon.geometry import AnyCamera
-from jxrecon.logs import Spinner
+from jxrecon.io import images, radiographs
 from jxrecon.pose import Pose, pose_error
 from jxrecon.reconstruct import common_isocentre
 from jxrecon.registration import (
@@ -40,6 +38,7 @@ from jxrecon.registration import (
     settings_of,
 )
 from jxrecon.registration.cases import Case, check_in_view, from_files, synthetic
+from jxrecon.terminal import Spinner
 from jxrecon.types import InputError
 
 PICTURE_PIXELS = 256
@@ -172,11 +171,11 @@ def _write(options: argparse.Namespace, case: Case, found: Registration, first: 
         path = options.out / f"{case.names[n]}{ending}"
         moved = xray._replace(camera=camera, isocentre_mm=isocentre)
         radiographs.write(path, moved, source=source, registered_to=str(options.ct or "chest CT"))
-    images.replace(
+    write_file(
         options.out / "pose.json",
         (json.dumps(_facts(options, case, found), indent=1) + "\n").encode(),
     )
-    images.replace(options.out / "registration.png", _picture_bytes(case, found, first))
+    write_file(options.out / "registration.png", _picture_bytes(case, found, first))
 
 
 def _facts(options: argparse.Namespace, case: Case, found: Registration) -> dict[str, Any]:

@@ -15,15 +15,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jxrecon import config
-from jxrecon.canary import check_compiler
 from jxrecon.cli import entry
-from jxrecon.compile import jit
-from jxrecon.data.pictures import from_unit, read_folder, resized, split, to_unit
-from jxrecon.data.radiographs import Radiograph
-from jxrecon.methods.base import Translator
-from jxrecon.run import continues, open_run, restore, start
-from jxrecon.signals import Interrupted
+from jxrecon.compile import check_compiler, jit
+from jxrecon.data.unpaired import from_unit, read_folder, resized, split, to_unit
+from jxrecon.io.radiographs import Radiograph
+from jxrecon.methods.base.method import Translator
+from jxrecon.runs import config
+from jxrecon.runs.run import continues, open_run, restore, start
+from jxrecon.runs.signals import Interrupted
 from jxrecon.train import Diverged, fit
 from jxrecon.types import InputError
 

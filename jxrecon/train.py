@@ -23,15 +23,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from jxrecon import config, sharding
-from jxrecon.canary import check_compiler
-from jxrecon.checkpoint import Checkpoints
-from jxrecon.cli import cache_folder, entry
-from jxrecon.compile import jit
-from jxrecon.data import pipeline
-from jxrecon.logs import Meter, MetricsLog
-from jxrecon.run import Run, abstract_state, continues, start
-from jxrecon.signals import Interrupted, Signals
+from jxrecon.cli import entry
+from jxrecon.compile import check_compiler, jit
+from jxrecon.files import cache_folder
+from jxrecon.runs import batches as pipeline
+from jxrecon.runs import config, sharding
+from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.log import MetricsLog
+from jxrecon.runs.run import Run, abstract_state, continues, start
+from jxrecon.runs.signals import Interrupted, Signals
+from jxrecon.terminal import Meter
 from jxrecon.types import InputError, PyTree
 
 _EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from jxrecon import canary, cli
-from jxrecon.cli import cache_folder, entry
+from jxrecon import cli, compile
+from jxrecon.cli import entry
+from jxrecon.files import cache_folder
 from jxrecon.types import InputError
 
 
@@ -70,13 +71,13 @@ def test_caches_lie_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_this_jaxlib_compiles_right() -> None:
-    canary.check_compiler()
+    compile.check_compiler()
 
 
-def test_canary_tells_of_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary, "_ROWS", 32_641)  # ends in the number that jaxlib 0.10.2 computes
+def test_compile_tells_of_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile, "_ROWS", 32_641)  # ends in the number that jaxlib 0.10.2 computes
     with pytest.raises(InputError, match=r"computes 1\.0654e\+09 where 1\.0737e\+09 is right"):
-        canary.check_compiler()
+        compile.check_compiler()
 
 
 def test_every_console_script_runs_the_entry_point_of_its_name(

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jxrecon import convert
 from jxrecon.cli import entry
 from jxrecon.compile import CPU_OPTIONS, jit
-from jxrecon.data.pictures import from_unit, to_unit
-from jxrecon.data.radiographs import Radiograph
+from jxrecon.data.unpaired import from_unit, to_unit
 from jxrecon.geometry import camera_at
-from jxrecon.methods.cyclegan.networks import Discriminator, Generator
+from jxrecon.interop import weights as convert
+from jxrecon.io.radiographs import Radiograph
+from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
-from jxrecon.run import open_run, restore
+from jxrecon.runs.run import open_run, restore
 from jxrecon.style import open_style
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"

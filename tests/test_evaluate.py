@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.config import Experiment, Field, Schedule, Views
-from jxrecon.data.nifti import read_volume
 from jxrecon.data.volumes import Dataset, VolumeSet
 from jxrecon.evaluate import evaluate, with_optional
-from jxrecon.methods.base import Method, Problem
-from jxrecon.methods.linear_prior import linear_prior
-from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.io.nifti import read_volume
+from jxrecon.methods.base.method import Method, Problem
+from jxrecon.methods.volumes.linear_prior import linear_prior
+from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.metrics import slices
 from jxrecon.metrics.volume import CONVENTIONS, case_metrics
-from jxrecon.run import Run
+from jxrecon.runs.run import Run
 from jxrecon.types import InputError, VolumeBatch
 
 KEY = jax.random.key(0)

@@ -5,10 +5,10 @@ import json
 import jax
 import pytest
 
-from jxrecon import config
-from jxrecon.methods.base import Problem
-from jxrecon.methods.x2ct import method as x2ct
-from jxrecon.methods.x2vision import prior
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.x2ct import method as x2ct
+from jxrecon.methods.volumes.x2vision import prior
+from jxrecon.runs import config
 from jxrecon.types import InputError
 
 SIZES = ("small", "medium", "paper")

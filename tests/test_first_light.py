@@ -11,21 +11,21 @@ import jax
 import numpy as np
 import pytest
 
-from jxrecon.run import open_run, restore
+from jxrecon.runs.run import open_run, restore
 
 pytestmark = pytest.mark.slow
 
 EXPERIMENT = '''
 """X2Vision so small that only its compilation takes time; SYNTHETIC data."""
 import jax
-from jxrecon.config import Experiment, Field, Population, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
 from jxrecon.methods.linear_prior import linear_prior
-from jxrecon.methods.mean_volume import mean_volume
+from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.methods.nearest import nearest
-from jxrecon.methods.x2vision.latent import LatentSettings
-from jxrecon.methods.x2vision.method import Settings, build
-from jxrecon.methods.x2vision.prior import PriorSettings
+from jxrecon.methods.volumes.x2vision.latent import LatentSettings
+from jxrecon.methods.volumes.x2vision.method import Settings, build
+from jxrecon.methods.volumes.x2vision.prior import PriorSettings
 
 
 def get_config(size=None):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jxrecon import convert
 from jxrecon.cli import entry
+from jxrecon.interop import weights as convert
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 needs_torch = pytest.mark.skipif(
@@ -25,9 +25,9 @@ LAYERS, SIZE = (1,), 4
 EXPERIMENT = '''
 """A toy X2CT-GAN."""
 import dataclasses
-from jxrecon.config import Experiment, Field, Population, Schedule, Views
-from jxrecon.methods.x2ct import method
-from jxrecon.methods.x2ct.networks import Architecture
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
+from jxrecon.methods.volumes.x2ct import method
+from jxrecon.methods.volumes.x2ct.networks import Architecture
 
 def toy(**settings):
     settings.pop("size")
@@ -68,8 +68,8 @@ def tools():
 def toy_weights(net, views=2):
     """Random weights of a toy net in the published layout, with statistics of norms."""
     rng = np.random.default_rng(views)
-    from jxrecon.methods.x2ct.discriminator import Discriminator
-    from jxrecon.methods.x2ct.networks import Architecture, Generator
+    from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
+    from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator
 
     if net == "G":
         arch = Architecture(SIZE, views, stem=4, growth=2, layers=LAYERS, decoder=(2, 4))
@@ -228,7 +228,7 @@ def test_pytorchs_layers_have_the_official_names_and_shapes(tools, oracles, name
     import torch
     import torch_x2ct
 
-    from jxrecon.methods.x2ct.networks import Architecture
+    from jxrecon.methods.volumes.x2ct.networks import Architecture
 
     views = {"single": 1, "multi": 2}[name]
     with torch.device("meta"):

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxrecon import config
-from jxrecon.checkpoint import Checkpoints
 from jxrecon.cli import entry
-from jxrecon.data.nifti import read_volume, write_volume
-from jxrecon.data.radiographs import Radiograph, read, write
 from jxrecon.drr import hu_to_mu, line_integrals, mu_to_hu
-from jxrecon.drr.__main__ import main as drr
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
-from jxrecon.methods.base import Problem
+from jxrecon.io.nifti import read_volume, write_volume
+from jxrecon.io.radiographs import Radiograph, read, write
+from jxrecon.methods.base.method import Problem
+from jxrecon.project import main as drr
 from jxrecon.reconstruct import common_isocentre, main, prepare
-from jxrecon.run import start
+from jxrecon.runs import config
+from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.run import start
 from jxrecon.types import InputError
 from jxrecon.units import Window
 
@@ -33,9 +33,9 @@ TOY = '''
 import jax
 import jax.numpy as jnp
 
-from jxrecon.config import Experiment, Field, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.drr import line_integrals, mu_to_hu
-from jxrecon.methods.base import Method, Reconstruction
+from jxrecon.methods.base.method import Method, Reconstruction
 
 
 def build(settings, problem):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from jxrecon.cli import entry
-from jxrecon.data.nifti import write_volume
-from jxrecon.data.radiographs import read
 from jxrecon.drr import mu_to_hu
-from jxrecon.drr.__main__ import main as drr
 from jxrecon.geometry import centred_grid
+from jxrecon.io.nifti import write_volume
+from jxrecon.io.radiographs import read
+from jxrecon.project import main as drr
 from jxrecon.register import main
 
 MIDDLE = np.array([30.0, -20.0, -600.0])

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxrecon import config
-from jxrecon.checkpoint import Checkpoints
 from jxrecon.cli import entry
 from jxrecon.compile import CPU_OPTIONS
-from jxrecon.data.nifti import read_volume
-from jxrecon.data.pictures import Unpaired, from_unit, read_folder, resized, split, to_unit
-from jxrecon.data.radiographs import Radiograph, write
+from jxrecon.data.unpaired import Unpaired, from_unit, read_folder, resized, split, to_unit
 from jxrecon.geometry import camera_at
+from jxrecon.io.nifti import read_volume
+from jxrecon.io.radiographs import Radiograph, write
 from jxrecon.reconstruct import main as reconstruct
-from jxrecon.run import open_run, restore, start
+from jxrecon.runs import config
+from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.run import open_run, restore, start
 from jxrecon.style import main, open_style
 from jxrecon.types import InputError
 
@@ -223,7 +223,7 @@ def test_a_damaged_image_is_told_and_left_out(tmp_path, capsys):
 def test_a_run_of_another_kind_is_refused(tmp_path, run):
     saved = json.loads((run / "config.json").read_text())
     toy = (
-        "from jxrecon import config\nfrom jxrecon.methods.base import untrained\n"
+        "from jxrecon.runs import config\nfrom jxrecon.methods.base.method import untrained\n"
         "def get_config(size):\n"
         "    import dataclasses\n"
         "    e = config.find('cyclegan_xray', size)\n"
@@ -240,8 +240,8 @@ BRIGHTNESS = '''
 
 import jax.numpy as jnp
 
-from jxrecon.config import Experiment, Field, Schedule, Views
-from jxrecon.methods.base import Reconstruction, untrained
+from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.methods.base.method import Reconstruction, untrained
 
 
 def build(settings, problem):

@@ -22,9 +22,9 @@ import pytest
 
 from jxrecon import train
 from jxrecon.cli import entry
-from jxrecon.data import pipeline
 from jxrecon.data.volumes import VolumeSet
-from jxrecon.run import open_run, restore
+from jxrecon.runs import batches as pipeline
+from jxrecon.runs.run import open_run, restore
 from jxrecon.types import InputError
 
 TOY = '''"""A linear layer that learns noise: the smallest thing with state, randomness and an optimiser."""
@@ -37,9 +37,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jxrecon.config import Experiment, Field, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.data.volumes import VolumeSet
-from jxrecon.methods.base import Method
+from jxrecon.methods.base.method import Method
 
 
 @dataclass(frozen=True)

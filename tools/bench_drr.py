@@ -403,8 +403,6 @@ def main() -> int:
             lambda mib: f"{mib:.0f}",
         )
     if args.out:
-        from jxrecon.data.images import replace
-
         replace(args.out, (json.dumps(report, indent=1) + "\n").encode())
     return 0
 

@@ -265,8 +265,6 @@ def main() -> int:
                 told = "" if name.startswith("matrix") else f"{differences[name]:12.1e}"
                 print(f"{name:28}{cells}{told}", flush=True)
     if args.out:
-        from jxrecon.data.images import replace
-
         replace(args.out, (json.dumps(report, indent=1) + "\n").encode())
     return 0
 

@@ -142,7 +142,7 @@ def _say(**values: Any) -> None:
 
 
 def _architecture(size: int, tiny: bool) -> Any:
-    from jxrecon.methods.x2ct.networks import Architecture
+    from jxrecon.methods.volumes.x2ct.networks import Architecture
 
     if tiny:
         return Architecture(size, stem=4, growth=2, layers=(1,), decoder=(2, 4))
@@ -154,9 +154,9 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
     import optax
 
     from jxrecon.compile import jit
-    from jxrecon.methods.x2ct.discriminator import Discriminator
-    from jxrecon.methods.x2ct.losses import discriminator_loss, generator_loss
-    from jxrecon.methods.x2ct.networks import Generator, init_params
+    from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
+    from jxrecon.methods.volumes.x2ct.losses import discriminator_loss, generator_loss
+    from jxrecon.methods.volumes.x2ct.networks import Generator, init_params
     from jxrecon.nn.optimise import descend
 
     architecture = dataclasses.replace(_architecture(size, tiny), remat=remat)

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 from weights import Start, Weights, split
 
-from jxrecon import convert
-from jxrecon.methods.cyclegan.networks import Discriminator, Generator
+from jxrecon.interop import weights as convert
+from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.types import InputError
 
 _PIXELS = 64  # of the images that a net is tried on

@@ -25,8 +25,8 @@ import numpy as np
 from weight_files import read_official, read_ours, read_run, write_ours, write_run
 from weights import Weights, outputs, proof
 
-from jxrecon import config
 from jxrecon.cli import entry
+from jxrecon.runs import config
 from jxrecon.types import InputError
 
 

@@ -23,8 +23,8 @@ from jxrecon import drr, phantom
 from jxrecon.compile import jit
 from jxrecon.data.sample import chest_ct
 from jxrecon.geometry import AnyCamera, Grid, camera_at, centred_grid
-from jxrecon.methods import cgls, fdk, sirt, tv
-from jxrecon.methods.base import Method, Problem
+from jxrecon.methods.base.method import Method, Problem
+from jxrecon.methods.volumes import cgls, fdk, sirt, tv
 from jxrecon.metrics.volume import psnr
 from jxrecon.phantom.template import turned
 from jxrecon.units import HU_AIR, MU_WATER_PER_MM, Window

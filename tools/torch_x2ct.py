@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jxrecon.methods.x2ct.losses import X2CT_GAN, Weights
-from jxrecon.methods.x2ct.networks import Architecture
+from jxrecon.methods.volumes.x2ct.losses import X2CT_GAN, Weights
+from jxrecon.methods.volumes.x2ct.networks import Architecture
 
 TO_COMMON = ((0, 1, 3, 2, 4), (0, 1, 3, 4, 2))
 """(H, D, W) and (W, D, H) -> (D, H, W)."""

@@ -25,13 +25,12 @@ from safetensors import SafetensorError, safe_open
 from weights import Weights, check, compare, import_torch
 from x2ct_weights import X2CT
 
-from jxrecon import run
-from jxrecon.checkpoint import Checkpoints
-from jxrecon.cli import cache_folder
 from jxrecon.compile import jit
-from jxrecon.config import Experiment
-from jxrecon.data.images import replace
-from jxrecon.methods.base import Problem
+from jxrecon.experiment import Experiment
+from jxrecon.files import cache_folder
+from jxrecon.methods.base.method import Problem
+from jxrecon.runs import run
+from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.types import InputError
 
 FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN)

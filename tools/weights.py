@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxrecon import convert
 from jxrecon.compile import jit
+from jxrecon.interop import weights as convert
 from jxrecon.types import InputError
 
 LEAST_TORCH = (2, 10)

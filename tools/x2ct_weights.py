@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 from weights import Start, Weights, split
 
-from jxrecon import convert
-from jxrecon.methods.x2ct.discriminator import Discriminator
-from jxrecon.methods.x2ct.networks import Architecture, Generator
+from jxrecon.interop import weights as convert
+from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
+from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator
 from jxrecon.types import InputError
 
 _CHECK_EDGE = 32  # voxels of the volume that a discriminator is tried on

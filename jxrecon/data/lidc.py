@@ -25,14 +25,15 @@ from jaxtyping import Array, Float, Float32, Int16, Shaped, UInt8
 from scipy import ndimage
 
 from jxrecon import drr
-from jxrecon.config import Experiment
 from jxrecon.data import volumes
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
-from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
-from jxrecon.data.images import replace
-from jxrecon.data.nifti import MAX_BYTES, resample
 from jxrecon.data.volumes import Dataset, VolumeSet
+from jxrecon.experiment import Experiment
+from jxrecon.files import write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
+from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.nifti import MAX_BYTES, resample
+from jxrecon.terminal import progress
 from jxrecon.types import InputError
 
 FILE = "ct_xray_data.h5"
@@ -119,7 +120,7 @@ def write_case(path: Path, case: Case) -> None:
     with h5py.File(stream, "w", track_order=True) as file:
         for name, array in case._asdict().items():
             file.create_dataset(name, data=array, compression="gzip", compression_opts=1)
-    replace(path, stream.getvalue())
+    write_file(path, stream.getvalue())
 
 
 def splits(folder: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
@@ -256,7 +257,7 @@ def _read_all(
     paths: Sequence[Path], names: Sequence[str], split: str, grid: Grid
 ) -> dict[str, Any]:
     good, hu, body, bad = [], [], [], []
-    for name, path in volumes.progress(list(zip(names, paths)), f"reading {split}", len(paths)):
+    for name, path in progress(list(zip(names, paths)), f"reading {split}", len(paths)):
         try:
             volume = to_hu(resized(read_case(path).ct, grid.shape[0]))
             inside = body_mask(volume, grid.affine)

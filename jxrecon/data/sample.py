@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
-from jxrecon.data.nifti import read_volume
+from jxrecon.io.nifti import read_volume
 
 
 def chest_ct_path() -> Path:

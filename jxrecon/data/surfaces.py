@@ -18,15 +18,15 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from jxrecon import drr
-from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
-from jxrecon.data.meshes import read_mesh
-from jxrecon.data.patients import breathed, field_of, patient, sample_body
-from jxrecon.data.volumes import progress
-from jxrecon.deformation import population
+from jxrecon.data.breathing_body import breathed, field_of, patient, sample_body
+from jxrecon.deformation import shape_model as population
 from jxrecon.deformation.breathing import draw_motion, lujan
 from jxrecon.geometry import AnyCamera
+from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.meshes import read_mesh
 from jxrecon.mesh import Mesh, Template, template
 from jxrecon.phantom.liver import liver, liver_template
+from jxrecon.terminal import progress
 from jxrecon.types import InputError, SurfaceBatch
 
 POWERS = (0.8, 2.0)

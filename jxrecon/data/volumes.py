@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int16, Int32
-from rich.console import Console
-from rich.progress import track
 
 from jxrecon import phantom
-from jxrecon.config import Experiment
 from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
-from jxrecon.data.cache import fingerprint, load_arrays, save_arrays
-from jxrecon.data.nifti import read_volume, resample
 from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
+from jxrecon.experiment import Experiment
 from jxrecon.geometry import Grid
+from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.nifti import read_volume, resample
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import HU_AIR
 
@@ -28,8 +26,6 @@ LIMITS_HU = (-1024, 3071)
 
 COVERAGE = 0.9
 """Share of the field's height that the body must fill."""
-
-T = TypeVar("T")
 
 _CACHE_FORMAT = 1  # raised when a change of the code changes what is read
 _ENDINGS = ("_ct.nii.gz", "_ct.nii")
@@ -153,13 +149,6 @@ def _synthetic(experiment: Experiment) -> Dataset:
     )
     train = split(0, population.train)
     return Dataset(train, split(population.train, population.validation), rule, True)
-
-
-def progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, with a bar on stderr where that is a terminal."""
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(items, what, total, console=console, transient=True, disable=hidden)
 
 
 def _cases(folder: Path, split: str, standard: bool) -> list[_Case]:

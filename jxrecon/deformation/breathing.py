@@ -8,8 +8,8 @@
 x is a place at the end of exhalation, the reference; A mm the descent of the dome; a the forward share;
 `tip` the share of the dome's motion that reaches the lower tip; the waves are a patient's own bending.
 
-Measured on one patient only, the ten phases of a respiratory 4D-CT (`diaphragm.motion_of` on the right
-dome, voxels 5 x 5 x 6 mm): 11.0 mm downwards, 2.0 mm forwards (a = 0.18); Lujan's model of it has
+Measured on one patient only, the ten phases of a respiratory 4D-CT (tools/diaphragm.py on the right dome,
+voxels 5 x 5 x 6 mm): 11.0 mm downwards, 2.0 mm forwards (a = 0.18); Lujan's model of it has
 A = 11.4 mm and n = 0.90 (root mean square misfit 0.5 mm). The default range of A, 5 to 25 mm, spans the
 group means of quiet breathing in the table of AAPM TG-76 (Keall 2006): literature, unverified here.
 """

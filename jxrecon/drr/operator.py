@@ -18,9 +18,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jxrecon.drr.beam import mu_to_hu
+from jxrecon.drr.many_views import MOST_UNROLLED, stacked
 from jxrecon.drr.projection import choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
-from jxrecon.drr.views import MOST_UNROLLED, stacked
 from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR

@@ -13,15 +13,7 @@ from jxrecon.phantom.primitives import (
     rasterise,
     stack,
 )
-from jxrecon.phantom.subjects import (
-    Latents,
-    anatomy,
-    average,
-    batch,
-    draw,
-    population,
-    subject,
-)
+from jxrecon.phantom.subjects import Latents, anatomy, average, batch, draw, population, subject
 
 __all__ = [
     "Latents",

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
-from jxrecon.data import images, radiographs
-from jxrecon.data.nifti import read_volume
-from jxrecon.data.radiographs import Given, Radiograph
 from jxrecon.data.sample import chest_ct_path
 from jxrecon.drr import beam, hu_to_mu, line_integrals
 from jxrecon.geometry import AnyCamera, Grid, ParallelCamera, camera_at
+from jxrecon.io import images, radiographs
+from jxrecon.io.nifti import read_volume
+from jxrecon.io.radiographs import Given, Radiograph
 from jxrecon.pose import Pose
 from jxrecon.registration.ascent import cameras_at_rest, random_poses
 from jxrecon.types import InputError

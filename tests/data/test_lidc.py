@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import lidc
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.types import InputError
 
 N, M = 24, 16  # voxels of the files and of the field

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jxrecon.data import surfaces
-from jxrecon.data.meshes import write_mesh
 from jxrecon.data.surfaces import SurfacePopulation, load
 from jxrecon.geometry import camera_at
+from jxrecon.io.meshes import write_mesh
 from jxrecon.mesh import Mesh
 from jxrecon.phantom.liver import liver, liver_template
 from jxrecon.types import InputError

@@ -9,12 +9,12 @@ import pytest
 from scipy import ndimage
 
 from jxrecon import phantom
-from jxrecon.config import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes as volumes_module
-from jxrecon.data.nifti import read_volume
 from jxrecon.data.openkbp import FULL_SHAPE, field_centres, is_openkbp, samples_of
 from jxrecon.data.volumes import load
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.geometry import centred_grid
+from jxrecon.io.nifti import read_volume
 from jxrecon.types import InputError
 
 

@@ -1,16 +1,23 @@
 """Breathing: the equation, what it leaves in place, and one patient's 4D-CT."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from jxrecon.data.dicom import read_folder
 from jxrecon.deformation.breathing import displacement, draw_motion, lujan
-from jxrecon.deformation.diaphragm import fit_lujan, motion_of, moved_mm
 from jxrecon.deformation.warp import jacobian, places
 from jxrecon.geometry import centred_grid
+from jxrecon.io.dicom import read_folder
 from jxrecon.phantom.liver import liver_template
 from jxrecon.types import InputError
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "diaphragm.py"
+SPEC = importlib.util.spec_from_file_location("diaphragm", TOOL)
+diaphragm = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(diaphragm)
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +93,20 @@ def test_a_known_motion_of_a_dome_is_measured():
     before = dome(0.0, 0.0, spacing)
     for down, forward in ((0.0, 0.0), (7.3, 1.7), (14.1, 3.4)):
         after = ndimage.gaussian_filter(dome(down, forward, spacing), 0.3)
-        found = moved_mm(before, after, spacing, region)
+        found = diaphragm.moved_mm(before, after, spacing, region)
         np.testing.assert_allclose(found, [forward, -down], atol=0.6)
 
 
 def test_lujans_model_is_found_again():
     phase = np.arange(10) / 10
-    breath = fit_lujan(13.0 * lujan(phase, 1.3, 0.12))
+    breath = diaphragm.fit_lujan(13.0 * lujan(phase, 1.3, 0.12))
     np.testing.assert_allclose(breath, [13.0, 1.3, 0.12, 0.0], atol=1e-3)
 
 
 def test_phases_of_different_shapes_are_refused():
     region = (slice(None),) * 3
     with pytest.raises(InputError, match="two or more of one"):
-        motion_of([np.zeros((4, 4, 4)), np.zeros((4, 4, 5))], np.eye(4), region)
+        diaphragm.motion_of([np.zeros((4, 4, 4)), np.zeros((4, 4, 5))], np.eye(4), region)
 
 
 @pytest.mark.slow
@@ -109,11 +116,11 @@ def test_the_measured_patient_breathes_as_the_docstring_says(real_data):
         pytest.skip(f"no {folder}")
     phases = [read_folder(folder / f"{percent:02d}") for percent in range(0, 100, 10)]
     region = (slice(55, 82), slice(38, 66), slice(0, 14))  # the right dome and lung above it
-    moved = motion_of([hu for hu, _ in phases], phases[0][1], region)
+    moved = diaphragm.motion_of([hu for hu, _ in phases], phases[0][1], region)
     np.testing.assert_allclose(-moved[:, 1].min(), 11.0, atol=0.3)
     np.testing.assert_allclose(moved[:, 0].max(), 2.0, atol=0.3)
     assert moved[:, 1].argmax() == 6  # exhaled
-    breath = fit_lujan(-moved[:, 1])
+    breath = diaphragm.fit_lujan(-moved[:, 1])
     np.testing.assert_allclose(breath.amplitude_mm, 11.4, atol=0.3)
     np.testing.assert_allclose(breath.power, 0.9, atol=0.1)
     assert breath.misfit_mm < 0.6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jxrecon.deformation import population
+from jxrecon.deformation import shape_model as population
 from jxrecon.phantom.liver import liver, liver_template
 from jxrecon.types import InputError
 

@@ -9,7 +9,7 @@ import pytest
 
 from jxrecon.geometry import camera_at
 from jxrecon.mesh import Mesh, template
-from jxrecon.methods.base import SurfaceProblem
+from jxrecon.methods.base.method import SurfaceProblem
 from jxrecon.types import SurfaceBatch
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from jxrecon.drr import beam, line_integrals
 from jxrecon.geometry import biplanar, camera_at, centred_grid
-from jxrecon.methods import linear_prior as linear_prior_file
-from jxrecon.methods.base import Problem
-from jxrecon.methods.linear_prior import linear_prior
-from jxrecon.methods.mean_volume import mean_volume
-from jxrecon.methods.nearest import nearest
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes import linear_prior as linear_prior_file
+from jxrecon.methods.volumes.linear_prior import linear_prior
+from jxrecon.methods.volumes.mean_volume import mean_volume
+from jxrecon.methods.volumes.nearest import nearest
 from jxrecon.types import VolumeBatch
 from jxrecon.units import Window
 

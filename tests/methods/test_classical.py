@@ -11,15 +11,15 @@ from jxrecon import phantom
 from jxrecon.drr import hu_to_mu, mu_to_hu
 from jxrecon.drr.operator import field_of_view, operator, shadow, shadow_matrix
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
-from jxrecon.methods.base import Problem
-from jxrecon.methods.cgls import Settings as CglsSettings
-from jxrecon.methods.cgls import cgls
-from jxrecon.methods.fdk import Settings as FdkSettings
-from jxrecon.methods.fdk import fdk, filtered_backprojection, shares
-from jxrecon.methods.sirt import Settings as SirtSettings
-from jxrecon.methods.sirt import sirt
-from jxrecon.methods.tv import Settings as TvSettings
-from jxrecon.methods.tv import differences, divergence, tv
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.cgls import Settings as CglsSettings
+from jxrecon.methods.volumes.cgls import cgls
+from jxrecon.methods.volumes.fdk import Settings as FdkSettings
+from jxrecon.methods.volumes.fdk import fdk, filtered_backprojection, shares
+from jxrecon.methods.volumes.sirt import Settings as SirtSettings
+from jxrecon.methods.volumes.sirt import sirt
+from jxrecon.methods.volumes.tv import Settings as TvSettings
+from jxrecon.methods.volumes.tv import differences, divergence, tv
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import HU_AIR, Window
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from jxrecon.geometry import camera_at, centred_grid
-from jxrecon.methods.base import Problem
-from jxrecon.methods.cnn2d import Network, Settings, build
+from jxrecon.methods.base.frontal_regression import to_paper, to_world, xrays
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.base.trained_views import on_trained_pixels
+from jxrecon.methods.volumes.cnn2d import Network, Settings, build
 from jxrecon.nn.blocks import init_variables
-from jxrecon.nn.regression import to_paper, to_world, xrays
-from jxrecon.nn.views import on_trained_pixels
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import Window
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon import config
-from jxrecon.convert import (
+from jxrecon.geometry import centred_grid
+from jxrecon.interop.weights import (
     Buffer,
     Parameter,
     cyclegan_discriminator,
@@ -14,12 +14,12 @@ from jxrecon.convert import (
     from_torch,
     to_torch,
 )
-from jxrecon.geometry import centred_grid
-from jxrecon.methods.base import Problem
-from jxrecon.methods.cyclegan import losses
-from jxrecon.methods.cyclegan.method import Settings, build, crop, learning_rate
-from jxrecon.methods.cyclegan.networks import Discriminator, Generator
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.styles.cyclegan import losses
+from jxrecon.methods.styles.cyclegan.method import Settings, build, crop, learning_rate
+from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
+from jxrecon.runs import config
 from jxrecon.types import InputError
 from jxrecon.units import Window
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jxrecon.geometry import camera_at, centred_grid
-from jxrecon.methods.base import Problem
-from jxrecon.methods.henzler import Network, Settings, build
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.henzler import Network, Settings, build
 from jxrecon.nn.blocks import init_variables
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import Window

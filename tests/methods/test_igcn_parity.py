@@ -12,8 +12,8 @@ import pytest
 
 from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.mesh.topology import Template, neighbour_table
-from jxrecon.methods.igcn import losses
-from jxrecon.methods.igcn.networks import IgcnPlus
+from jxrecon.methods.surfaces.igcn import losses
+from jxrecon.methods.surfaces.igcn.networks import IgcnPlus
 from jxrecon.nn.graph import normalised
 from jxrecon.nn.graph_network import GraphNetwork
 from jxrecon.nn.perceptual_pooling import bilinear, floor_ceil_bilinear

@@ -13,8 +13,8 @@ from jxrecon import phantom
 from jxrecon.drr import mu_to_hu
 from jxrecon.drr.operator import field_of_view, operator
 from jxrecon.geometry import camera_at, centred_grid
-from jxrecon.methods.base import Problem
-from jxrecon.methods.nerp import (
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.nerp import (
     QUICK,
     Settings,
     coordinates,

@@ -11,8 +11,8 @@ from jxrecon.geometry import Camera
 from jxrecon.mesh import Mesh, template
 from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.mesh.subdivision import unpool
-from jxrecon.methods.pixel2mesh import losses
-from jxrecon.methods.pixel2mesh.networks import POOLINGS, Level, Pixel2Mesh
+from jxrecon.methods.surfaces.pixel2mesh import losses
+from jxrecon.methods.surfaces.pixel2mesh.networks import POOLINGS, Level, Pixel2Mesh
 from jxrecon.nn.graph import GraphConvolution, normalised
 from jxrecon.nn.graph_network import GraphNetwork
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.methods.x2vision.layers import (
+from jxrecon.methods.volumes.x2vision.layers import (
     Conv,
     StyledConv,
     ToImage,
@@ -22,7 +22,7 @@ from jxrecon.methods.x2vision.layers import (
     minibatch_deviation,
     modulated_conv,
 )
-from jxrecon.methods.x2vision.networks import (
+from jxrecon.methods.volumes.x2vision.networks import (
     Discriminator,
     DiscriminatorBlock,
     DiscriminatorHead,

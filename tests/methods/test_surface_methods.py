@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jxrecon.geometry import camera_at
-from jxrecon.methods import displacement_field, xray2shape
-from jxrecon.methods.igcn import losses, method, plus
-from jxrecon.methods.mean_shape import mean_shape
-from jxrecon.methods.nearest_shape import nearest_shape
-from jxrecon.methods.pixel2mesh import method as pixel2mesh
-from jxrecon.methods.zero_motion import zero_motion
+from jxrecon.methods.surfaces import displacement_field, xray2shape
+from jxrecon.methods.surfaces.igcn import losses, method, plus
+from jxrecon.methods.surfaces.mean_shape import mean_shape
+from jxrecon.methods.surfaces.nearest_shape import nearest_shape
+from jxrecon.methods.surfaces.pixel2mesh import method as pixel2mesh
+from jxrecon.methods.surfaces.zero_motion import zero_motion
 from jxrecon.types import InputError
 
 # Compile quickly: each function here runs a few times.

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon import compile, config, drr
-from jxrecon.cli import cache_folder
-from jxrecon.config import Views
+from jxrecon import compile, drr
+from jxrecon.experiment import Views
+from jxrecon.files import cache_folder
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
-from jxrecon.methods.base import Problem
-from jxrecon.methods.x2ct import method as x2ct
-from jxrecon.methods.x2ct.method import Settings, build, make_model
-from jxrecon.methods.x2ct.networks import Architecture, Generator
-from jxrecon.methods.x2ct.views import eight_bit
-from jxrecon.nn.views import fixed_range, on_trained_pixels
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
+from jxrecon.methods.volumes.x2ct import method as x2ct
+from jxrecon.methods.volumes.x2ct.method import Settings, build, make_model
+from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator
+from jxrecon.methods.volumes.x2ct.normalisation import eight_bit
+from jxrecon.runs import config
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import Window
 

@@ -9,9 +9,9 @@ import pytest
 
 from jxrecon import drr
 from jxrecon.geometry import biplanar, centred_grid
-from jxrecon.methods.x2ct import reorient
-from jxrecon.methods.x2ct.discriminator import Discriminator, condition
-from jxrecon.methods.x2ct.layers import (
+from jxrecon.methods.volumes.x2ct import reorient
+from jxrecon.methods.volumes.x2ct.discriminator import Discriminator, condition
+from jxrecon.methods.volumes.x2ct.layers import (
     Compress,
     DenseBlock,
     Link,
@@ -19,13 +19,13 @@ from jxrecon.methods.x2ct.layers import (
     lengthen,
     norm_relu,
 )
-from jxrecon.methods.x2ct.losses import (
+from jxrecon.methods.volumes.x2ct.losses import (
     X2CT_CNN,
     discriminator_loss,
     generator_loss,
     projection,
 )
-from jxrecon.methods.x2ct.networks import Architecture, Generator, init_params, tiny
+from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, init_params, tiny
 from jxrecon.nn.conv import conv
 from jxrecon.types import InputError
 

@@ -13,11 +13,11 @@ import numpy as np
 import optax
 import pytest
 
-from jxrecon import convert
-from jxrecon.methods.x2ct.discriminator import Discriminator, condition
-from jxrecon.methods.x2ct.layers import instance_norm, lengthen, norm_relu
-from jxrecon.methods.x2ct.losses import discriminator_loss, generator_loss
-from jxrecon.methods.x2ct.networks import FROM_COMMON, TO_COMMON, Architecture, Generator
+from jxrecon.interop import weights as convert
+from jxrecon.methods.volumes.x2ct.discriminator import Discriminator, condition
+from jxrecon.methods.volumes.x2ct.layers import instance_norm, lengthen, norm_relu
+from jxrecon.methods.volumes.x2ct.losses import discriminator_loss, generator_loss
+from jxrecon.methods.volumes.x2ct.networks import FROM_COMMON, TO_COMMON, Architecture, Generator
 from jxrecon.nn.optimise import descend
 
 # Compile quickly: each function here runs once or twice.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.methods.x2vision.augment import Strengths, adjust, augment
+from jxrecon.methods.volumes.x2vision.augment import Strengths, adjust, augment
 
 # Compile quickly: each function here runs a few times on tiny volumes.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.config import Field, Views
-from jxrecon.methods.base import Problem
-from jxrecon.methods.x2vision import distances, latent, losses
-from jxrecon.methods.x2vision.latent import Latents, LatentSettings
-from jxrecon.methods.x2vision.method import Settings, build
-from jxrecon.methods.x2vision.prior import PriorSettings
+from jxrecon.experiment import Field, Views
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.x2vision import distances, latent, losses
+from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
+from jxrecon.methods.volumes.x2vision.method import Settings, build
+from jxrecon.methods.volumes.x2vision.prior import PriorSettings
 from jxrecon.metrics import lpips_weights
 from jxrecon.metrics.lpips import Lpips
 from jxrecon.metrics.perceptual import gradient_ssim_distance

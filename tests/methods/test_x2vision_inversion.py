@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon import config
 from jxrecon.compile import jit
-from jxrecon.data.pipeline import batch_at
-from jxrecon.methods.base import Problem
-from jxrecon.methods.x2vision import method, prior
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.x2vision import method, prior
+from jxrecon.runs import config
+from jxrecon.runs.batches import batch_at
 
 SUBJECTS, STEPS, VOLUMES = 32, 200, 2
 

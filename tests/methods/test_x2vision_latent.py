@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.methods.x2vision import latent
-from jxrecon.methods.x2vision.latent import Latents, LatentSettings
+from jxrecon.methods.volumes.x2vision import latent
+from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
 
 
 def _random(seed, *shape):

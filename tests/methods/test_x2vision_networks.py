@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.signal import convolve
 
-from jxrecon.methods.x2vision.layers import (
+from jxrecon.methods.volumes.x2vision.layers import (
     conv_down2,
     conv_up2,
     minibatch_deviation,
     modulated_conv,
 )
-from jxrecon.methods.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
+from jxrecon.methods.volumes.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
 from jxrecon.nn.conv import conv
 from jxrecon.nn.resample import BINOMIAL, upfirdn
 

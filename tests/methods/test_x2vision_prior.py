@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.config import Field, Views
-from jxrecon.methods.base import Problem
-from jxrecon.methods.x2vision import losses, prior
-from jxrecon.methods.x2vision.latent import LatentSettings
-from jxrecon.methods.x2vision.method import (
+from jxrecon.experiment import Field, Views
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.x2vision import losses, prior
+from jxrecon.methods.volumes.x2vision.latent import LatentSettings
+from jxrecon.methods.volumes.x2vision.method import (
     Settings,
     best_start,
     build,
@@ -19,7 +19,7 @@ from jxrecon.methods.x2vision.method import (
     style_statistics,
     volumes_of,
 )
-from jxrecon.methods.x2vision.prior import PriorSettings
+from jxrecon.methods.volumes.x2vision.prior import PriorSettings
 from jxrecon.nn.optimise import descend
 from jxrecon.types import VolumeBatch
 

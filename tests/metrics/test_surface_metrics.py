@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jxrecon.correspondence.mean_template import geodesic_sphere
 from jxrecon.mesh import Mesh
 from jxrecon.metrics.surface import (
     CONVENTIONS,
@@ -12,7 +13,6 @@ from jxrecon.metrics.surface import (
     surface_distances,
     surface_metrics,
 )
-from jxrecon.registration.population import geodesic_sphere
 
 BOX = Mesh(
     np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64),

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.data.nifti import read_volume
 from jxrecon.data.sample import chest_ct_path
 from jxrecon.drr import beam, hu_to_mu, line_integrals
 from jxrecon.geometry import Grid, camera_at, centred_grid, parallel_at
+from jxrecon.io.nifti import read_volume
 from jxrecon.pose import Pose, pose_error
 from jxrecon.registration import (
     Scale,

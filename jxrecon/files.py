@@ -1,0 +1,51 @@
+"""Files that appear under their name only when they are whole, and the folder of what can be made again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jxrecon.types import InputError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file of the same ending beside `path`, to be written within; moved to `path` at the end, in one step.
+
+    Folders are made where they are missing. What is there already stays as it is until the move; after an
+    error nothing new is left behind.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    part = path.with_name(f".part_{os.getpid()}_{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # of a process of the same number that was killed
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Writes a whole file, text as UTF-8; errors as of `whole`."""
+    with whole(path) as part, part.open("xb") as stream:
+        stream.write(content if isinstance(content, bytes) else content.encode())
+
+
+def cache_folder(part: str = "") -> Path | None:
+    """Where results that can be computed again are kept between runs; None with JXRECON_NO_CACHE.
+
+    Args:
+        part: a folder within, such as "data" or "xla".
+    """
+    if os.environ.get("JXRECON_NO_CACHE"):
+        return None
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "jxrecon" / part

@@ -1,0 +1,1 @@
+"""Files in and out: volumes, radiographs, meshes, arrays kept for the next time."""

@@ -1,0 +1,43 @@
+"""Arrays that took long to make, kept in one file beside the fingerprint of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jxrecon.files import whole
+from jxrecon.types import InputError
+
+
+def fingerprint(*facts: Any) -> str:
+    """SHA-256 of facts that JSON can write: equal for equal facts, on every machine."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """What `save_arrays` wrote under this key; None where it is absent, damaged or of another key."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            if str(kept["fingerprint"]) != key:
+                return None
+            return {name: kept[name] for name in kept.files if name != "fingerprint"}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def save_arrays(path: Path, key: str, arrays: dict[str, Any]) -> None:
+    """Writes an uncompressed .npz, whole or not at all.
+
+    A cache is a convenience: a disk that refuses it is told of in a line on stderr, no more.
+    """
+    try:
+        with whole(path) as part, part.open("xb") as stream:
+            np.savez(stream, fingerprint=np.array(key), **arrays)
+    except InputError as error:
+        print(f"{error}; not cached", file=sys.stderr)

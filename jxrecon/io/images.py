@@ -1,0 +1,170 @@
+"""Grey images as files, exactly as stored: PNG, NPZ and NIfTI read from the header on, written whole.
+
+PNG and NPZ hold [row, column]. NIfTI holds [column, row] or [column, row, 1], so that its first axis
+runs along a row as a viewer expects; here an image is always [row, column].
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Shaped
+from PIL import Image
+
+from jxrecon.types import InputError
+
+MOST_PIXELS = 1 << 26
+"""Larger images (8192 x 8192) are refused from their header."""
+
+SUFFIXES = (".nii.gz", ".nii", ".npz", ".png")
+
+
+def stem(path: Path) -> str:
+    """The file's name without .nii.gz, .nii, .npz or .png.
+
+    Raises:
+        InputError: the name has another ending.
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    raise InputError(f"{path}: unknown kind of X-ray, expected one of {', '.join(SUFFIXES)}")
+
+
+def suffix(path: Path) -> str:
+    """The ending that `stem` takes off, in small letters."""
+    return path.name[len(stem(path)) :].lower()
+
+
+def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[str, np.ndarray]]:
+    """The stored numbers, and the other arrays of an NPZ.
+
+    Raises:
+        InputError: there is no such file, it is damaged, cut short or too large, or it holds
+            anything but one plane of real numbers.
+    """
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".png": _read_png,
+        ".npz": _read_npz,
+        ".nii": _read_nifti,
+        ".nii.gz": _read_nifti,
+    }
+    reader = readers[suffix(path)]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected an X-ray")
+    try:
+        image, others = reader(path)
+    except InputError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        kind = suffix(path)[1:]
+        raise InputError(
+            f"{path}: cannot be read as {kind}, damaged or cut short ({error})"
+        ) from None
+    if image.dtype.kind not in "iuf":
+        raise InputError(f"{path}: pixels of type {image.dtype}, expected real numbers")
+    return image, others
+
+
+def png_bytes(levels: Shaped[np.ndarray, "rows columns"]) -> bytes:
+    """A grey PNG of 16 bits a pixel from whole numbers between 0 and 65535."""
+    stream = io.BytesIO()
+    Image.fromarray(levels.astype(np.uint16)).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def npz_bytes(image: Float[np.ndarray, "rows columns"], others: dict[str, np.ndarray]) -> bytes:
+    """A compressed NPZ with the key `image` and other arrays beside it."""
+    stream, arrays = io.BytesIO(), dict[str, Any](others, image=image)
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def nifti_bytes(
+    image: Float[np.ndarray, "rows columns"], affine: Float[np.ndarray, "4 4"], zipped: bool
+) -> bytes:
+    """A NIfTI of [column, row, 1]; `affine` takes (column, row, 0) to world mm."""
+    picture = nib.Nifti1Image(image.T[..., None], affine)
+    picture.header.set_xyzt_units("mm")
+    content = picture.to_bytes()
+    return gzip.compress(content, 6, mtime=0) if zipped else content
+
+
+def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if not 0 < count <= MOST_PIXELS:
+        size = " x ".join(map(str, shape))
+        raise InputError(f"{path}: declares {size} pixels, expected 1 to {MOST_PIXELS} in all")
+
+
+def _read_png(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=["PNG"]) as picture:
+            _check_size(path, picture.size)
+            if picture.mode not in ("L", "I", "I;16", "I;16B"):
+                raise InputError(
+                    f"{path}: PNG of mode {picture.mode}, expected one grey channel of 8 or 16 bits"
+                )
+            picture.verify()  # compares the checksum of every chunk, which loading does not
+        with Image.open(path, formats=["PNG"]) as picture:
+            return np.array(picture), {}
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        if "image" not in names:
+            raise InputError(f"{path}: holds {sorted(names)}, expected the key image")
+        size = sum(entry.file_size for entry in archive.infolist() if entry.filename != "image.npy")
+        if size > 1 << 20:
+            raise InputError(f"{path}: {size} bytes beside the image, expected at most {1 << 20}")
+        with archive.open("image.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+            shape, _, _ = headers[version != (1, 0)](stream)
+    if len(shape) != 2:
+        raise InputError(f"{path}: image has the shape {shape}, expected [rows, columns]")
+    _check_size(path, shape)
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["image"], {name: arrays[name] for name in sorted(names - {"image"})}
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Header first, so that a bomb is refused; then the whole stream, so that a cut one is."""
+    opener = gzip.open if suffix(path) == ".nii.gz" else open
+    with opener(path, "rb") as stream:
+        header = nib.Nifti1Header(stream.read(348), check=False)  # a check logs lines of its own
+        if int(header["sizeof_hdr"]) != 348 or bytes(header["magic"])[:3] != b"n+1":
+            raise InputError(f"{path}: magic {bytes(header['magic'])!r}, expected a NIfTI-1 file")
+        shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
+        if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):
+            raise InputError(f"{path}: axes {shape}, expected [column, row] or [column, row, 1]")
+        _check_size(path, shape)
+        if dtype.kind not in "iuf":
+            raise InputError(f"{path}: pixels of type {dtype}, expected real numbers")
+        gap = int(header.get_data_offset()) - stream.tell()
+        if not 4 <= gap <= 1 << 20:
+            raise InputError(f"{path}: pixels begin {gap} bytes behind the header, expected 4")
+        stream.read(gap)
+        size = dtype.itemsize * shape[0] * shape[1]
+        content = stream.read(size)
+        if len(content) < size:
+            raise InputError(f"{path}: cut short, {len(content)} of {size} bytes of pixels")
+        if stream.read(1 << 20) and stream.read(1):  # also compares gzip's checksum at the end
+            raise InputError(f"{path}: more bytes than its header declares, expected {size}")
+    image = np.frombuffer(content, dtype).reshape(shape[:2], order="F").T
+    slope, intercept = header.get_slope_inter()
+    if slope not in (None, 1.0) or intercept not in (None, 0.0):
+        image = image * np.float64(slope) + np.float64(intercept)
+    return image, {}

@@ -1,0 +1,223 @@
+"""Surfaces as files: PLY, OBJ, STL, VTK and VTP read and checked; PLY, OBJ, STL and VTK written whole.
+
+Vertices are world mm, RAS. Many programs (3D Slicer, ITK-SNAP) store LPS, x and y with the other sign.
+A file that says SPACE=LPS or SPACE=RAS in its header, as 3D Slicer's do, is believed; others are taken as
+RAS unless `lps` says otherwise. What is written here says SPACE=RAS, so that 3D Slicer reads it rightly.
+Order of vertices and faces is kept; polygons are cut into triangles from their first corner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jxrecon.files import write_file
+from jxrecon.io.ply import ply_bytes, read_ply
+from jxrecon.io.polydata import read_vtk, read_vtp
+from jxrecon.mesh import Mesh
+from jxrecon.types import InputError
+
+Polygons = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What a file holds: vertices [V, 3], corners of each polygon [P], their indices one after the other."""
+
+
+def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
+    """The surface in a file.
+
+    Args:
+        path: *.ply, *.obj, *.stl, *.vtk or *.vtp; ASCII or binary. STL has no common vertices: those at
+            exactly the same place are merged.
+        lps: whether the file's coordinates are LPS; as it declares itself, else RAS, if None.
+
+    Returns:
+        Vertices float32 in RAS mm, faces int32.
+
+    Raises:
+        InputError: no such file, unknown kind, damaged, no vertices or faces, a coordinate is not
+            finite, a face names a vertex that is not there or has fewer than three corners.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        kinds = ", ".join(_READERS)
+        raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a mesh")
+    kind = path.suffix[1:].upper()
+    try:
+        content = path.read_bytes()
+        with np.errstate(all="ignore"):  # numbers beyond a type's range are found below
+            vertices, counts, indices = reader(content)
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as {kind}, {reason}") from None
+    if not len(vertices) or not len(counts):
+        raise InputError(
+            f"{path}: {len(vertices)} vertices and {len(counts)} faces, expected a surface"
+        )
+    if counts.min() < 3:
+        face = int(np.flatnonzero(counts < 3)[0])
+        raise InputError(f"{path}: face {face} has {counts[face]} corners, expected 3 or more")
+    if len(indices) != counts.sum():
+        raise InputError(f"{path}: {len(indices)} corners of faces, expected {counts.sum()}")
+    faces = _triangles(counts, indices)
+    if lps is None:
+        lps = b"SPACE=LPS" in (content if kind == "VTP" else content[:4096])
+    vertices = np.asarray(vertices, np.float64) * ([-1, -1, 1] if lps else [1, 1, 1])
+    mesh = Mesh(vertices, faces)
+    _check(mesh, str(path))
+    mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int32))
+    return _merged(mesh) if kind == "STL" else mesh
+
+
+def write_mesh(path: Path | str, mesh: Mesh, *, lps: bool = False) -> None:
+    """Writes a surface as its name ends: *.ply (binary), *.stl (binary), *.obj or *.vtk (binary).
+
+    Coordinates are stored as float32, in OBJ with digits that give the same float32 again.
+
+    Args:
+        path: the file, replaced in one step.
+        mesh: vertices in RAS mm.
+        lps: store LPS, and say so in the header.
+
+    Raises:
+        InputError: unknown ending, a coordinate is not finite or an index out of range, or the folder
+            cannot be written.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        kinds = ", ".join(_WRITERS)
+        raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
+        raise InputError(
+            f"{path}: vertices {vertices.shape} and faces {faces.shape}, expected [V, 3] and [F, 3]"
+        )
+    if not len(vertices) or not len(faces):
+        raise InputError(
+            f"{path}: {len(vertices)} vertices and {len(faces)} faces, expected a surface"
+        )
+    _check(Mesh(vertices, faces), str(path))
+    signs = np.array([-1, -1, 1] if lps else [1, 1, 1], vertices.dtype)
+    stored = Mesh((vertices * signs).astype(np.float32), faces.astype(np.int32))
+    write_file(path, writer(stored, "SPACE=LPS" if lps else "SPACE=RAS"))
+
+
+def _check(mesh: Mesh, origin: str) -> None:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(mesh.vertices.astype(np.float32)).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise InputError(
+            f"{origin}: vertex {bad} is {mesh.vertices[bad].tolist()}, expected finite millimetres"
+        )
+    least, most, count = int(mesh.faces.min()), int(mesh.faces.max()), len(mesh.vertices)
+    if least < 0 or most >= count:
+        wrong = most if most >= count else least
+        raise InputError(f"{origin}: a face names vertex {wrong}, expected 0 to {count - 1}")
+
+
+def _triangles(counts: Int[np.ndarray, " p"], indices: Int[np.ndarray, " n"]) -> np.ndarray:
+    """[F, 3]: polygon (a, b, c, d) gives (a, b, c) and (a, c, d); concave ones may overlap."""
+    first, pieces = np.cumsum(counts) - counts, counts - 2
+    start = np.repeat(first, pieces)
+    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return np.asarray(indices, np.int64)[np.stack([start, start + step + 1, start + step + 2], 1)]
+
+
+def _merged(mesh: Mesh) -> Mesh:
+    """One vertex for all at the same place, in order of appearance; faces that collapse are dropped."""
+    places, first, inverse = np.unique(
+        mesh.vertices + np.float32(0), axis=0, return_index=True, return_inverse=True
+    )  # + 0: -0 is 0
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    faces = rank[inverse.ravel()][mesh.faces]
+    kept = (np.diff(np.sort(faces, 1), axis=1) != 0).all(1)
+    return Mesh(places[order], faces[kept].astype(np.int32))
+
+
+def _read_stl(content: bytes) -> Polygons:
+    corners: Float[np.ndarray, "n 3"]
+    count = int.from_bytes(content[80:84], "little")
+    if len(content) >= 84 and len(content) == 84 + 50 * count:
+        facets = np.frombuffer(content, np.dtype([("f", "<f4", 12), ("a", "<u2")]), count, 84)
+        corners = facets["f"][:, 3:].reshape(-1, 3)
+    elif content[:5].lower() == b"solid" and b"facet" in content[:4096]:
+        if b"endsolid" not in content[-4096:].lower():
+            raise InputError("cut short, no endsolid at its end")
+        rows = re.findall(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", content, re.M | re.I)
+        corners = np.array(rows, "S").astype(np.float64).reshape(-1, 3)
+        if len(corners) != 3 * len(re.findall(rb"^\s*facet\b", content, re.M | re.I)):
+            raise InputError("a facet without three vertices")
+    else:
+        raise InputError(f"{len(content)} bytes, expected {84 + 50 * count} for {count} triangles")
+    return corners, np.full(len(corners) // 3, 3), np.arange(len(corners))
+
+
+def _read_obj(content: bytes) -> Polygons:
+    vertices, counts, indices = [], [], []
+    for number, line in enumerate(content.decode("utf-8").replace("\\\n", " ").splitlines(), 1):
+        words = line.split("#")[0].split()
+        try:
+            if words[:1] == ["v"]:
+                x, y, z = words[1:4]
+                vertices.append((float(x), float(y), float(z)))
+            elif words[:1] == ["f"]:
+                corners = [int(word.split("/")[0]) for word in words[1:]]
+                counts.append(len(corners))
+                # 1 is the first vertex, -1 the last one so far; 0 is none
+                indices += [n - 1 if n > 0 else len(vertices) + n if n else -1 for n in corners]
+        except ValueError:
+            raise InputError(f"line {number} is {line.strip()[:60]!r}") from None
+    if content and not vertices:
+        raise InputError("it holds no line that begins with v")
+    return np.array(vertices).reshape(-1, 3), np.array(counts, int), np.array(indices, int)
+
+
+def _stl_bytes(mesh: Mesh, space: str) -> bytes:
+    facets = np.zeros(len(mesh.faces), np.dtype([("f", "<f4", (4, 3)), ("a", "<u2")]))
+    corners = mesh.vertices[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    facets["f"][:, 0] = normals / np.where(lengths > 0, lengths, 1)
+    facets["f"][:, 1:] = corners
+    return space.encode().ljust(80) + len(facets).to_bytes(4, "little") + facets.tobytes()
+
+
+def _obj_bytes(mesh: Mesh, space: str) -> bytes:
+    lines = [f"# {space}", *(f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist())]
+    lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _vtk_bytes(mesh: Mesh, space: str) -> bytes:
+    count = len(mesh.faces)
+    head = f"# vtk DataFile Version 3.0\njxrecon {space}\nBINARY\nDATASET POLYDATA\n"
+    rows = np.concatenate([np.full((count, 1), 3), mesh.faces], axis=1).astype(">i4")
+    points = f"POINTS {len(mesh.vertices)} float\n".encode() + mesh.vertices.astype(">f4").tobytes()
+    return b"".join(
+        [head.encode(), points, f"\nPOLYGONS {count} {4 * count}\n".encode(), rows.tobytes(), b"\n"]
+    )
+
+
+_READERS: dict[str, Callable[[bytes], Polygons]] = {
+    ".ply": read_ply,
+    ".obj": _read_obj,
+    ".stl": _read_stl,
+    ".vtk": read_vtk,
+    ".vtp": read_vtp,
+}
+
+_WRITERS: dict[str, Callable[[Mesh, str], bytes]] = {
+    ".ply": ply_bytes,
+    ".stl": _stl_bytes,
+    ".obj": _obj_bytes,
+    ".vtk": _vtk_bytes,
+}

@@ -1,0 +1,380 @@
+"""X-rays as files: an image of line integrals, and beside it a JSON sidecar with its camera.
+
+The sidecar of `a.nii.gz`, `a.npz` or `a.png` is `a.json`. Its keys, which flags can stand in for:
+
+    camera          source_mm or, of parallel rays, direction; centre_mm, u_mm, v_mm and shape as the
+                    camera's `to_dict` writes them, or
+    view            frontal, lateral or ANGLE[,ELEVATION] in degrees, with the next three keys
+    source_axis_mm, source_detector_mm, pixel_mm    pixel_mm: one number, or [rows, columns]
+    isocentre_mm    the point of the world that the views turn about
+    intensity       log: line integrals; raw: detector intensities; display: altered for the eye
+    i0              intensity of the unattenuated beam, needed by raw images
+    scale, offset   PNG only: value * scale + offset is the line integral (raw: the intensity)
+    units, source   text for the reader
+
+A NIfTI's affine puts every pixel where it stood in the world (first axis along the camera's u,
+second along its v); the camera is read from sidecar or flags alone. An NPZ may hold it as arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from jxrecon.files import write_file
+from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, camera_from_dict
+from jxrecon.io.images import nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
+from jxrecon.types import InputError
+
+LEAST_LINE_INTEGRAL = -0.1
+"""Noise lifts air up to 10 % above the unattenuated beam; below this it is no line integral."""
+
+MOST_LINE_INTEGRAL = 50.0
+"""Half a metre of dense bone is 25; above this it is no line integral."""
+
+_DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
+_CAMERA_ARRAYS = (
+    ("source_mm", "centre_mm", "u_mm", "v_mm"),
+    ("direction", "centre_mm", "u_mm", "v_mm"),
+)
+_VIEWS = {"frontal": (0.0, 0.0), "lateral": (90.0, 0.0)}
+
+
+class Given(NamedTuple):
+    """What the command line says about an X-ray; it outranks the sidecar. None: nothing is said.
+
+    Attributes:
+        view: "frontal", "lateral" or "ANGLE[,ELEVATION]" in degrees.
+        source_axis_mm: distance from source to isocentre.
+        source_detector_mm: distance from source to detector.
+        pixel_mm: pixel pitch on the detector (between rows, between columns).
+        isocentre_mm: the point of the world that the views turn about.
+        intensity: "log", "raw" or "display".
+        i0: intensity of the unattenuated beam.
+    """
+
+    view: str | None = None
+    source_axis_mm: float | None = None
+    source_detector_mm: float | None = None
+    pixel_mm: tuple[float, float] | None = None
+    isocentre_mm: tuple[float, float, float] | None = None
+    intensity: str | None = None
+    i0: float | None = None
+
+
+NOTHING_GIVEN = Given()
+
+_FLAGS = {
+    "view": "--view",
+    "source_axis_mm": "--sad",
+    "source_detector_mm": "--sid",
+    "pixel_mm": "--pixel-mm",
+    "isocentre_mm": "--isocentre",
+    "intensity": "--intensity",
+    "i0": "--i0",
+}
+
+
+class Radiograph(NamedTuple):
+    """An X-ray and how it was taken.
+
+    Attributes:
+        line_integrals: [rows, columns] float32, dimensionless.
+        camera: source (or direction of the rays) and detector in the X-ray's own world, mm.
+        origin: the file, or what else it comes from.
+        isocentre_mm: the point the views turn about, [3]; None where nothing tells it.
+        resolved: lines of (quantity, value, where it came from) for printing.
+    """
+
+    line_integrals: Float[np.ndarray, "rows columns"]
+    camera: AnyCamera
+    origin: str
+    isocentre_mm: np.ndarray | None = None
+    resolved: tuple[tuple[str, str, str], ...] = ()
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the sidecar of this image lies."""
+    return path.with_name(f"{stem(path)}.json")
+
+
+def numbers(text: str, counts: tuple[int, ...], origin: str) -> tuple[float, ...]:
+    """Comma-separated finite numbers, as many as one of `counts`.
+
+    Raises:
+        InputError: it is anything else; `origin` names the flag or file.
+    """
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in counts or not np.isfinite(values).all():
+        expected = " or ".join(str(count) for count in counts)
+        raise InputError(f"{origin} {text}: expected {expected} finite numbers joined by commas")
+    return values
+
+
+def view_angles(text: str, origin: str = "--view") -> tuple[float, float]:
+    """(angle, elevation) in degrees of "frontal", "lateral" or "ANGLE[,ELEVATION]".
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if text in _VIEWS:
+        return _VIEWS[text]
+    try:
+        angle, elevation = (*numbers(text, (1, 2), origin), 0.0)[:2]
+    except InputError:
+        raise InputError(
+            f"{origin} {text}: expected frontal, lateral or ANGLE[,ELEVATION] in degrees"
+        ) from None
+    return angle, elevation
+
+
+def describe(camera: AnyCamera) -> dict[str, str]:
+    """The camera's quantities as a person checks them, for printing."""
+    centre, u, v = (np.asarray(part, np.float64) for part in (camera.centre, camera.u, camera.v))
+    lines = {
+        "pixels": f"{camera.shape[0]} x {camera.shape[1]} (rows x columns)",
+        "pixel pitch": f"{np.linalg.norm(v):.4g} x {np.linalg.norm(u):.4g} mm",
+        "detector centre": "({:.1f}, {:.1f}, {:.1f}) mm".format(*centre),
+    }
+    if isinstance(camera, ParallelCamera):
+        direction = np.asarray(camera.direction, np.float64)
+        along = np.round(direction / np.linalg.norm(direction), 4) + 0.0  # no -0
+        return {**lines, "parallel rays": "along ({:.4f}, {:.4f}, {:.4f})".format(*along)}
+    source, normal = np.asarray(camera.source, np.float64), np.cross(u, v)
+    depth_mm = abs(np.dot(normal, centre - source)) / np.linalg.norm(normal)
+    return {
+        **lines,
+        "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*source),
+        "source to detector": f"{depth_mm:.1f} mm",
+    }
+
+
+def table(radiograph: Radiograph) -> str:
+    """Every resolved value and where it came from, a line each, for printing."""
+    lines = [f"  {name:<20}{text:<36}{where}" for name, text, where in radiograph.resolved]
+    return "\n".join([radiograph.origin, *lines])
+
+
+def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
+    """Reads an X-ray with its camera from its sidecar or from flags; nothing is guessed.
+
+    Args:
+        path: NIfTI, NPZ (key `image`) or PNG of one grey channel at its full bit depth.
+        given: what the command line says.
+
+    Raises:
+        InputError: the file or its sidecar is missing, damaged or too large; no camera, intensity
+            or i0 is told; the camera has another size; a pixel is no possible line integral.
+    """
+    path = Path(path)
+    image, arrays = read_pixels(path)
+    said: _Said = {}
+    for names in _CAMERA_ARRAYS:
+        if set(names) <= set(arrays):
+            vectors = {name: arrays[name].tolist() for name in names}
+            said["camera"] = {**vectors, "shape": list(image.shape)}, path.name
+    sidecar = sidecar_path(path)
+    if sidecar.exists():
+        said |= {key: (value, sidecar.name) for key, value in _read_sidecar(sidecar).items()}
+    flags = {key: value for key, value in given._asdict().items() if value is not None}
+    said |= {key: (value, _FLAGS[key]) for key, value in flags.items()}
+
+    isocentre = None
+    if "isocentre_mm" in said:
+        isocentre = _vector(said["isocentre_mm"][0], 3, f"{path}: isocentre_mm")
+    if "camera" in said and "view" not in flags:
+        camera, lines = _whole_camera(path, said, flags)
+    else:
+        camera, isocentre, lines = _built_camera(path, image.shape, said, isocentre)
+    if tuple(camera.shape) != image.shape:
+        raise InputError(
+            f"{path}: image has {image.shape[0]} x {image.shape[1]} pixels, expected the "
+            f"{camera.shape[0]} x {camera.shape[1]} of its camera in {said['camera'][1]}"
+        )
+    if isocentre is not None:
+        where = said.get("isocentre_mm", (None, "default"))[1]
+        lines.append(("isocentre", "({:.1f}, {:.1f}, {:.1f}) mm".format(*isocentre), where))
+    line_integrals, pixel_lines = _line_integrals(path, image, said)
+    return Radiograph(line_integrals, camera, str(path), isocentre, (*lines, *pixel_lines))
+
+
+def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
+    """Writes line integrals and their sidecar, each file whole or not at all.
+
+    NIfTI and NPZ keep float32 exactly; PNG rounds to 65,536 levels between the image's extremes.
+    The sidecar is the same whichever the format, so that one serves an image in several.
+
+    Args:
+        path: the image; its ending chooses the format.
+        radiograph: what to write.
+        notes: more keys of the sidecar, such as source="...".
+
+    Raises:
+        InputError: the ending is unknown, the camera has another size, or the disk refuses.
+    """
+    path = Path(path)
+    kind, sidecar = suffix(path), sidecar_path(path)
+    image, camera = np.asarray(radiograph.line_integrals, np.float32), radiograph.camera
+    if image.shape != tuple(camera.shape):
+        raise InputError(f"{path}: image is {image.shape}, expected the camera's {camera.shape}")
+    offset = float(image.min())
+    scale = (float(image.max()) - offset) / 65535 or 1.0
+    sidecar_values = {
+        "camera": camera.to_dict(),
+        "intensity": "log",
+        "units": "line integrals, dimensionless; lengths in mm, world RAS",
+        "scale": scale,
+        "offset": offset,
+    }
+    if radiograph.isocentre_mm is not None:
+        sidecar_values["isocentre_mm"] = np.asarray(radiograph.isocentre_mm, np.float64).tolist()
+    if kind == ".png":
+        content = png_bytes(np.rint((image.astype(np.float64) - offset) / scale))
+    elif kind == ".npz":
+        names = _CAMERA_ARRAYS[isinstance(camera, ParallelCamera)]
+        vectors = {name: np.asarray(getattr(camera, name.removesuffix("_mm"))) for name in names}
+        content = npz_bytes(image, vectors)
+    else:
+        content = nifti_bytes(image, _detector_affine(camera), zipped=kind == ".nii.gz")
+    write_file(sidecar, (json.dumps(sidecar_values | notes, indent=1) + "\n").encode())
+    write_file(path, content)
+
+
+_Said: TypeAlias = dict[str, tuple[Any, str]]
+"""Quantity -> its value and where it came from: a file's name, a flag."""
+
+_Lines: TypeAlias = list[tuple[str, str, str]]
+
+
+def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCamera, _Lines]:
+    """The camera that a sidecar or an NPZ holds, and the lines to print."""
+    values, where = said["camera"]
+    if loose := [_FLAGS[part] for part in _DISTANCES if part in flags]:
+        raise InputError(
+            f"{path}: {', '.join(loose)} given but {where} holds the camera, "
+            "expected --view too, to replace that camera, or none of them"
+        )
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: the camera in {where} is {values!r}, expected its numbers")
+    camera = camera_from_dict(values, f"{path}: the camera in {where}")
+    return camera, [(name, text, where) for name, text in describe(camera).items()]
+
+
+def _built_camera(
+    path: Path, shape: tuple[int, int], said: _Said, isocentre: np.ndarray | None
+) -> tuple[Camera, np.ndarray, _Lines]:
+    """The camera that an angle and distances describe, its isocentre, and the lines to print."""
+    if missing := [_FLAGS[part] for part in ("view", *_DISTANCES) if part not in said]:
+        raise InputError(
+            f"{path}: nothing tells its camera, expected a sidecar {sidecar_path(path).name} "
+            f"or the flags {', '.join(missing)}"
+        )
+    view, axis, detector, pitch = (said[part] for part in ("view", *_DISTANCES))
+    angle, elevation = view_angles(str(view[0]), f"{path}: view")
+    source_axis_mm = _vector(axis[0], 1, f"{path}: source_axis_mm")[0]
+    isocentre = np.zeros(3) if isocentre is None else isocentre
+    camera = camera_at(
+        angle,
+        elevation,
+        source_axis_mm=source_axis_mm,
+        source_detector_mm=_vector(detector[0], 1, f"{path}: source_detector_mm")[0],
+        shape=shape,
+        pixel_mm=tuple(_vector(pitch[0], 2, f"{path}: pixel_mm")),
+        isocentre_mm=tuple(isocentre),
+    )
+    origins = {"pixels": path.name, "pixel pitch": pitch[1], "source to detector": detector[1]}
+    lines = [("view", f"{angle:g}, {elevation:g} degrees", view[1])]
+    lines += [(name, text, origins.get(name, view[1])) for name, text in describe(camera).items()]
+    lines += [("source to axis", f"{source_axis_mm:.1f} mm", axis[1])]
+    return camera, isocentre, lines
+
+
+def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndarray, _Lines]:
+    """-log(I / I0) of raw intensities, or what the pixels hold already; and the lines to print."""
+
+    def number(name: str, default: float) -> float:
+        value, where = said.get(name, (default, "default"))
+        value = float(_vector(value, 1, f"{path}: {name}")[0])
+        lines.append((name, f"{value:.6g}", where))
+        return value
+
+    if "intensity" not in said:
+        raise InputError(
+            f"{path}: nothing tells what its pixels are, expected --intensity log|raw|display"
+        )
+    intensity, where = said["intensity"]
+    if intensity not in ("log", "raw", "display"):
+        raise InputError(f"{path}: intensity is {intensity!r}, expected log, raw or display")
+    lines: _Lines = [("intensity", intensity, where)]
+    png = suffix(path) == ".png"
+    if (png and intensity == "log" and "scale" not in said) or (
+        intensity == "display" and not (png and "scale" in said)
+    ):
+        raise InputError(
+            f"{path}: {intensity} pixels of unknown scale, expected line integrals or a PNG with "
+            "scale and offset in its sidecar (value * scale + offset = line integral)"
+        )
+    values = image.astype(np.float64)
+    if png:
+        values = values * number("scale", 1.0) + number("offset", 0.0)
+    if bad := int((~np.isfinite(values)).sum()):
+        raise InputError(f"{path}: {bad} pixels are not finite, expected a number in each")
+    if intensity == "raw":
+        if "i0" not in said:
+            raise InputError(f"{path}: raw pixels without i0, expected --i0 or i0 in a sidecar")
+        i0 = number("i0", 1.0)
+        if not (i0 > 0 and values.min() > 0):
+            raise InputError(
+                f"{path}: i0 {i0:g}, least intensity {values.min():g}, expected positive numbers"
+            )
+        values = -np.log(values / i0)
+    low, high = values.min(), values.max()
+    if low < LEAST_LINE_INTEGRAL or high > MOST_LINE_INTEGRAL:
+        raise InputError(
+            f"{path}: line integrals from {low:.4g} to {high:.4g}, expected them between "
+            f"{LEAST_LINE_INTEGRAL:g} and {MOST_LINE_INTEGRAL:g} (intensity {intensity})"
+        )
+    lines.append(("line integrals", f"{low:.3f} to {high:.3f}", path.name))
+    return values.astype(np.float32), lines
+
+
+def _vector(value: Any, length: int, origin: str) -> np.ndarray:
+    """`length` finite numbers; a single one stands for a pair of equal ones."""
+    try:
+        vector = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        vector = np.empty(0)
+    if vector.ndim == 0 and length < 3:
+        vector = np.full(length, vector)
+    if vector.shape != (length,) or not np.isfinite(vector).all():
+        raise InputError(f"{origin} is {value!r}, expected {length} finite number(s)")
+    return vector
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no valid JSON ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: found {type(values).__name__}, expected a JSON object")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _detector_affine(camera: AnyCamera) -> np.ndarray:
+    """Index (column, row, 0) -> where that pixel stood in the world, mm."""
+    u, v, centre = (np.asarray(part, np.float64) for part in (camera.u, camera.v, camera.centre))
+    normal = np.cross(u, v)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = u, v, normal / np.linalg.norm(normal)
+    affine[:3, 3] = centre - (camera.shape[1] - 1) / 2 * u - (camera.shape[0] - 1) / 2 * v
+    return affine

@@ -1,0 +1,1 @@
+"""What a method is, and the skeletons that several methods share."""

@@ -1,0 +1,1 @@
+"""Methods that give X-rays another style."""

@@ -1,0 +1,1 @@
+"""Methods that find an organ's surface."""

@@ -1,0 +1,38 @@
+"""The mean of the training organs as they were when X-rayed: what one knows without patient and X-ray."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
+from jxrecon.methods.base.surface_regression import vertex_errors
+from jxrecon.types import Key, SurfaceBatch, Terms
+
+
+class State(NamedTuple):
+    """Attributes: vertices: mean of the training targets, world mm."""
+
+    vertices: Float[Array, "v 3"]
+
+
+def mean_shape(problem: SurfaceProblem) -> SurfaceMethod:
+    """v^ = 1/n sum_i v_i in the world; one `train_step` on all cases fits it.
+
+    The reference is not looked at, its place neither. Before the fit it is the problem's template.
+    """
+
+    def train_step(state: State, batch: SurfaceBatch, key: Key) -> tuple[State, Terms]:
+        return State(jnp.mean(batch.target, axis=0)), {}
+
+    def eval_step(state: State, batch: SurfaceBatch, key: Key) -> Terms:
+        return vertex_errors(jnp.broadcast_to(state.vertices, batch.target.shape), batch.target)
+
+    return SurfaceMethod(
+        init=lambda key: State(jnp.asarray(problem.template.vertices)),
+        train_step=train_step,
+        eval_step=eval_step,
+        reconstruct=lambda state, image, reference: state.vertices,
+    )

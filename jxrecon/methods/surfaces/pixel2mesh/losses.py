@@ -1,0 +1,152 @@
+"""What Pixel2Mesh is trained with, summed over its three surfaces; no vertex knows its counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jxrecon.mesh.laplacian import Laplacian
+from jxrecon.methods.base.surface_regression import mean_square, summed
+from jxrecon.types import Terms
+
+Vertices = Float[Array, "b v 3"]
+Points = Float[Array, "b n 3"]
+
+
+class Weights(NamedTuple):
+    """Of the terms; the defaults are the paper's.
+
+    Attributes:
+        chamfer: of both distances.
+        opposite: of the surface's distance to the points, within the chamfer term.
+        normal: of the edges' cosine to the normals.
+        edge: of the edges' length.
+        laplacian: of what a block changes of its surface's Laplacian.
+        move: of what a block moves.
+        blocks: of the Laplacian and the moving of each block; the first one's moving is free.
+    """
+
+    chamfer: float = 3000.0
+    opposite: float = 0.55
+    normal: float = 0.5
+    edge: float = 300.0
+    laplacian: float = 1500.0
+    move: float = 100.0
+    blocks: tuple[float, ...] = (0.1, 1.0, 1.0)
+
+
+PAPER = Weights()
+
+
+class Mesh(NamedTuple):
+    """What the losses know of a block's mesh.
+
+    Attributes:
+        edges: both ends of each.
+        laplacian: a vertex minus the mean of its neighbours.
+    """
+
+    edges: Int[Array, "e 2"]
+    laplacian: Laplacian
+
+
+def nearest(points: Points, vertices: Vertices) -> tuple[Int[Array, "b n"], Int[Array, "b v"]]:
+    """(the vertex nearest to each point, the point nearest to each vertex), by brute force."""
+
+    def one(p: Array, v: Array) -> tuple[Array, Array]:
+        # |p - v|^2 without |p|^2 or |v|^2: what is left out does not change the minimum.
+        product = jnp.matmul(p, v.T, precision="highest")
+        to_vertex = jnp.sum(v * v, -1)[None] - 2.0 * product
+        to_point = jnp.sum(p * p, -1)[:, None] - 2.0 * product
+        return jnp.argmin(to_vertex, axis=1), jnp.argmin(to_point, axis=0)
+
+    return jax.vmap(one)(jax.lax.stop_gradient(points), jax.lax.stop_gradient(vertices))
+
+
+def _take(values: Float[Array, "b n 3"], index: Int[Array, "b m"]) -> Float[Array, "b m 3"]:
+    return jnp.take_along_axis(values, index[..., None], axis=1)
+
+
+def chamfer(
+    points: Points,
+    vertices: Vertices,
+    neighbours: tuple[Int[Array, "b n"], Int[Array, "b v"]],
+    opposite: float,
+) -> Float[Array, ""]:
+    """[P2M l_c] mean over points of min |p - v|^2 + opposite * mean over vertices of min |v - p|^2."""
+    vertex, point = neighbours
+    there = mean_square(points - _take(vertices, vertex))
+    return there + opposite * mean_square(vertices - _take(points, point))
+
+
+def normal(
+    vertices: Vertices, normals: Float[Array, "b v 3"], edges: Int[Array, "e 2"]
+) -> Float[Array, ""]:
+    """[P2M l_n] mean over edges of |cos| between the edge and the normal at its first end.
+
+    Args:
+        vertices: of the surface.
+        normals: of the point nearest to each vertex, of length 1.
+        edges: whose edges they are.
+    """
+    along = _unit(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
+    return jnp.mean(jnp.abs(jnp.sum(along * _unit(normals[:, edges[:, 0]]), axis=-1)))
+
+
+def _unit(x: Float[Array, "b n 3"]) -> Float[Array, "b n 3"]:
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, jnp.asarray(1e-24, x.dtype)))
+
+
+def edge(vertices: Vertices, edges: Int[Array, "e 2"]) -> Float[Array, ""]:
+    """[P2M l_loc] mean over edges of length^2."""
+    return mean_square(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
+
+
+def laplacian(before: Vertices, after: Vertices, operator: Laplacian) -> Float[Array, ""]:
+    """[P2M l_lap] mean over vertices of |L(after) - L(before)|^2."""
+    return mean_square(operator(after - before))
+
+
+def move(before: Vertices, after: Vertices) -> Float[Array, ""]:
+    """[P2M move] mean over vertices of |after - before|^2."""
+    return mean_square(after - before)
+
+
+def total(
+    before: Sequence[Vertices],
+    after: Sequence[Vertices],
+    points: Points,
+    normals: Points,
+    meshes: Sequence[Mesh],
+    weights: Weights = PAPER,
+) -> tuple[Float[Array, ""], Terms]:
+    """[P2M l_all] The weighted sum over blocks.
+
+    Args:
+        before: what each block started from, with the vertices it added.
+        after: what it gave.
+        points: of the true surface, in the same unit.
+        normals: there.
+        meshes: of the blocks.
+        weights: of the terms.
+
+    Returns:
+        (the loss, its weighted terms).
+    """
+    terms = dict.fromkeys(
+        ("chamfer", "normal", "edge", "laplacian", "move"), jnp.zeros((), points.dtype)
+    )
+    for block, (old, new, mesh) in enumerate(zip(before, after, meshes, strict=True)):
+        neighbours = nearest(points, new)
+        terms["chamfer"] += chamfer(points, new, neighbours, weights.opposite)
+        terms["normal"] += normal(new, _take(normals, neighbours[1]), mesh.edges)
+        terms["edge"] += edge(new, mesh.edges)
+        terms["laplacian"] += weights.blocks[block] * laplacian(old, new, mesh.laplacian)
+        if block:
+            terms["move"] += weights.blocks[block] * move(old, new)
+    return summed({f"L_{name}": getattr(weights, name) * value for name, value in terms.items()})

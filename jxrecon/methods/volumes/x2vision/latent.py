@@ -1,0 +1,234 @@
+"""Reconstruction by optimising the latents of a frozen prior: one jitted scan over Adam steps.
+
+    argmin_{w,n}  sum_i lambda_2 ||A_i G(w,n) - I_i||_2 + lambda_p L_p(A_i G(w,n), I_i)
+                  + lambda_w L_w(w) + lambda_c L_c(w) + lambda_n L_n(n)          [X2Vision Eq. R]
+
+Every sum is a sum as written, none is a mean; additive constants of the densities are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jxrecon.methods.volumes.x2vision import distances
+from jxrecon.nn.optimise import descend
+from jxrecon.types import Terms
+
+Styles = Float[Array, "b k d"]
+Noise = tuple[Float[Array, "b ..."], ...]
+Images = tuple[Float[Array, "b rows columns"], ...]
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """Weights and schedule of the latent optimiser.
+
+    lambda_w, lambda_c, lambda_n and kappa are the paper's; lambda_2, lambda_p and the schedule are
+    ours, since the paper's could not be verified.
+    """
+
+    lambda_2: float = 10.0
+    lambda_p: float = 0.1
+    lambda_w: float = 0.1
+    lambda_c: float = 0.05
+    lambda_n: float = 10.0
+    kappa: float = 1.0
+    sigma: str = "elementwise"  # or "scalar": sqrt(sum of variances), as the paper's ancestors do
+    iterations: int = 300
+    learning_rate: float = 0.1
+    starts: int = 4
+    distance: str = "gradient_ssim"  # L_p; or "lpips_vgg" as in the paper, "lpips_alex"
+
+
+class WStatistics(NamedTuple):
+    """How mapped style vectors w are distributed.
+
+    Attributes:
+        mean: mu.
+        std: sigma, of each coordinate.
+        axes: principal directions, columns.
+        scales: standard deviation along each of them.
+    """
+
+    mean: Float[Array, " d"]
+    std: Float[Array, " d"]
+    axes: Float[Array, "d d"]
+    scales: Float[Array, " d"]
+
+
+def w_statistics(ws: Float[Array, "n d"]) -> WStatistics:
+    """Statistics of mapped style vectors.
+
+    Directions that hardly vary are floored at a thousandth of the widest: L_w would be infinite and
+    the optimiser could not move there.
+    """
+    mean, std = jnp.mean(ws, axis=0), jnp.std(ws, axis=0)
+    centred = ws - mean[None]
+    covariance = jnp.matmul(centred.T, centred, precision="highest") / ws.shape[0]
+    variances, axes = jnp.linalg.eigh(covariance)
+    scales = jnp.sqrt(jnp.maximum(variances, 0.0))
+    floor = 1e-3 * jnp.max(scales)
+    return WStatistics(mean, jnp.maximum(std, floor), axes, jnp.maximum(scales, floor))
+
+
+class Latents(NamedTuple):
+    """What is optimised: a style vector a layer (W+) and a noise map a convolution."""
+
+    ws: Styles
+    noise: Noise
+
+
+class Inversion(NamedTuple):
+    """The latents found and the objective's terms on the way, [iterations, b] each."""
+
+    latents: Latents
+    objective: Float[Array, " b"]
+    trace: dict[str, Float[Array, "iterations b"]]
+
+
+def style_likelihood(ws: Styles, statistics: WStatistics, sigma: str) -> Float[Array, " b"]:
+    """[X2Vision L_w] -sum_k log N(w_k; mu, sigma), without its constant.
+
+    `sigma` "elementwise" divides each coordinate by its own deviation; "scalar" all by
+    sqrt(sum of variances), which weighs the term less by about the dimension of w.
+    """
+    mean = statistics.mean[None, None]
+    deviation = {
+        "elementwise": statistics.std[None, None],
+        "scalar": jnp.sqrt(jnp.sum(statistics.std**2)).reshape(1, 1, 1),
+    }[sigma]
+    return 0.5 * jnp.sum(((ws - mean) / deviation) ** 2, axis=(1, 2))
+
+
+def style_coherence(ws: Styles, kappa: float) -> Float[Array, " b"]:
+    """[X2Vision L_c] -sum_{i<j} log M(theta_ij; 0, kappa) = -kappa sum_{i<j} cos theta_ij + const.
+
+    Written by cosines: arccos has an infinite gradient where all w are equal, at the very start.
+    """
+    unit = ws / jnp.sqrt(jnp.sum(ws**2, axis=2, keepdims=True) + 1e-12)
+    cosines = jnp.einsum("bid,bjd->bij", unit, unit, precision=jax.lax.Precision.HIGHEST)
+    pairs = jnp.triu(jnp.ones(cosines.shape[1:], bool), k=1)
+    return -kappa * jnp.sum(jnp.where(pairs[None], cosines, 0.0), axis=(1, 2))
+
+
+def noise_likelihood(noise: Noise) -> Float[Array, " b"]:
+    """[X2Vision L_n] -sum_j log N(n_j; 0, I), without its constant."""
+    return reduce(add, [0.5 * jnp.sum(n**2, axis=tuple(range(1, n.ndim))) for n in noise])
+
+
+def image_distance(projections: Images, images: Images) -> Float[Array, " b"]:
+    """[X2Vision data term] sum_i ||A_i v - I_i||_2 over views: a norm, not its square."""
+    squares = [jnp.sum((p - i) ** 2, axis=(1, 2)) for p, i in zip(projections, images)]
+    return reduce(add, [jnp.sqrt(s + 1e-12) for s in squares])
+
+
+def objective(
+    latents: Latents,
+    images: Images,
+    project: Callable[[Latents], Images],
+    statistics: WStatistics,
+    settings: LatentSettings,
+) -> tuple[Float[Array, " b"], Terms]:
+    """[X2Vision Eq. R] The total of each batch member and its unweighted terms, [b] each.
+
+    Raises:
+        InputError: `settings.distance` is LPIPS, whose weights are not installed.
+    """
+    projections, distance = project(latents), distances.named(settings.distance)
+    terms = {
+        "L_2": image_distance(projections, images),
+        "L_p": reduce(add, [distance(p, i) for p, i in zip(projections, images)]),
+        "L_w": style_likelihood(latents.ws, statistics, settings.sigma),
+        "L_c": style_coherence(latents.ws, settings.kappa),
+        "L_n": noise_likelihood(latents.noise),
+    }
+    weights = {
+        "L_2": settings.lambda_2,
+        "L_p": settings.lambda_p,
+        "L_w": settings.lambda_w,
+        "L_c": settings.lambda_c,
+        "L_n": settings.lambda_n,
+    }
+    total = reduce(add, [weights[name] * term for name, term in terms.items()])
+    return total, {"total": total, **terms}
+
+
+def invert(
+    start: Latents,
+    images: Images,
+    project: Callable[[Latents], Images],
+    statistics: WStatistics,
+    settings: LatentSettings,
+    progress: Callable[[int, float], None] | None = None,
+) -> Inversion:
+    """Adam with a warm-up and a cosine decay, the whole of it one scan.
+
+    Adam sees the style vectors in whitened coordinates, w = mu + V diag(s) u with V, s the principal
+    directions and deviations of mapped w: the objective is the same, its valleys are rounder.
+
+    Args:
+        start: latents to start from; batch members are independent of each other.
+        images: line integrals, one [b, rows, columns] a view.
+        project: latents -> projections of G(latents) in the same views.
+        statistics: of the frozen mapping network.
+        settings: weights and schedule.
+        progress: called with (iteration, lowest total) about twenty times.
+
+    Returns:
+        For each batch member the latents of its lowest total, not of its last iteration.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.1 * settings.learning_rate,
+        settings.learning_rate,
+        max(1, settings.iterations // 20),
+        settings.iterations,
+    )
+    optimiser = optax.adam(schedule, b1=0.9, b2=0.99)
+
+    mean, frame = statistics.mean[None, None], statistics.axes * statistics.scales[None]
+
+    def coloured(white: Latents) -> Latents:
+        return white._replace(ws=mean + jnp.matmul(white.ws, frame.T, precision="highest"))
+
+    def loss(white: Latents) -> tuple[Float[Array, ""], Terms]:
+        total, terms = objective(coloured(white), images, project, statistics, settings)
+        return jnp.sum(total), terms
+
+    def keep_lower(lower: Float[Array, " b"], new: Latents, old: Latents) -> Latents:
+        def choose(a: Array, b: Array) -> Array:
+            return jnp.where(lower.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+        return jax.tree.map(choose, new, old)
+
+    every = max(1, settings.iterations // 20)
+
+    def step(carry: tuple, iteration: Array) -> tuple[tuple, Terms]:
+        white, optimiser_state, best, best_total = carry
+        (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(white)
+        lower = terms["total"] < best_total
+        best = keep_lower(lower, white, best)
+        best_total = jnp.where(lower, terms["total"], best_total)
+        white, optimiser_state = descend(optimiser, gradient, optimiser_state, white)
+        if progress is not None:
+            jax.lax.cond(
+                iteration % every == 0,
+                lambda: jax.debug.callback(progress, iteration, jnp.min(best_total)),
+                lambda: None,
+            )
+        return (white, optimiser_state, best, best_total), terms
+
+    infinite = jnp.full((start.ws.shape[0],), jnp.inf, jnp.float32)
+    along = jnp.matmul(start.ws - mean, statistics.axes, precision="highest")
+    first = start._replace(ws=along / statistics.scales[None, None])
+    carry = (first, optimiser.init(first), first, infinite)
+    carry, trace = jax.lax.scan(step, carry, jnp.arange(settings.iterations))
+    return Inversion(coloured(carry[2]), carry[3], trace)

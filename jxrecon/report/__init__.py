@@ -1,0 +1,1 @@
+"""Pages and pictures: what runs, comparisons, reconstructions and registrations look like."""

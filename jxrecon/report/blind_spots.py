@@ -1,0 +1,164 @@
+"""blind_spots.html: the moves of every metric as tables, a sentence read off each row, and slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from jxrecon.evaluation.table import column_head, number
+from jxrecon.metrics.perturbations import Change
+from jxrecon.metrics.volume import LABELS
+from jxrecon.report.page import data_uri, render, show_image
+from jxrecon.report.slices import DIFFERENCE_HU, DISPLAY_HU
+
+BLIND = 0.01
+"""A metric that moves by less than this share of its largest move hardly notices."""
+
+WORSE, BETTER = (209, 73, 91), (11, 110, 153)
+"""Red and blue of the cells, by what the metric says."""
+
+
+def write_page(
+    path: Path,
+    summary: dict[str, Any],
+    pictures: dict[str, dict[str, Change]],
+    case: str,
+    spacing_mm: Float[np.ndarray, "3"],
+    private: bool,
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the page.
+        summary: of `jxrecon.blind_spots.summarise`.
+        pictures: kind of pair -> perturbation -> what it does to the case that is shown.
+        case: its name.
+        spacing_mm: edges of its voxels.
+        private: whether the page has to be kept where the data is.
+    """
+    names = [
+        name
+        for name in summary["conventions"]
+        if any(
+            moved[name]["n"]
+            for kind in summary["pairs"].values()
+            for moved in kind["perturbations"].values()
+        )
+    ]
+    render(
+        "blind_spots.html.jinja",
+        path,
+        summary=summary,
+        names=names,
+        heads={name: column_head(name) for name in names},
+        labels=LABELS,
+        readings={
+            kind: {name: reading(moved, names) for name, moved in pair["perturbations"].items()}
+            for kind, pair in summary["pairs"].items()
+        },
+        value=value,
+        signed=signed,
+        colour=colour,
+        pictures={
+            name: data_uri(_figure(pictures["truth"][name], after, spacing_mm))
+            for name, after in pictures["reconstruction"].items()
+        },
+        case=case,
+        private=private,
+        blind=BLIND,
+        display=DISPLAY_HU,
+        difference=DIFFERENCE_HU,
+    )
+
+
+def reading(moved: dict[str, dict[str, Any]], names: list[str]) -> str:
+    """What a row of the table says, in words made of its numbers alone.
+
+    Args:
+        moved: metric -> its means, change and share.
+        names: metrics of the page.
+    """
+    shares = {n: moved[n]["share"] for n in names if moved[n]["share"] is not None}
+    if not shares:
+        return "No metric has a value here."
+    psnr = moved["psnr_db"]
+    if psnr["change"] is not None:
+        first = f"PSNR moves by {signed(psnr['change'])} dB"
+        if value("psnr_db", psnr, "before") == value("psnr_db", psnr, "after"):
+            first += ", in no digit that tables print"
+    elif psnr["after"] is not None:
+        first = f"PSNR falls from infinity to {value('psnr_db', psnr, 'after')} dB"
+    else:
+        first = "PSNR stays infinite"
+    most = max(shares, key=lambda n: abs(shares[n]))
+    parts = [first]
+    if abs(shares[most]) >= BLIND:
+        parts.append(
+            f"most strongly moved on its own scale is {LABELS[most]} ({abs(shares[most]):.0%} of its "
+            "largest move)"
+        )
+    blind = [LABELS[n] for n in shares if abs(shares[n]) < BLIND]
+    praise = [LABELS[n] for n in shares if shares[n] <= -BLIND]
+    total = len(shares)
+    if blind:
+        parts.append(f"{len(blind)} of {total} hardly notice: {', '.join(blind)}")
+    if praise:
+        parts.append(f"{len(praise)} of {total} call it better: {', '.join(praise)}")
+    if not blind and not praise:
+        parts.append(f"all {total} metrics call it worse")
+    return "; ".join(parts) + "."
+
+
+def value(name: str, moved: dict[str, Any], state: str) -> str:
+    """A mean as tables print it; PSNR of equal volumes is infinite."""
+    if moved["n"] and moved[state] is None:
+        return "∞"
+    return number(name, moved[state])
+
+
+def signed(change: float | None) -> str:
+    """A change with its sign: two decimals, or one digit where that is less than 0.1."""
+    if change is None:
+        return ""
+    if abs(change) < 5e-7:
+        return "±0"
+    if abs(change) >= 0.1:
+        return f"{change:+.2f}"
+    return np.format_float_positional(change, precision=1, fractional=False, trim="-", sign=True)
+
+
+def colour(share: float | None) -> str:
+    """The ground of a cell: red where the metric says worse, blue where better, deeper with the share."""
+    if share is None or abs(share) < BLIND:
+        return "transparent"
+    r, g, b = WORSE if share > 0 else BETTER
+    return f"rgba({r},{g},{b},{min(abs(share), 1.0) * 0.6:.3f})"
+
+
+def _figure(ideal: Change, real: Change, spacing_mm: Float[np.ndarray, "3"]) -> Figure:
+    """Coronal slices: truth; the perturbed truth and reconstruction, each with its difference."""
+    _, across, _ = real.focus
+    truth = real.after.truth_hu
+    panels: list[tuple[str, Any, bool]] = [
+        ("truth", truth, False),
+        ("perturbed truth", ideal.after.recon_hu, False),
+        ("- truth", ideal.after.recon_hu - truth, True),
+        ("perturbed reconstruction", real.after.recon_hu, False),
+        ("- truth", real.after.recon_hu - truth, True),
+    ]
+    wide, high = (truth.shape[axis] * spacing_mm[axis] for axis in (0, 2))
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    height = min(11.0 / len(panels) * high / wide, 3.6) + 0.3
+    figure = Figure(figsize=(11.0, height), layout=tight)
+    for axes, (title, hu, off) in zip(figure.subplots(1, len(panels)), panels):
+        low, top = (-DIFFERENCE_HU, DIFFERENCE_HU) if off else DISPLAY_HU
+        style: dict[str, Any] = {"cmap": "RdBu_r" if off else "gray", "vmin": low, "vmax": top}
+        image = hu[:, across].T[::-1, ::-1]
+        show_image(axes, image, spacing_mm[2] / spacing_mm[0], **style)
+        axes.set_title(title)
+    return figure

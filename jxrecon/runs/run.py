@@ -1,0 +1,224 @@
+"""What a run folder is: the resolved experiment, what it ran on, and its checkpoints.
+
+config.json       everything the run depends on; `--exp`, data and this file make it again
+checkpoints/      the latest two and the best
+metrics.jsonl     one JSON object a line: step, split and the terms of the paper
+tensorboard/      the same for TensorBoard
+recon/, cases.csv, summary.json, report.html      the evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from jxrecon.runs import config, sharding
+from jxrecon.runs.checkpoint import Checkpoints, with_shardings
+from jxrecon.experiment import Experiment
+from jxrecon.methods.base.method import Problem
+from jxrecon.types import InputError, PyTree
+
+_PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Run(NamedTuple):
+    """A run: its folder, what it learns and from what.
+
+    Attributes:
+        folder: the run folder.
+        experiment: resolved, with all that `--set` changed.
+        data: folder of the volumes; None is the built-in synthetic population.
+        problem: built from the experiment's field of view and views, or by its kind.
+        method: built from the experiment's settings.
+        synthetic: whether the volumes are made up.
+        rule: the sentence that says where the volumes come from and how they were cut.
+    """
+
+    folder: Path
+    experiment: Experiment
+    data: Path | None
+    problem: Any
+    method: Any
+    synthetic: bool
+    rule: str
+
+
+def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
+    """Whether the folder holds a run of this experiment on this data, to be resumed.
+
+    Raises:
+        InputError: it holds a run of another one; the line says in what they differ.
+    """
+    if not (folder / "config.json").exists():
+        return False
+    saved = _read(folder)
+    lines = config.differences(
+        {"experiment": saved["experiment"], "data": saved["data"]},
+        {"experiment": config.to_dict(experiment), "data": _absolute(data)},
+    )
+    if lines:
+        raise InputError(
+            f"{folder} holds another run ({'; '.join(lines)}): give --workdir a new folder, or the"
+            " settings of that run to resume it"
+        )
+    return True
+
+
+def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dataset: Any) -> Run:
+    """The run of this experiment in this folder: a new one with its config.json, or the one there.
+
+    Args:
+        folder: created where missing.
+        experiment: resolved.
+        exp: the argument of `--exp` that it was found by: a name or the path of a file.
+        data: the argument of `--data`.
+        dataset: what `experiment.load` gave for it.
+
+    Raises:
+        InputError: the folder holds another run or cannot be written to.
+    """
+    cases = len(dataset.train.names)
+    if continues(folder, experiment, data):
+        saved = _read(folder)["cases"]
+        if saved != cases:
+            raise InputError(
+                f"{folder} was trained on {saved} volumes, found {cases} in {data or 'built-in data'}:"
+                " give --workdir a new folder"
+            )
+    elif jax.process_index() == 0:
+        contents = {
+            "experiment": config.to_dict(experiment),
+            "exp": str(Path(exp).absolute()) if exp.endswith(".py") else exp,
+            "data": _absolute(data),
+            "cases": cases,
+            "rule": dataset.rule,
+            "synthetic": dataset.synthetic,
+            "versions": {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+            "git": _git_revision(),
+            "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+            "hardware": hardware(),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"config.json.{os.getpid()}"
+            temporary.write_text(json.dumps(contents, indent=2) + "\n")
+            if experiment.kind:
+                experiment.kind.keep(dataset, folder)
+            os.replace(temporary, folder / "config.json")
+        except OSError as error:
+            raise InputError(
+                f"--workdir {folder}: cannot be written to ({error.strerror})"
+            ) from error
+    return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
+
+
+def open_run(folder: Path) -> Run:
+    """The run that a folder holds.
+
+    Raises:
+        InputError: there is no run, its config.json is damaged, or its experiment is gone or changed.
+    """
+    saved = _read(folder)
+    found = config.find(saved["exp"], saved["experiment"].get("size"))
+    experiment = config.from_dict(
+        found, saved["experiment"], f"{folder / 'config.json'}: experiment"
+    )
+    data = None if saved["data"] is None else Path(saved["data"])
+    return _assemble(folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"])
+
+
+def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tuple[PyTree, int]:
+    """The state of a checkpoint and its step, a copy on every device.
+
+    Args:
+        run: of `open_run`.
+        which: "latest" is the newest that is not damaged; a number is a step.
+
+    Raises:
+        InputError: there is none.
+    """
+    checkpoints = Checkpoints(run.folder / "checkpoints", read_only=True)
+    abstract = abstract_state(run, sharding.make_mesh())
+    try:
+        if which != "latest":
+            return checkpoints.restore(which, abstract)
+        restored = checkpoints.restore_latest_valid(abstract)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise InputError(f"{run.folder}: no checkpoint yet, expected a trained run")
+    return restored
+
+
+def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
+    """Shapes, dtypes and places of the run's state on a mesh, without computing it."""
+    shapes = jax.eval_shape(run.method.init, jax.random.key(run.experiment.schedule.seed))
+    return with_shardings(shapes, sharding.state_shardings(shapes, mesh))
+
+
+def _assemble(
+    folder: Path, experiment: Experiment, data: Path | None, cases: int, synthetic: bool, rule: str
+) -> Run:
+    if experiment.kind:
+        problem = experiment.kind.problem(experiment, cases, folder)
+    else:
+        field = experiment.field
+        problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
+    method = experiment.build(experiment.settings, problem)
+    return Run(folder, experiment, data, problem, method, synthetic, rule)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no config.json, expected the folder of a run") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    kinds = {"experiment": dict, "exp": str, "cases": int, "synthetic": bool, "rule": str}
+    for name, kind in {**kinds, "data": str | None}.items():
+        if not isinstance(saved, dict) or name not in saved or not isinstance(saved[name], kind):
+            raise InputError(
+                f"{path}: no proper {name!r}, expected a file that training has written"
+            )
+    return saved
+
+
+def _absolute(data: Path | None) -> str | None:
+    return None if data is None else str(data.absolute())
+
+
+def _git_revision() -> str | None:
+    """The commit of the clone that this package lies in, -dirty with changes; None outside one."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *arguments]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None  # installed, perhaps below a repository of another project
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def hardware() -> str:
+    """Devices and processor of this machine, in words."""
+    device = jax.devices()[0]
+    return (
+        f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores,"
+        f" {platform.system()} {platform.machine()}"
+    )
