@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from jxrecon import drr
 from jxrecon.cli import entry
 from jxrecon.compile import check_compiler, jit
+from jxrecon.files import write_file
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.io import images, radiographs
 from jxrecon.io.nifti import write_volume

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from jxrecon.cli import entry
 from jxrecon.compile import check_compiler, jit
 from jxrecon.drr import line_integrals
+from jxrecon.files import write_file
 from jxrecon.geometry import AnyCamera
 from jxrecon.io import images, radiographs
 from jxrecon.pose import Pose, pose_error

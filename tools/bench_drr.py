@@ -403,7 +403,9 @@ def main() -> int:
             lambda mib: f"{mib:.0f}",
         )
     if args.out:
-        replace(args.out, (json.dumps(report, indent=1) + "\n").encode())
+        from jxrecon.files import write_file
+
+        write_file(args.out, (json.dumps(report, indent=1) + "\n").encode())
     return 0
 
 

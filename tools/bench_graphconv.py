@@ -265,7 +265,9 @@ def main() -> int:
                 told = "" if name.startswith("matrix") else f"{differences[name]:12.1e}"
                 print(f"{name:28}{cells}{told}", flush=True)
     if args.out:
-        replace(args.out, (json.dumps(report, indent=1) + "\n").encode())
+        from jxrecon.files import write_file
+
+        write_file(args.out, (json.dumps(report, indent=1) + "\n").encode())
     return 0
 
 

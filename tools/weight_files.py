@@ -27,7 +27,7 @@ from x2ct_weights import X2CT
 
 from jxrecon.compile import jit
 from jxrecon.experiment import Experiment
-from jxrecon.files import cache_folder
+from jxrecon.files import cache_folder, write_file
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import run
 from jxrecon.runs.checkpoint import Checkpoints
@@ -80,12 +80,12 @@ def write_official(weights: Weights, path: Path) -> None:
     """Writes a .pth as the published code does, or a plain .safetensors of the state dict."""
     state = weights.to_state()
     if path.suffix == ".safetensors":
-        replace(path, safetensors.numpy.save(state, {"facts": json.dumps(weights.facts)}))
+        write_file(path, safetensors.numpy.save(state, {"facts": json.dumps(weights.facts)}))
         return
     torch, stream = import_torch(), io.BytesIO()
     tensors = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
     torch.save(weights.pack(tensors), stream)
-    replace(path, stream.getvalue())
+    write_file(path, stream.getvalue())
 
 
 def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -137,7 +137,7 @@ def write_ours(nets: Sequence[Weights], path: Path, params: bool = True) -> None
             arrays[name] = np.ascontiguousarray(leaf)
         arrays |= {f"{_NORMS}{weights.field}/{name}": a for name, a in weights.buffers.items()}
     facts = {weights.field: {"net": weights.net, **weights.facts} for weights in nets}
-    replace(path, safetensors.numpy.save(arrays, {"facts": json.dumps(facts)}))
+    write_file(path, safetensors.numpy.save(arrays, {"facts": json.dumps(facts)}))
 
 
 def read_ours(path: Path) -> list[Weights]:

@@ -18,6 +18,7 @@ from jxrecon.experiment import Experiment
 from jxrecon.geometry import Grid
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
 from jxrecon.io.nifti import read_volume, resample
+from jxrecon.terminal import progress
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import HU_AIR
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jxrecon.files import write_file
 from jxrecon.metrics import bone, slices, tissue, x2ct_legacy
 from jxrecon.metrics.volume import CONVENTIONS, HIGHER_IS_BETTER, LABELS, conventions
 from jxrecon.runs.run import Run

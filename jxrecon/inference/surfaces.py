@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jxrecon.compile import jit
+from jxrecon.files import write_file
 from jxrecon.geometry import Camera
 from jxrecon.io import images
 from jxrecon.io.meshes import read_mesh, write_mesh

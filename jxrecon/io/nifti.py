@@ -15,6 +15,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
+from jxrecon.files import whole
 from jxrecon.geometry import Grid
 from jxrecon.types import InputError
 

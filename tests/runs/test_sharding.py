@@ -17,7 +17,7 @@ from jxrecon.types import InputError, VolumeBatch
 
 EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
-from jxrecon import sharding
+from jxrecon.runs import sharding
 from jxrecon.types import InputError, VolumeBatch
 
 mesh = sharding.make_mesh(model=2)
