@@ -21,6 +21,7 @@ from typing import Any
 import jax
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.kinds import STYLES
 from jxrecon.methods.styles.cyclegan.method import Settings, build
 from jxrecon.types import InputError
 
@@ -62,6 +63,7 @@ def get_config(size: str | None = None) -> Experiment:
         views=Views(pixels=int(size), count=1),
         schedule=schedule,
         settings=settings,
+        kind=STYLES,
         build=build,
         load=_load,
     )

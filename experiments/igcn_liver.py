@@ -26,9 +26,7 @@ from jxrecon.data.surfaces import SurfaceDataset, SurfacePopulation
 from jxrecon.experiment import Experiment, Schedule, Views
 from jxrecon.kinds import SURFACES
 from jxrecon.methods.surfaces.igcn.method import Settings, build
-from jxrecon.methods.surfaces.mean_shape import mean_shape
-from jxrecon.methods.surfaces.nearest_shape import nearest_shape
-from jxrecon.methods.surfaces.zero_motion import zero_motion
+from jxrecon.rivals import SURFACE_RIVALS
 from jxrecon.types import InputError
 
 _DETECTOR_MM = 450.0
@@ -80,10 +78,6 @@ def get_config(size: str | None = None) -> Experiment:
         build=build,
         load=_load,
         kind=SURFACES,
-        baselines={
-            "zero motion": zero_motion,
-            "mean shape": mean_shape,
-            "nearest shape": nearest_shape,
-        },
+        rivals=SURFACE_RIVALS,
         **_SIZES[size],
     )

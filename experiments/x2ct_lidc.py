@@ -22,7 +22,6 @@ from dataclasses import replace
 
 from jxrecon.data import lidc
 from jxrecon.experiment import Experiment, Field, Views
-from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.runs.config import find
 
 _EPOCH = 229
@@ -50,7 +49,9 @@ def get_config(size: str | None = None) -> Experiment:
         schedule=schedule,
         settings=settings,
         load=lidc.load,
-        # The others keep all volumes in memory: with 916 of them, only when asked for.
-        baselines={"mean volume": mean_volume},
-        optional={**base.optional, **base.baselines},
+        # All but the mean keep all volumes in memory: with 916 of them, only when asked for.
+        rivals={
+            name: rival._replace(default=name == "mean volume")
+            for name, rival in base.rivals.items()
+        },
     )

@@ -26,24 +26,15 @@ patients) is reported elsewhere and unverified.
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 
 from jxrecon.data import volumes
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
-from jxrecon.methods.volumes.cgls import cgls
-from jxrecon.methods.volumes.earlier_scan import earlier_scan
-from jxrecon.methods.volumes.fdk import fdk
-from jxrecon.methods.volumes.linear_prior import linear_prior
-from jxrecon.methods.volumes.mean_volume import mean_volume
-from jxrecon.methods.volumes.nearest import nearest
-from jxrecon.methods.volumes.nerp import QUICK, nerp, nerp_with_prior
-from jxrecon.methods.volumes.sirt import sirt
-from jxrecon.methods.volumes.tv import tv
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.volumes.x2vision.latent import LatentSettings
 from jxrecon.methods.volumes.x2vision.method import Settings, build
 from jxrecon.methods.volumes.x2vision.prior import PriorSettings
+from jxrecon.rivals import volume_rivals
 from jxrecon.types import InputError
 
 _EXTENT_MM = (224.0, 240.0, 201.6)
@@ -127,27 +118,12 @@ def get_config(size: str | None = None) -> Experiment:
         size = "small" if jax.default_backend() == "cpu" else "medium"
     if size not in _SIZES:
         raise InputError(f"--size {size}: no such size, expected one of {', '.join(_SIZES)}")
-    fit = QUICK if size in ("small", "cube") else None  # the paper's settings take hours of a CPU
     return Experiment(
         name="x2vision_hn",
         size=size,
+        kind=VOLUMES,
         build=build,
         load=volumes.load,
-        baselines={
-            "mean volume": mean_volume,
-            "nearest volume": nearest,
-            "linear prior": linear_prior,
-        },
-        optional={
-            "fdk": fdk,
-            "sirt": sirt,
-            "cgls": cgls,
-            "tv": tv,
-            "nerp": partial(nerp, settings=fit),
-        },
-        with_earlier_scan={
-            "earlier scan": earlier_scan,
-            "nerp with prior": partial(nerp_with_prior, settings=fit),
-        },
+        rivals=volume_rivals(quick=size in ("small", "cube")),
         **_SIZES[size],
     )

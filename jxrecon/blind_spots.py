@@ -1,323 +1,27 @@
-"""What metrics miss, as data: how far each moves when one known thing is wrong with a reconstruction.
-
-    python -m jxrecon.blind_spots --out DIR                            # the chest CT of the package
-    python -m jxrecon.blind_spots --exp x2ct_hn --size tiny --data DIR --out DIR
-    python -m jxrecon.blind_spots --ct FILE.nii.gz ... --out DIR
-
-Blur, noise, a shift, fainter bone, a nodule that is missing, a flip and a border of air
-(`metrics.perturbations`) are applied, one at a time, to the truth itself and to a blurred copy of it that
-is as far from the truth as a reconstruction from two X-rays. Writes blind_spots.csv (every case),
-blind_spots.json (means) and blind_spots.html, one file without links.
-"""
+"""`jxrecon blind-spots`: what metrics miss, as data and as a page."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-import math
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
-
-from jxrecon.cli import entry
-from jxrecon.compile import jit
-from jxrecon.data.body import body_mask, without_surroundings
-from jxrecon.data.sample import chest_ct_path
-from jxrecon.files import cache_folder, write_file
-from jxrecon.geometry import Grid
-from jxrecon.io.nifti import read_volume, resample
-from jxrecon.metrics import slices
-from jxrecon.metrics.lpips import Lpips
-from jxrecon.metrics.perturbations import PERTURBATIONS, Change, Pair, gaussian_blur
-from jxrecon.metrics.volume import HIGHER_IS_BETTER, LABELS, case_metrics, conventions
-from jxrecon.report.blind_spots import write_page
-from jxrecon.runs import config
-from jxrecon.terminal import CaseBar
+from jxrecon.cli import command_parser, entry
 from jxrecon.types import InputError
-from jxrecon.units import HU_AIR, Window
-
-BLUR_MM = 10.0
-"""Blur of the stand-in for a reconstruction: 26.1 dB and 138 HU in the body on the 17 validation patients of
-openkbp_hn at 32^3, where the linear prior from two views has 26.8 dB and 128 HU."""
-
-FILE_SPACING_MM = 4.0
-"""Files with finer voxels are brought to voxels of about this size."""
-
-MOST_VOXELS = 4_000_000
-"""Of one volume; its air border makes 8 times as many of them."""
-
-LEAST_VOXELS = 7
-"""Along each axis: the window of SSIM."""
-
-SPLITS = ("validation", "train", "test")
-
-Row = dict[str, Any]
-"""One case, kind of pair and perturbation, before or after: its metrics."""
 
 
-class Case(NamedTuple):
-    """A patient.
-
-    Attributes:
-        name: of the case.
-        hu: the truth, HU.
-        body: its filled body mask.
-        spacing_mm: edges of a voxel.
-    """
-
-    name: str
-    hu: Float[np.ndarray, "x y z"]
-    body: Bool[np.ndarray, "x y z"]
-    spacing_mm: Float[np.ndarray, "3"]
-
-
-class Cases(NamedTuple):
-    """Who is measured.
-
-    Attributes:
-        cases: at least one.
-        window: HU range of the metrics.
-        rule: where they come from, in a sentence.
-        synthetic: whether they are made up.
-        private: whether their pictures have to be kept where the data is.
-    """
-
-    cases: list[Case]
-    window: Window
-    rule: str
-    synthetic: bool
-    private: bool
-
-
-def kinds(blur_mm: float) -> dict[str, tuple[str, Callable[..., Any]]]:
-    """Kind of pair -> (what it is, (truth, spacing) -> the reconstruction before the perturbation)."""
-    return {
-        "reconstruction": (
-            f"the reconstruction is the truth blurred by a Gaussian of {blur_mm:g} mm standard deviation, "
-            "a stand-in for what is found from few X-rays",
-            partial(gaussian_blur, sigma_mm=blur_mm),
-        ),
-        "truth": (
-            "the reconstruction is the truth itself, so that nothing else is wrong",
-            lambda hu, spacing_mm: hu,
-        ),
-    }
-
-
-def measure(data: Cases, blur_mm: float = BLUR_MM, perceptual: bool = True) -> list[Row]:
-    """The metrics of every case before and after every perturbation.
-
-    Args:
-        data: who is measured.
-        blur_mm: standard deviation of the blur that stands for a reconstruction.
-        perceptual: LPIPS too, where its weights are installed.
-
-    Raises:
-        InputError: no place for a nodule in a case.
-    """
-    weights = slices.weights() if perceptual else None
-
-    @jit
-    def lpips(weights: Lpips, pair: Pair) -> Float[Array, ""]:
-        truth, recon, body = map(jnp.asarray, pair)
-        return slices.volume_lpips(weights, truth, recon, body, data.window)
-
-    def metrics(pair: Pair, spacing_mm: Float[np.ndarray, "3"]) -> dict[str, float]:
-        found = case_metrics(*pair, data.window, spacing_mm)
-        seen = math.nan if weights is None else float(lpips(weights, pair))
-        return {**found, "lpips_alex": seen}
-
-    rows = []
-    with CaseBar(len(data.cases)) as bar:
-        bar.begin("perturbations", 0)
-        for case in data.cases:
-            for kind, (_, degrade) in kinds(blur_mm).items():
-                recon = degrade(case.hu, spacing_mm=case.spacing_mm)
-                plain = metrics(Pair(case.hu, recon, case.body), case.spacing_mm)
-                for name, change in changes(case, kind, blur_mm):
-                    same = change.before.truth_hu is case.hu
-                    before = plain if same else metrics(change.before, case.spacing_mm)
-                    after = metrics(change.after, case.spacing_mm)
-                    where = {"case": case.name, "pair": kind, "perturbation": name}
-                    rows.append({**where, "state": "before", **before})
-                    rows.append({**where, "state": "after", **after})
-            bar.advance()
-    return rows
-
-
-def changes(case: Case, kind: str, blur_mm: float) -> Iterator[tuple[str, Change]]:
-    """(Name of the perturbation, what it does to this case) in the order of the page."""
-    degrade = partial(kinds(blur_mm)[kind][1], spacing_mm=case.spacing_mm)
-    for perturbation in PERTURBATIONS:
-        try:
-            change = perturbation.apply(case.hu, case.body, case.spacing_mm, degrade)
-        except InputError as error:
-            raise InputError(f"{case.name}: {error}") from None
-        yield perturbation.name, change
-
-
-def summarise(data: Cases, rows: list[Row], blur_mm: float = BLUR_MM) -> dict[str, Any]:
-    """blind_spots.json: means over the cases, and how far each metric moves on its own scale.
-
-    `amount` is how much worse a metric says it has become, mean over the cases: the difference, with the
-    sign that makes worse positive; PSNR counts as the relative root mean square error that it stands for.
-    `share` is that amount over the largest that any perturbation reaches in the same kind of pair.
-    """
-    names = [name for name in LABELS if name in rows[0]]
-    sentences, found = conventions(data.window), {}
-    for kind, (what, _) in kinds(blur_mm).items():
-        table = {}
-        for perturbation in PERTURBATIONS:
-            mine = [r for r in rows if (r["pair"], r["perturbation"]) == (kind, perturbation.name)]
-            before, after = ([r for r in mine if r["state"] == s] for s in ("before", "after"))
-            table[perturbation.name] = {name: _moved(name, before, after) for name in names}
-        for name in names:
-            amounts = [moved[name]["amount"] for moved in table.values()]
-            most = max((abs(a) for a in amounts if a is not None), default=0.0)
-            for moved in table.values():
-                amount = moved[name]["amount"]
-                share = None if amount is None else amount / most if most else 0.0
-                moved[name]["share"] = share
-        found[kind] = {"what": what, "perturbations": table}
-    return {
-        "synthetic": data.synthetic,
-        "data": data.rule,
-        "cases": len(data.cases),
-        "window_hu": list(data.window),
-        "perturbations": {p.name: p.what for p in PERTURBATIONS},
-        "conventions": {name: sentences[name] for name in names},
-        "pairs": found,
-    }
-
-
-def _moved(name: str, before: list[Row], after: list[Row]) -> dict[str, float | int | None]:
-    """Means over the cases in which the metric is a number before and after; PSNR may be infinite."""
-    pairs = np.array([[a[name], b[name]] for a, b in zip(before, after)], np.float64)
-    pairs = pairs[~np.isnan(pairs).any(axis=1)]
-    if not len(pairs):
-        return {"before": None, "after": None, "change": None, "amount": None, "n": 0}
-    worse = 10 ** (-pairs / 20) if name.endswith("psnr_db") else pairs
-    amount = np.diff(worse, axis=1).mean()
-    if name in HIGHER_IS_BETTER and not name.endswith("psnr_db"):
-        amount = -amount
-    old, new = pairs.mean(axis=0)
-    finite = np.isfinite(pairs).all()
-    return {
-        "before": float(old) if math.isfinite(old) else None,
-        "after": float(new) if math.isfinite(new) else None,
-        "change": float(np.diff(pairs, axis=1).mean()) if finite else None,
-        "amount": float(amount),
-        "n": len(pairs),
-    }
-
-
-def from_files(paths: Sequence[Path], spacing_mm: float = FILE_SPACING_MM) -> list[Case]:
-    """CTs in NIfTI files, air outside the body, finer voxels averaged to about `spacing_mm`.
-
-    Raises:
-        InputError: a file is not a CT of a body, or two have one name.
-    """
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        raise InputError(f"--ct: files of one name, {max(names, key=names.count)}, expected others")
-    cases = []
-    for path in paths:
-        hu, affine = read_volume(path)
-        body = body_mask(hu, affine)
-        if not body.any():
-            raise InputError(f"{path}: no body found, expected a CT of a patient in HU")
-        factor = np.maximum(1.0, spacing_mm / np.linalg.norm(affine[:3, :3], axis=0))
-        shape = tuple(int(n) for n in np.maximum(1, np.floor(body.shape / factor)))
-        place = np.diag([*factor, 1.0])
-        place[:3, 3] = (np.array(body.shape) - 1) / 2 - (np.array(shape) - 1) / 2 * factor
-        grid = Grid((shape[0], shape[1], shape[2]), affine @ place)
-        coarse = resample(without_surroundings(hu, body), affine, grid, HU_AIR)
-        inside = resample(body, affine, grid, 0.0) >= 0.5
-        cases.append(Case(path.name, coarse, inside, grid.spacing_mm))
-    return cases
-
-
-def from_experiment(name: str, size: str | None, folder: Path | None, split: str) -> Cases:
-    """The cases of an experiment on its grid, or of its SYNTHETIC population where `folder` is None.
-
-    Raises:
-        InputError: there is no such experiment, it has no volumes, or the data lacks the split.
-    """
-    experiment = config.find(name, size)
-    if experiment.kind or experiment.field is None:
-        raise InputError(f"--exp {name}: finds no CT volume, expected an experiment of volumes")
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"--data {folder}: no such folder")
-    cache = cache_folder()
-    dataset = experiment.load(experiment, folder, cache / "data" if cache else None)
-    volumes = getattr(dataset, split)
-    if volumes is None or not volumes.names:
-        raise InputError(f"--split {split}: no volumes in {folder or 'the built-in data'}")
-    spacing = experiment.field.grid.spacing_mm
-    whole = zip(volumes.names, volumes.hu.astype(np.float32), volumes.body)
-    cases = [Case(name, hu, body, spacing) for name, hu, body in whole]
-    real, rule = not dataset.synthetic, f"{dataset.rule} Measured on cases of {split}."
-    return Cases(cases, experiment.field.window, rule, not real, real)
-
-
-def _chosen(args: argparse.Namespace) -> Cases:
-    """What the arguments say is measured."""
-    folder = args.data
-    if args.ct and (folder or args.exp):
-        raise InputError("--ct: together with --data or --exp, expected one of them")
-    if folder or args.exp:
-        return from_experiment(args.exp or "x2ct_hn", args.size, folder, args.split)
-    cases = from_files(args.ct or [chest_ct_path()], args.spacing_mm)
-    size = f"voxels of {' x '.join(f'{mm:.3g}' for mm in cases[0].spacing_mm)} mm in the first"
-    rule = "a chest CT of LIDC-IDRI that ships with the package (CC BY 3.0)"
-    if args.ct:
-        rule = f"CT from {len(cases)} file{'s' if len(cases) > 1 else ''}"
-    return Cases(cases, Window(), f"{rule}, {size}, air outside the body.", False, bool(args.ct))
-
-
-def _check(data: Cases) -> None:
-    for case in data.cases:
-        shape = " x ".join(map(str, case.hu.shape))
-        if min(case.hu.shape) < LEAST_VOXELS:
-            raise InputError(
-                f"{case.name}: {shape} voxels, expected at least {LEAST_VOXELS} on a side"
-            )
-        if case.hu.size > MOST_VOXELS:
-            raise InputError(
-                f"{case.name}: {shape} voxels, expected at most {MOST_VOXELS}: try --spacing-mm"
-            )
-
-
-def table(rows: list[Row]) -> str:
-    """blind_spots.csv: the rows with 6 digits, nan where a metric has no value."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
-    return stream.getvalue()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measures and writes the page.
-
-    Raises:
-        InputError: an argument or the data is not as it should be, or the folder cannot be written.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m jxrecon.blind_spots",
-        description="Shows how each metric moves with blur, noise, a shift, fainter bone, a missing "
-        "nodule, a left-right flip and a border of air. Without --data, --exp and --ct: on the chest CT "
-        "of the package.",
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = command_parser(
+        "blind-spots",
+        "Shows how each metric moves with blur, noise, a shift, fainter bone, a missing nodule, a left-right "
+        "flip and a border of air: blind_spots.csv, .json and .html. Without --data, --exp and --ct: on the "
+        "chest CT of the package.",
+        "jxrecon blind-spots --exp x2ct_hn --size tiny --data DIR --out DIR",
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the page and its numbers")
     add(
         "--exp", metavar="NAME", help="experiment whose grid and window (x2ct_hn with --data alone)"
@@ -326,39 +30,69 @@ def main(argv: list[str] | None = None) -> int:
     add(
         "--data", type=Path, metavar="DIR", help="real CT, as for training; else SYNTHETIC subjects"
     )
-    add("--split", choices=SPLITS, default="validation")
+    add("--split", default="validation", help="train, validation or test (%(default)s)")
     add("--ct", type=Path, nargs="+", metavar="FILE", help="CTs in HU, .nii or .nii.gz")
-    add("--spacing-mm", type=float, default=FILE_SPACING_MM, help="coarsen files to (default 4)")
+    add("--spacing-mm", type=float, default=4.0, help="coarsen files to (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N cases")
-    add(
-        "--blur-mm", type=float, default=BLUR_MM, help="of the stand-in reconstruction (default 10)"
-    )
+    add("--blur-mm", type=float, default=10.0, help="of the stand-in reconstruction (%(default)s)")
     add("--no-lpips", action="store_true", help="leave LPIPS out: it takes most of the time")
-    args = parser.parse_args(argv)
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit {args.limit}: expected at least 1 case")
-    for option, value in (("--spacing-mm", args.spacing_mm), ("--blur-mm", args.blur_mm)):
+    return made
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measures and writes the page.
+
+    Raises:
+        InputError: an argument or the data is not as it should be, or the folder cannot be written.
+    """
+    from jxrecon.evaluation import blind_spots
+    from jxrecon.files import write_file
+    from jxrecon.report.blind_spots import write_page
+
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit {options.limit}: expected at least 1 case")
+    for option, value in (("--spacing-mm", options.spacing_mm), ("--blur-mm", options.blur_mm)):
         if not 0 < value < 100:
             raise InputError(f"{option} {value:g}: expected more than 0 and less than 100 mm")
-    data = _chosen(args)
-    data = data._replace(cases=data.cases[: args.limit])
-    _check(data)
-    rows = measure(data, args.blur_mm, not args.no_lpips)
-    summary = summarise(data, rows, args.blur_mm)
+    data, blur = _cases(options), options.blur_mm
+    data = data._replace(cases=data.cases[: options.limit])
+    blind_spots.check(data)
+    rows = blind_spots.measure(data, blur, not options.no_lpips)
+    summary = blind_spots.summarise(data, rows, blur)
     shown = data.cases[len(data.cases) // 2]
-    pictures = {kind: dict(changes(shown, kind, args.blur_mm)) for kind in kinds(args.blur_mm)}
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_file(args.out / "blind_spots.csv", table(rows))
-        write_file(args.out / "blind_spots.json", json.dumps(summary, indent=2) + "\n")
-        page = args.out / "blind_spots.html"
-        write_page(page, summary, pictures, shown.name, shown.spacing_mm, data.private)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{args.out}: cannot be written to ({reason})") from error
+    pictures = {
+        kind: dict(blind_spots.changes(shown, kind, blur)) for kind in blind_spots.pairs(blur)
+    }
+    page = options.out / "blind_spots.html"
+    write_file(options.out / "blind_spots.csv", blind_spots.table(rows))
+    write_file(options.out / "blind_spots.json", json.dumps(summary, indent=2) + "\n")
+    write_page(page, summary, pictures, shown, data.private)
     print(f"page: {page}")
     return 0
 
 
+def _cases(options: argparse.Namespace) -> Any:
+    """What the arguments say is measured."""
+    from jxrecon.data.sample import chest_ct_path
+    from jxrecon.evaluation import blind_spots
+    from jxrecon.units import Window
+
+    folder = options.data
+    if options.ct and (folder or options.exp):
+        raise InputError("--ct: together with --data or --exp, expected one of them")
+    if folder or options.exp:
+        name = options.exp or "x2ct_hn"
+        return blind_spots.from_experiment(name, options.size, folder, options.split)
+    cases = blind_spots.from_files(options.ct or [chest_ct_path()], options.spacing_mm)
+    size = f"voxels of {' x '.join(f'{mm:.3g}' for mm in cases[0].spacing_mm)} mm in the first"
+    rule = "a chest CT of LIDC-IDRI that ships with the package (CC BY 3.0)"
+    if options.ct:
+        rule = f"CT from {len(cases)} file{'s' if len(cases) > 1 else ''}"
+    rule = f"{rule}, {size}, air outside the body."
+    return blind_spots.Cases(cases, Window(), rule, False, bool(options.ct))
+
+
+command = partial(entry, parser, main)
+
 if __name__ == "__main__":
-    raise SystemExit(entry(main))
+    raise SystemExit(command())

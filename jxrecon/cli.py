@@ -1,50 +1,57 @@
-"""What every entry point shares: one line and an exit code for bad input, and the folder of caches."""
+"""How every command begins and ends: arguments, compiler check, one line and an exit code for bad input."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-import jax
-
+from jxrecon.files import cache_folder
 from jxrecon.types import InputError
-
-Main = Callable[[list[str] | None], int]
-"""An entry point: its arguments without the program's name (None: those of the process) -> exit code."""
 
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a full, read-only or foreign disk answers."""
 
 
-def cache_folder() -> Path | None:
-    """Where results that can be computed again are kept between runs; None with JXRECON_NO_CACHE."""
-    if os.environ.get("JXRECON_NO_CACHE"):
-        return None
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "jxrecon"
+def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The parser of `jxrecon NAME`, with an example at the end of its help."""
+    return argparse.ArgumentParser(
+        prog=f"jxrecon {name}",
+        description=description,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+    )
 
 
-def entry(main: Main, arguments: list[str] | None = None) -> int:
-    """Runs an entry point; used as `raise SystemExit(entry(main))`.
+def entry(
+    parser: Callable[[], argparse.ArgumentParser],
+    main: Callable[[argparse.Namespace], int],
+    arguments: list[str] | None = None,
+    before: Callable[[argparse.Namespace], None] = lambda options: None,
+) -> int:
+    """Runs a command: `command = partial(entry, parser, main)`.
 
-    Compiled programs are kept in `cache_folder()`, or where JAX_COMPILATION_CACHE_DIR says.
+    Compiled programs are kept in `cache_folder("xla")`, or where JAX_COMPILATION_CACHE_DIR says. JAX is
+    imported after the arguments were read, so that help comes at once.
 
     Args:
-        main: the entry point.
-        arguments: handed on to it; None means those of the process.
+        parser: makes the parser of its flags.
+        main: the command; finds what was typed in `options.arguments`, too.
+        arguments: without the program's name; None means those of the process.
+        before: what has to be done before JAX computes anything.
 
     Returns:
         what `main` returns; 2 after bad input or when the disk refuses to be written to, with one
         line on stderr; 130 after Ctrl-C.
     """
-    folder = cache_folder()
-    if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    typed = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(typed, argparse.Namespace(arguments=typed))
     try:
-        return main(arguments)
+        before(options)
+        _prepare_jax()
+        return main(options)
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -58,43 +65,13 @@ def entry(main: Main, arguments: list[str] | None = None) -> int:
         return 130
 
 
-def train() -> int:
-    """The console script jxrecon-train."""
-    from jxrecon.train import main
+def _prepare_jax() -> None:
+    """Finds the cache of compiled programs and checks that this jaxlib computes right numbers."""
+    import jax
 
-    return entry(main)
+    from jxrecon.compile import check_compiler
 
-
-def evaluate() -> int:
-    """The console script jxrecon-evaluate."""
-    from jxrecon.evaluate import main
-
-    return entry(main)
-
-
-def reconstruct() -> int:
-    """The console script jxrecon-reconstruct."""
-    from jxrecon.reconstruct import main
-
-    return entry(main)
-
-
-def register() -> int:
-    """The console script jxrecon-register."""
-    from jxrecon.register import main
-
-    return entry(main)
-
-
-def style() -> int:
-    """The console script jxrecon-style."""
-    from jxrecon.style import main
-
-    return entry(main)
-
-
-def prepare() -> int:
-    """The console script jxrecon-prepare."""
-    from jxrecon.prepare import main
-
-    return entry(main)
+    folder = cache_folder("xla")
+    if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    check_compiler()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jxrecon.geometry import Camera, Grid, centred_grid, evenly_spaced
@@ -73,44 +74,61 @@ class Population:
     seed: int = 0
 
 
-class Kind(NamedTuple):
-    """What methods of another kind than CT volumes find, as the entry points need it.
+class Rival(NamedTuple):
+    """A method beside which the runs of an experiment stand.
 
     Attributes:
-        keep: (dataset, run folder) -> None: writes what the problem needs beside the config.
-        problem: (experiment, training cases, run folder) -> the problem.
-        evaluate: as `jxrecon.evaluate.evaluate`.
-        reconstruct: (options of `jxrecon.reconstruct`, run, X-rays, their isocentre in mm, checkpoint)
-            -> exit code.
+        build: (problem) -> Method; one `train_step` on the whole training set fits it.
+        default: whether it takes part in the evaluation of a run without being asked for by name.
+        untrained: whether X-rays are all it needs, so that it reconstructs without a run.
+        needs_earlier: whether its state is an earlier CT of the same patient, HU on the problem's grid.
     """
 
-    keep: Callable[..., None]
-    problem: Callable[..., Any]
-    evaluate: Callable[..., None]
-    reconstruct: Callable[..., int]
+    build: Callable[[Any], Any]
+    default: bool = False
+    untrained: bool = False
+    needs_earlier: bool = False
+
+
+class Kind(NamedTuple):
+    """What differs between experiments that find volumes, surfaces or styles; see `jxrecon.kinds`.
+
+    Attributes:
+        finds: what they find, in words.
+        problem: (experiment, number of training cases, run folder) -> the problem that methods are built for.
+        keep: (dataset, run folder) -> None: writes what the problem needs beside config.json.
+        judge: () -> how results are measured and counted, an `evaluation.bench.Judge`; None: not at all.
+        sections: (`evaluation.compare.Results`) -> the report's sections with pictures.
+        reconstruct: (run, X-rays, `inference.request.Request`) -> what was found in them.
+    """
+
+    finds: str
+    problem: Callable[[Experiment, int, Path], Any]
+    keep: Callable[[Any, Path], None]
+    judge: Callable[[], Any] | None = None
+    sections: Callable[[Any], list[Any]] | None = None
+    reconstruct: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything a run depends on. The fields of functions are not saved: they come with the name.
+    """Everything a run depends on. Functions are not saved: they come with the name.
 
     Attributes:
         name: file in experiments/ without its ending.
         size: which of its sizes.
+        kind: VOLUMES, SURFACES or STYLES of `jxrecon.kinds`.
         field: of the volume that is found; None with another kind.
         population: how many cases there are, made up or drawn; of another type with another kind.
         settings: the method's own frozen dataclass.
         build: (settings, problem) -> Method.
         load: (experiment, folder or None, cache folder or None) -> Dataset; None is built-in data.
-        baselines: name -> (problem -> Method), fitted in one step on the whole training set.
-        optional: more of them, which take part when asked for by name.
-        with_earlier_scan: name -> (problem -> Method whose state is an earlier CT of the same patient in
-            HU on the problem's grid), for comparisons.
-        kind: of what is found; None is a CT volume.
+        rivals: name -> method to compare with, shared by the experiments of one field.
     """
 
     name: str
     size: str
+    kind: Kind = dataclasses.field(repr=False)
     field: Field = None  # type: ignore[assignment]
     views: Views
     schedule: Schedule
@@ -118,9 +136,8 @@ class Experiment:
     population: Any = dataclasses.field(default_factory=Population)
     build: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
-    baselines: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
-    optional: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict, repr=False)
-    with_earlier_scan: dict[str, Callable[..., Any]] = dataclasses.field(
-        default_factory=dict, repr=False
-    )
-    kind: Kind | None = dataclasses.field(default=None, repr=False)
+    rivals: dict[str, Rival] = dataclasses.field(default_factory=dict, repr=False)
+
+
+FUNCTIONS = ("kind", "build", "load", "rivals")
+"""Fields of an experiment that come with its name and are not saved."""

@@ -1,270 +1,58 @@
-"""Training: one loop for every method, from the command line to a run folder.
-
-    python -m jxrecon.train --exp x2vision_hn
-
-The loop owns jit, donation, sharding, checkpoints and logs; of a method it knows `Method` alone. Step
-`s` depends on the state before it, on (seed, s) and on nothing else: a run that is killed and started
-again ends in the same bits as one that was not.
-"""
+"""`jxrecon train`: an experiment from the command line to a run folder, evaluated at the end."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import shlex
-import sys
-import time
-from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
-
-from jxrecon.cli import entry
-from jxrecon.compile import check_compiler, jit
-from jxrecon.files import cache_folder
-from jxrecon.runs import batches as pipeline
-from jxrecon.runs import config, sharding
-from jxrecon.runs.checkpoint import Checkpoints
-from jxrecon.runs.log import MetricsLog
-from jxrecon.runs.run import Run, abstract_state, continues, start
-from jxrecon.runs.signals import Interrupted, Signals
-from jxrecon.terminal import Meter
-from jxrecon.types import InputError, PyTree
-
-_EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0
+from jxrecon.cli import command_parser, entry
+from jxrecon.types import InputError
 
 
-class Diverged(Exception):
-    """A term of a step is not finite."""
-
-
-def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
-    """Trains to the last step of the schedule, from the newest checkpoint if there is one.
-
-    Args:
-        run: of `jxrecon.run.start`.
-        dataset: what `experiment.load` gave.
-        model_axis: devices that share one copy of the state.
-
-    Returns:
-        the state after the last step; it is saved.
-
-    Raises:
-        InputError: the batch cannot be shared out over the devices, or a checkpoint is of another
-            state, or cannot be written.
-        Diverged: a term or an array of the state is not a number; the checkpoints before are kept.
-        Interrupted: by SIGTERM or SIGINT, after the step in hand was finished and saved.
-    """
-    schedule, began = run.experiment.schedule, time.monotonic()
-    mesh = sharding.make_mesh(model_axis)
-    abstract = abstract_state(run, mesh)
-    spread = sharding.batch_sharding(mesh, schedule.batch_size)
-    train_step, eval_step = _compiled(run, abstract, mesh)
-    held_out = _held_out(run, dataset, mesh)
-    with ExitStack() as stack:
-        signals = stack.enter_context(Signals())
-        checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
-        state, done = _begin(run, checkpoints, abstract)
-        first = done
-        metrics = stack.enter_context(closing(_Terms(run, dataset, checkpoints, done)))
-        batches = stack.enter_context(closing(_batches(run, dataset, spread, done)))
-        silent = jax.process_index() != 0
-        meter = stack.enter_context(Meter(done, schedule.steps, silent))
-        while done < schedule.steps and not signals.caught(done, schedule.log_every):
-            state, terms = train_step(state, next(batches), np.uint32(done))
-            done += 1
-            metrics.push(done, terms)
-            if done == first + 1:
-                metrics.flush()
-                _say(f"first step after {time.monotonic() - began:.1f} s, compiling included")
-            metric = None
-            if done % schedule.evaluate_every == 0 or done == schedule.steps:
-                metric = metrics.evaluated(done, eval_step(state, held_out))
-            better = metric is not None and (not checkpoints.best or metric > checkpoints.best[1])
-            if better or done % schedule.save_every == 0 or done == schedule.steps:
-                metrics.save(done, state, metric)
-            meter.terms(metrics.shown)
-            meter.step(done)
-        metrics.save(done, state, None)
-        checkpoints.wait()
-        if signals.number:
-            raise Interrupted(signals.number, done)
-    return state
-
-
-def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
-    """The method's steps with their layout: (state, batch, number) and (state, batch)."""
-    method, seed = run.method, run.experiment.schedule.seed
-    everywhere = sharding.replicated(mesh)
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-
-    def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
-        return method.train_step(state, batch, jax.random.fold_in(jax.random.key(seed), number))
-
-    def eval_step(state: PyTree, batch: Any) -> Any:
-        return method.eval_step(state, batch, jax.random.fold_in(jax.random.key(seed), _EVALUATION))
-
-    return (
-        jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
-        jit(eval_step, out_shardings=everywhere),
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = command_parser(
+        "train",
+        "Trains an experiment, evaluates it and writes a report. The same command again goes on where a "
+        "run was stopped.",
+        "jxrecon train --exp x2vision_hn",
     )
-
-
-def _begin(run: Run, checkpoints: Checkpoints, abstract: PyTree) -> tuple[PyTree, int]:
-    """The state to go on from and its step: the newest good checkpoint, or a fresh one at 0."""
-    restored = checkpoints.restore_latest_valid(abstract)
-    if restored is None:
-        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        key = jax.random.key(run.experiment.schedule.seed)
-        return jit(run.method.init, out_shardings=places)(key), 0
-    state, step = restored
-    checkpoints.rewind(step)
-    _say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")
-    return state, step
-
-
-def _batches(run: Run, dataset: Any, spread: NamedSharding, first: int) -> Any:
-    """The batches of the steps from `first`, made and moved to the devices in the background."""
-    schedule = run.experiment.schedule
-
-    def make(step: int) -> Any:
-        batch = pipeline.batch_at(dataset.train, step, schedule.batch_size, schedule.seed)
-        return sharding.place(batch, spread)
-
-    return pipeline.prefetch(make, first, schedule.steps)
-
-
-def _held_out(run: Run, dataset: Any, mesh: Mesh) -> Any:
-    """The validation cases that training looks up at: the first few, the same at every step."""
-    count = min(run.experiment.schedule.evaluate_cases, len(dataset.validation.names))
-    batch = dataset.validation.batch(np.arange(count, dtype=np.int32))
-    even = count % mesh.shape["data"] == 0
-    spread = sharding.batch_sharding(mesh, count) if even else sharding.replicated(mesh)
-    return sharding.place(batch, spread)
-
-
-class _Terms:
-    """The terms of the steps on their way to the log.
-
-    They are fetched one step late, so that the next step is under way meanwhile, and all of them
-    are looked at: no state is saved before the terms of its step were found finite.
-    """
-
-    def __init__(self, run: Run, dataset: Any, checkpoints: Checkpoints, step: int) -> None:
-        self._run, self._dataset, self._checkpoints = run, dataset, checkpoints
-        self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
-        self._pending: tuple[int, Any] | None = None
-        self.shown: dict[str, float] = {}
-
-    def push(self, step: int, terms: Any) -> None:
-        """The terms of a step that was just begun; looks at those of the step before."""
-        self.flush()
-        self._pending = (step, terms)
-
-    def flush(self) -> None:
-        """Fetches what is pending. Raises Diverged if it is not finite."""
-        if self._pending is None:
-            return
-        step, terms = self._pending
-        self._pending = None
-        values = _floats(terms)
-        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise self._diverged(step, ", ".join(bad))
-        schedule = self._run.experiment.schedule
-        if step == 1 or step % schedule.log_every == 0 or step == schedule.steps:
-            self._write(step, "train", values)
-
-    def evaluated(self, step: int, terms: Any) -> float | None:
-        """Logs terms on held-out volumes; returns the one by which the best checkpoint is chosen."""
-        self.flush()
-        values = _floats(terms)
-        self._write(step, "validation", values)
-        best = self._run.experiment.schedule.best
-        metric = values.get(best.lstrip("-"), math.nan) * (-1.0 if best.startswith("-") else 1.0)
-        return metric if math.isfinite(metric) else None
-
-    def save(self, step: int, state: PyTree, metric: float | None) -> None:
-        """Saves a state, once its terms and its arrays are found to be numbers."""
-        self.flush()
-        try:
-            self._checkpoints.save(step, state, metric)
-        except FloatingPointError as error:
-            raise self._diverged(step, str(error)) from error
-
-    def close(self) -> None:
-        if self._log:
-            self._log.close()
-
-    def _write(self, step: int, split: str, values: dict[str, float]) -> None:
-        self.shown = {**self.shown, **values}
-        if self._log:
-            self._log.write(step, split, values)
-
-    def _diverged(self, step: int, what: str) -> Diverged:
-        schedule = self._run.experiment.schedule
-        batch = pipeline.batch_at(self._dataset.train, step - 1, schedule.batch_size, schedule.seed)
-        cases = ", ".join(f"{i} ({self._dataset.train.names[i]})" for i in np.asarray(batch.index))
-        kept = self._checkpoints.steps()
-        last = f"step {kept[-1]} in {self._checkpoints.folder}" if kept else "none"
-        return Diverged(f"step {step}: {what} on the cases {cases}; last good checkpoint: {last}")
-
-
-def _floats(terms: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in jax.device_get(terms).items()}
-
-
-def _say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line, flush=True)
-
-
-def _join() -> None:
-    """Joins the other processes, told of by the cluster or by JAX_COORDINATOR_ADDRESS and its kin."""
-    try:
-        count, number = (
-            int(os.environ[name]) if name in os.environ else None
-            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        )
-        jax.distributed.initialize(num_processes=count, process_id=number)
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--distributed: {error}; expected a cluster that jax.distributed knows, or"
-            " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        ) from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jxrecon.train", description="Trains an experiment."
+    add = made.add_argument
+    add("--exp", metavar="NAME", help="an experiment of --list, or a Python file of one's own")
+    add("--size", help="one of its sizes; without it the choice follows the device")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of CT or organs; default: built-in, SYNTHETIC",
     )
-    parser.add_argument(
-        "--exp", metavar="NAME", help="an experiment of --list, or a file of one's own"
+    add("--workdir", type=Path, metavar="DIR", help="run folder; default: runs/NAME-SIZE")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="as schedule.steps=100; repeats",
     )
-    parser.add_argument("--size", help="one of its sizes; without it the choice follows the device")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of CT volumes; default: built-in"
+    add("--list", action="store_true", help="list the experiments and stop")
+    add(
+        "--model-axis",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices a copy of the state is split over",
     )
-    parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="run folder; default: runs/NAME-SIZE"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as"
-                        " schedule.steps=100; may be given several times")  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="list the experiments and stop")
-    parser.add_argument("--model-axis", type=int, default=1, metavar="N", help="devices a copy of the"
-                        " state is split over; default 1")  # fmt: skip
-    parser.add_argument("--distributed", action="store_true", help="one of several processes: found by"
-                        " jax.distributed, or by JAX_COORDINATOR_ADDRESS and its kin")  # fmt: skip
-    parser.add_argument("--no-evaluate", action="store_true", help="stop after training")
-    return parser
+    add("--distributed", action="store_true", help="one of several processes: found by jax.distributed, or "
+        "by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID")  # fmt: skip
+    add("--no-evaluate", action="store_true", help="stop after training")
+    return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Trains and evaluates an experiment.
+def main(options: argparse.Namespace) -> int:
+    """Trains and evaluates.
 
     Returns:
         0; 1 when training diverged; 143 after SIGTERM and 130 after SIGINT, the run saved.
@@ -272,53 +60,72 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         InputError: an argument, the data or the run folder is not as it should be.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    if args.list:
+    from jxrecon.runs import config
+    from jxrecon.runs.loop import fit_or_tell, say
+    from jxrecon.runs.run import Trained
+
+    if options.list:
         print("\n".join(config.names()))
         return 0
-    if args.exp is None:
-        parser.error("--exp is missing; --list shows the experiments")
-    if args.distributed:
-        _join()
-    if args.data is not None and not args.data.is_dir():
-        raise InputError(f"--data {args.data}: no such folder")
-    check_compiler()
-    experiment = config.override(config.find(args.exp, args.size), args.set)
-    chosen = (
-        "as --size says" if args.size else f"picked for {jax.default_backend()}, --size chooses"
-    )
-    _say(f"experiment {experiment.name}, size {experiment.size} ({chosen})")
-    parts = [
-        Path(args.exp).stem,
-        experiment.size,
-        *([args.data.absolute().name] if args.data else []),
-    ]
-    folder = args.workdir or Path("runs", "-".join(parts))
-    continues(folder, experiment, args.data)  # refuses before the data is read
-    cache = cache_folder()
-    dataset = experiment.load(experiment, args.data, cache / "data" if cache else None)
-    run = start(folder, experiment, args.exp, args.data, dataset)
-    _say(f"data: {run.rule}\nrun folder: {run.folder}")
-    try:
-        state = fit(run, dataset, args.model_axis)
-    except Interrupted as stop:
-        _say(f"{stop}\nresume with: {shlex.join(['python', '-m', 'jxrecon.train', *arguments])}")
-        return 128 + stop.number
-    except Diverged as stop:
-        print("error:", stop, file=sys.stderr)
-        return 1
-    if args.no_evaluate:
-        return 0
-    from jxrecon.evaluate import evaluate
+    if options.exp is None:
+        raise InputError("--exp is missing; jxrecon train --list shows the experiments")
+    run, dataset = _begin(options)
+    resume = shlex.join(["jxrecon", "train", *options.arguments])
+    state, code = fit_or_tell(run, dataset, resume, options.model_axis)
+    if code or options.no_evaluate:
+        return code
+    import jax
+
+    from jxrecon.evaluation.compare import evaluate_run
+    from jxrecon.evaluation.summary import print_summary
+    from jxrecon.report.page import write_report
+    from jxrecon.runs import sharding
 
     if jax.process_count() > 1:
         state = jax.tree.map(sharding.to_process, state)
     if jax.process_index() == 0:
-        evaluate(run, state, dataset)
+        trained = Trained(run, state, run.experiment.schedule.steps)
+        results = evaluate_run(trained, dataset)
+        path = write_report(results)
+        print_summary(results.summary, results.setting.judge)
+        say(f"report: {path}")
     return 0
 
 
+def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The run of these options, new or to be resumed, and its data."""
+    import jax
+
+    from jxrecon.files import cache_folder
+    from jxrecon.runs import config
+    from jxrecon.runs.loop import say
+    from jxrecon.runs.run import continues, start
+
+    if options.data is not None and not options.data.is_dir():
+        raise InputError(f"--data {options.data}: no such folder")
+    experiment = config.override(config.find(options.exp, options.size), options.set)
+    chosen = (
+        "as --size says" if options.size else f"picked for {jax.default_backend()}, --size chooses"
+    )
+    say(f"experiment {experiment.name}, size {experiment.size} ({chosen})")
+    parts = [Path(options.exp).stem, experiment.size]
+    parts += [options.data.absolute().name] if options.data else []
+    folder = options.workdir or Path("runs", "-".join(parts))
+    continues(folder, experiment, options.data)  # refuses before the data is read
+    dataset = experiment.load(experiment, options.data, cache_folder("data"))
+    run = start(folder, experiment, options.exp, options.data, dataset)
+    say(f"data: {run.rule}\nrun folder: {run.folder}")
+    return run, dataset
+
+
+def _join(options: argparse.Namespace) -> None:
+    if options.distributed:
+        from jxrecon.runs.sharding import join_processes
+
+        join_processes()
+
+
+command = partial(entry, parser, main, before=_join)
+
 if __name__ == "__main__":
-    raise SystemExit(entry(main))
+    raise SystemExit(command())

@@ -1,50 +1,141 @@
-"""Runs through all methods, numbers of views and cases; what is done is on disk and never done again.
+"""The one loop of every evaluation: methods, numbers of views, cases; what is done is never done again.
 
 OUT/cases.csv    method, views, split, case and its metrics: bit for bit the same after a kill
-OUT/costs.csv    seconds and memory of the same rows, which no two runs share
-OUT/recon/METHOD/N views/CASE.nii.gz
-OUT/summary.json  OUT/results.md  OUT/report.html
+OUT/costs.csv    seconds and memory of the same rows, which no two machines share
+OUT/recon/METHOD/N views/CASE.nii.gz or .ply
+OUT/summary.json  OUT/results.md
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from jxrecon.evaluation.bench import COSTS, Bench, make_bench, reconstructions
-from jxrecon.evaluation.contenders import Contender
-from jxrecon.evaluation.setting import Setting
-from jxrecon.evaluation.summary import finite, markdown, print_summary, summarise
+from jxrecon.evaluation.bench import Bench, recon_path
+from jxrecon.evaluation.contenders import Contender, choose, default_rivals
+from jxrecon.evaluation.setting import Setting, Terms, make_setting
+from jxrecon.evaluation.summary import finite, markdown, summarise
 from jxrecon.evaluation.table import CaseTable, Row
-from jxrecon.files import write_file
-from jxrecon.io.nifti import write_volume
-from jxrecon.metrics import slices
-from jxrecon.metrics.lpips import Lpips
-from jxrecon.metrics.volume import CONVENTIONS
-from jxrecon.report.comparison import recon_path, write_report
+from jxrecon.experiment import Experiment
+from jxrecon.files import cache_folder, write_file
+from jxrecon.metrics.metric import COSTS
+from jxrecon.runs.run import Run, Trained, restore
 from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
 
-METRICS = tuple(name for name in CONVENTIONS if name not in COSTS)
-"""The columns of cases.csv: all that does not depend on the machine."""
 
-KEYS = ("method", "views", "split", "case")
+class Results(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        setting: the terms, and what they are about.
+        contenders: in the order of the tables.
+        rows: one a method, number of views and case, metrics and costs together.
+        summary: as in summary.json.
+        out: the folder that holds it all.
+        shown: the run whose training a report shows, where there is one.
+    """
+
+    setting: Setting
+    contenders: Sequence[Contender]
+    rows: list[Row]
+    summary: dict[str, Any]
+    out: Path
+    shown: Trained | None = None
+
+
+def evaluate(
+    runs: Sequence[Run | Trained],
+    out: Path | None = None,
+    data: Any = None,
+    methods: Sequence[str] | None = None,
+    terms: Terms = Terms(),  # noqa: B008
+    against: str | None = None,
+    experiment: Experiment | None = None,
+) -> Results:
+    """Compares trained runs and their rivals on the same cases, X-rays and noise.
+
+    What is done is kept in the folder: killed and started again, it goes on with the case where it was.
+    `jxrecon.write_report` makes a page of the results.
+
+    Args:
+        runs: trained runs of one field; the first one says field, X-rays and rivals.
+        out: folder of the results; None is the folder of the first run.
+        data: folder of the data, or a dataset of `experiment.load`; None is what the first run learnt from.
+        methods: names of rivals, such as "linear-prior"; None for all of them.
+        terms: split, numbers of views, noise, seed.
+        against: the method that the others are tested against; None is the first run, or the last rival.
+        experiment: says field, X-rays and rivals where there is no run.
+
+    Raises:
+        InputError: a run, a name or a number does not fit, or the results cannot be written.
+    """
+    trained = [run if isinstance(run, Trained) else Trained(run, *restore(run)) for run in runs]
+    first = trained[0].run if trained else None
+    experiment = first.experiment if first else experiment
+    out = first.folder if first and out is None else out
+    if experiment is None or out is None:
+        raise InputError("nothing to evaluate: expected a run, or an experiment and a folder")
+    dataset = data
+    if data is None or isinstance(data, str | Path):
+        folder = Path(data) if data is not None else first.data if first else None
+        dataset = experiment.load(experiment, folder, cache_folder("data"))
+    setting = make_setting(experiment, dataset, terms)
+    contenders = choose(setting, methods, trained)
+    if against is None and trained:
+        against = contenders[-len(trained)].name
+    return compare(setting, contenders, against, out)
+
+
+def evaluate_run(
+    trained: Trained,
+    dataset: Any,
+    terms: Terms = Terms(),  # noqa: B008
+    beside: Sequence[Trained] = (),
+    also: Sequence[str] = (),
+    out: Path | None = None,
+    all_results: bool = False,
+) -> Results:
+    """One run beside its rivals, from the X-rays that it was made for: a comparison at one number of views.
+
+    Args:
+        trained: the run that is looked at; it stands last, and the others are tested against it.
+        dataset: of `experiment.load`; rivals are fitted on its training split.
+        terms: split, limit, noise; the number of views is the run's own.
+        beside: other runs that take part.
+        also: rivals that take part beside those that always do.
+        out: folder of the results; None is the run folder.
+        all_results: keep the files of the rivals' results, too.
+    """
+    run = trained.run
+    terms = terms._replace(counts=(run.experiment.views.count,), every_gap=False)
+    setting = make_setting(run.experiment, dataset, terms)
+    contenders = choose(setting, [*default_rivals(setting), *also], [*beside, trained])
+    own = contenders[-1].name
+    kept = None if all_results or setting.judge.light else [own]
+    return compare(setting, contenders, own, run.folder if out is None else out, kept, trained)
 
 
 def compare(
-    setting: Setting, contenders: Sequence[Contender], against: str | None, out: Path
-) -> None:
-    """Reconstructs what is missing, then writes tables, tests and the report.
+    setting: Setting,
+    contenders: Sequence[Contender],
+    against: str | None,
+    out: Path,
+    kept: Collection[str] | None = None,
+    shown: Trained | None = None,
+) -> Results:
+    """Finds what is missing, then writes the tables and tests.
 
     Args:
         setting: the terms.
         contenders: of `contenders.choose`.
         against: the contender that the tests compare with; None is the last.
         out: folder of the results.
+        kept: contenders whose results are kept as files; None: all.
+        shown: the run whose training a report shows.
 
     Raises:
         InputError: there is no such contender, or the results cannot be written.
@@ -53,82 +144,93 @@ def compare(
     if against is not None and against not in names:
         raise InputError(f"--against {against}: expected one of {', '.join(names)}")
     prints = {contender.name: contender.fingerprint for contender in contenders}
-    weights = slices.weights()
-    work = [(contender, count) for contender in contenders for count in contender.counts]
+    judge = setting.judge
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            cases = stack.enter_context(CaseTable(out / "cases.csv", prints, METRICS, KEYS))
-            costs = stack.enter_context(CaseTable(out / "costs.csv", prints, COSTS, KEYS))
+            cases = stack.enter_context(CaseTable(out / "cases.csv", prints, judge.metrics))
+            costs = stack.enter_context(CaseTable(out / "costs.csv", prints, COSTS))
             bar = stack.enter_context(CaseBar(len(setting.names)))
-            benches = {
-                count: make_bench(setting.problem(count), setting.unseen, setting.photons)
-                for count in setting.counts
-            }
-            for place, (contender, count) in enumerate(work, start=1):
-                title = f"{place}/{len(work)} {contender.name}, {count} view{'s' * (count > 1)}"
-                _run_cases(
-                    setting,
-                    contender,
-                    count,
-                    benches[count],
-                    cases,
-                    costs,
-                    bar,
-                    title,
-                    weights,
-                    out / "recon",
-                )
-            rows: list[Row] = []
-            for contender, count in work:
-                for case in setting.names:
-                    key = (contender.name, str(count), setting.split, case)
-                    rows.append({**cases.rows[key], **costs.rows[key], "views": count})
-        summary = summarise(setting, contenders, rows, against or names[-1])
+            benches = {count: judge.bench(setting, count) for count in setting.counts}
+            turns = [
+                _Turn(setting, c, benches[count], kept is None or c.name in kept, cases, costs, out)
+                for c in contenders
+                for count in c.counts
+            ]
+            for number, turn in enumerate(turns, start=1):
+                missing = turn.missing()
+                bar.begin(f"{number}/{len(turns)} {turn.title}", len(setting.names) - len(missing))
+                for _ in turn.play(missing):
+                    bar.advance()
+            rows = [row for turn in turns for row in turn.rows()]
+        summary = summarise(setting, contenders, rows, against or names[-1], shown)
         write_file(out / "summary.json", json.dumps(finite(summary), indent=2) + "\n")
-        write_file(out / "results.md", markdown(summary))
-        write_report(setting, contenders, rows, summary, out)
+        write_file(out / "results.md", markdown(summary, judge))
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror or error})") from error
-    print_summary(summary)
-    print(f"report: {out / 'report.html'}")
+    return Results(setting, contenders, rows, summary, out, shown)
 
 
-def _run_cases(
-    setting: Setting,
-    contender: Contender,
-    count: int,
-    bench: Bench,
-    cases: CaseTable,
-    costs: CaseTable,
-    bar: CaseBar,
-    title: str,
-    weights: Lpips | None,
-    recon: Path,
-) -> None:
-    """The cases of one method and number of views that are not done, or not yet by LPIPS."""
+class _Turn(NamedTuple):
+    """One method at one bench.
 
-    def key(case: str) -> tuple[str, ...]:
-        return contender.name, str(count), setting.split, case
+    Attributes:
+        setting: the terms.
+        contender: the method.
+        bench: of the number of views.
+        files: whether results are kept as files.
+        cases: table of metrics.
+        costs: table of seconds and memory, of the same rows.
+        out: folder of the files.
+    """
 
-    def done(case: str) -> bool:
-        row = cases.rows.get(key(case))
-        if row is None or key(case) not in costs.rows:
-            return False
-        if weights is not None and np.isnan(row["lpips_alex_xray"]):
-            return False
-        return recon_path(recon, contender.name, count, case).exists()
+    setting: Setting
+    contender: Contender
+    bench: Bench
+    files: bool
+    cases: CaseTable
+    costs: CaseTable
+    out: Path
 
-    missing = [place for place, case in enumerate(setting.names) if not done(case)]
-    bar.begin(title, len(setting.names) - len(missing))
-    if not missing:
-        return
-    volumes = getattr(setting.dataset, setting.split)
-    knowledge = contender.learn(bench.problem)
-    for found in reconstructions(knowledge, bench, volumes, missing, setting.seed, weights):
-        case = setting.names[found.place]
-        path = recon_path(recon, contender.name, count, case)
-        write_volume(path, found.hu, volumes.affines[found.place])
-        costs.add(key(case), found.costs)
-        cases.add(key(case), found.metrics)
-        bar.advance()
+    @property
+    def title(self) -> str:
+        return f"{self.contender.name}, {self.bench.views} view{'s' * (self.bench.views > 1)}"
+
+    def missing(self) -> list[int]:
+        """The places of cases that are not done, or not by all metrics, or whose file is gone."""
+
+        def done(case: str) -> bool:
+            key = self._key(case)
+            if key not in self.cases.rows or key not in self.costs.rows:
+                return False
+            if not self.setting.judge.complete(self.cases.rows[key]):
+                return False
+            return not self.files or self._path(case).exists()
+
+        return [place for place, case in enumerate(self.setting.names) if not done(case)]
+
+    def play(self, missing: Sequence[int]) -> Iterator[None]:
+        """Finds the missing cases, each on disk before the next begins."""
+        if not missing:
+            return
+        knowledge = self.contender.learn(self.bench.problem)
+        for found in self.bench.run_cases(knowledge, missing):
+            case = self.setting.names[found.place]
+            if self.files:
+                self.setting.judge.save(self._path(case), found.result, self.setting, found.place)
+            self.costs.add(self._key(case), found.costs)
+            self.cases.add(self._key(case), found.metrics)
+            yield
+
+    def rows(self) -> Iterator[Row]:
+        """Metrics and costs together, case by case."""
+        for case in self.setting.names:
+            key = self._key(case)
+            yield {**self.cases.rows[key], **self.costs.rows[key], "views": self.bench.views}
+
+    def _key(self, case: str) -> tuple[str, ...]:
+        return self.contender.name, str(self.bench.views), self.setting.terms.split, case
+
+    def _path(self, case: str) -> Path:
+        ending = self.setting.judge.ending
+        return recon_path(self.out, self.contender.name, self.bench.views, case, ending)

@@ -1,67 +1,89 @@
-"""What is equal for all who are compared: field, cameras for every number of views, noise, cases."""
+"""What is equal for all who are compared: cases, cameras for every number of views, noise, seeds."""
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jxrecon.data.earlier_scans import find_earlier
-from jxrecon.drr import beam, project
+from jxrecon.evaluation.bench import Judge
 from jxrecon.experiment import Experiment
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config
-from jxrecon.types import InputError, Key
+from jxrecon.types import InputError
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
+
+
+class Terms(NamedTuple):
+    """What is asked of an evaluation, beside who takes part.
+
+    Attributes:
+        split: whose cases are reconstructed.
+        limit: only the first so many of them.
+        counts: numbers of views, evenly spaced over a half circle; None: those of the kind.
+        photons: a pixel of the unattenuated beam; None is no noise.
+        seed: of noise and of random starts.
+        earlier: folder of earlier CTs of the same patients; None: they are SIMULATED.
+        every_gap: whether re-projection is measured in every gap between the views, or in the first alone.
+    """
+
+    split: str = "validation"
+    limit: int | None = None
+    counts: tuple[int, ...] | None = None
+    photons: float | None = None
+    seed: int = 0
+    earlier: Path | None = None
+    every_gap: bool = True
 
 
 class Setting(NamedTuple):
-    """The terms of a comparison.
+    """The terms of an evaluation, checked, and what they are about.
 
     Attributes:
         experiment: whose field, window and X-rays; its number of views is not looked at.
-        dataset: training and validation volumes.
-        split: whose cases are reconstructed.
-        names: of these cases, in order.
-        counts: numbers of views, evenly spaced over a half circle.
-        photons: per pixel of the unattenuated beam; None is no noise.
-        seed: of noise and of random starts.
+        dataset: of `experiment.load`.
+        terms: as asked.
+        judge: of the experiment's kind.
+        names: of the cases, in order.
         earlier: case -> file of an earlier CT of the same patient; empty where they are SIMULATED.
     """
 
     experiment: Experiment
     dataset: Any
-    split: str
+    terms: Terms
+    judge: Judge
     names: tuple[str, ...]
-    counts: tuple[int, ...]
-    photons: float | None = None
-    seed: int = 0
-    earlier: Mapping[str, Path] = MappingProxyType({})
+    earlier: Mapping[str, Path]
+
+    @property
+    def cases(self) -> Any:
+        """The split that is evaluated."""
+        return getattr(self.dataset, self.terms.split)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of views."""
+        return self.terms.counts or self.judge.counts
 
     @property
     def grid(self) -> Grid:
-        """Of all volumes."""
+        """The grid of all volumes."""
         return self.experiment.field.grid
-
-    def problem(self, count: int) -> Problem:
-        """What is to be found from so many X-rays."""
-        views = dataclasses.replace(self.experiment.views, count=count)
-        cases = len(self.dataset.train.names)
-        return Problem(self.grid, views.cameras, self.experiment.field.window, cases)
 
     @property
     def unseen(self) -> tuple[Camera, ...]:
         """Views that no method is given: half-way between those of the largest number of views."""
         views, most = self.experiment.views, max(self.counts)
+        if not self.terms.every_gap:
+            return (_half_way_from_first(views.cameras),)
         return tuple(
             camera_at(
                 180.0 * (i + 0.5) / most,
@@ -73,37 +95,42 @@ class Setting(NamedTuple):
             for i in range(most)
         )
 
+    def problem(self, count: int) -> Problem:
+        """What is to be found from so many X-rays."""
+        views = dataclasses.replace(self.experiment.views, count=count)
+        cases = len(self.dataset.train.names)
+        return Problem(self.grid, views.cameras, self.experiment.field.window, cases)
+
     @property
     def digest(self) -> int:
-        """A number of all that every reconstruction depends on: field, X-rays, noise, volumes."""
+        """A number of all that every result depends on: field, X-rays, noise, cases."""
         views = dataclasses.replace(self.experiment.views, count=1)
         plain = (config.to_dict(self.experiment.field), config.to_dict(views))
-        found = zlib.crc32(repr((plain, max(self.counts), self.photons, self.seed)).encode())
+        terms = (max(self.counts), self.terms.photons, self.terms.seed)
+        found = zlib.crc32(repr((plain, *terms)).encode())
         for path in self.earlier.values():
             found = zlib.crc32(repr((path.name, path.stat().st_mtime_ns)).encode(), found)
-        for volumes in (self.dataset.train, self.dataset.validation):
-            found = zlib.crc32(repr(volumes.names).encode(), found)
-            for array in (volumes.hu, volumes.body, volumes.affines):
-                found = zlib.crc32(np.ascontiguousarray(array).tobytes(), found)
+        for cases in (self.dataset.train, self.cases):
+            for part in cases:
+                content = part if isinstance(part, np.ndarray) else repr(part).encode()
+                found = zlib.crc32(np.ascontiguousarray(content).tobytes(), found)
         return found
 
 
-def make_setting(
-    experiment: Experiment,
-    dataset: Any,
-    split: str,
-    counts: Sequence[int],
-    limit: int | None = None,
-    photons: float | None = None,
-    seed: int = 0,
-    earlier: Path | None = None,
-) -> Setting:
-    """The setting, checked; `earlier` is the folder of earlier scans, None simulates them.
+def make_setting(experiment: Experiment, dataset: Any, terms: Terms = Terms()) -> Setting:  # noqa: B008
+    """The setting of these terms.
 
     Raises:
-        InputError: there is no such split or it is empty, a number is out of its range, or a case has no
-            earlier scan in the folder.
+        InputError: results of this kind are not measured, there is no such split or it is empty, a
+            number is out of its range, or a case has no earlier scan in the folder.
     """
+    if experiment.kind.judge is None:
+        raise InputError(
+            f"{experiment.name} finds {experiment.kind.finds}: there is no truth to measure them by"
+        )
+    judge = experiment.kind.judge()
+    split, limit, counts, photons = terms[:4]
+    counts = judge.counts if counts is None else counts
     if split not in SPLITS:
         raise InputError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     if limit is not None and limit < 1:
@@ -113,26 +140,17 @@ def make_setting(
         raise InputError(f"--views {told}: expected different numbers from 1 on, such as 1,2,4,8")
     if photons is not None and not 0 < photons < 1e8:
         raise InputError(f"--photons {photons:g}: expected more than 0 and less than 1e8 a pixel")
-    names = getattr(dataset, split).names[:limit]
-    if not names:
-        raise InputError(f"--split {split}: no volumes in {dataset.rule}")
-    scans = {} if earlier is None else find_earlier(earlier, names)
-    return Setting(experiment, dataset, split, names, tuple(counts), photons, seed, scans)
+    cases = getattr(dataset, split, None)
+    if cases is None or not cases.names:
+        raise InputError(f"--split {split}: no cases in it; {dataset.rule}")
+    names = cases.names[:limit]
+    earlier = {} if terms.earlier is None else find_earlier(terms.earlier, names)
+    return Setting(experiment, dataset, terms._replace(counts=counts), judge, names, earlier)
 
 
-def xrays(
-    hu: Float[Array, "x y z"],
-    grid: Grid,
-    cameras: Sequence[Camera],
-    key: Key | None = None,
-    photons: float | None = None,
-) -> tuple[Float[Array, "rows columns"], ...]:
-    """Line integrals of a volume in HU; with `photons` as every method is given them, with photon noise."""
-    ideal = project(beam.hu_to_mu(hu), grid.affine, tuple(cameras))
-    if key is None or photons is None:
-        return tuple(ideal)
-    keys = jax.random.split(key, len(ideal))
-    return tuple(
-        beam.line_integrals_of(beam.poisson_noise(k, beam.transmission(y), photons))
-        for k, y in zip(keys, ideal)
-    )
+def _half_way_from_first(cameras: tuple[Camera, ...]) -> Camera:
+    """The first camera turned half-way to the second of evenly spaced views: 45 degrees for two."""
+    angle = np.pi / (2 * len(cameras))
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = jnp.asarray([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]], jnp.float32)
+    return cameras[0].moved(rotation, jnp.zeros(3, jnp.float32))

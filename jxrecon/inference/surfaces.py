@@ -1,10 +1,11 @@
-"""An organ's surface from one X-ray file and its known shape: what `jxrecon.reconstruct --mesh` does."""
+"""An organ's surface when an X-ray was taken, from that X-ray and the organ's known shape."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from typing import Any, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +14,13 @@ from jaxtyping import Float
 from jxrecon.compile import jit
 from jxrecon.files import write_file
 from jxrecon.geometry import Camera
-from jxrecon.io import images
-from jxrecon.io.meshes import read_mesh, write_mesh
+from jxrecon.inference.patient import Request, facts
+from jxrecon.io.meshes import write_mesh
 from jxrecon.io.radiographs import Radiograph
+from jxrecon.io.views import centred_view, common_isocentre
 from jxrecon.mesh import Mesh, Template
 from jxrecon.methods.base.trained_views import on_trained_pixels
-from jxrecon.reconstruct import prepare
-from jxrecon.report.outlines import overlay_png
 from jxrecon.runs.run import Run, restore
-from jxrecon.terminal import Spinner
 from jxrecon.types import InputError
 
 SEEN = 0.5
@@ -30,14 +29,52 @@ SEEN = 0.5
 FORMATS = ("ply", "stl", "vtk")
 
 
-def reconstruct(
-    options: argparse.Namespace,
-    run: Run,
-    xrays: list[Radiograph],
-    isocentre_mm: Float[np.ndarray, "3"],
-    which: int | Literal["latest", "best"],
-) -> int:
-    """Writes the organ's surface at the time of the X-ray, in the X-ray's world, and an overlay.
+class Surface(NamedTuple):
+    """An organ's surface that was found in an X-ray.
+
+    Attributes:
+        vertices: [v, 3] mm about the isocentre, when the X-ray was taken.
+        reference: [v, 3] mm about the isocentre, the known shape in the template's topology.
+        isocentre_mm: [3] in the X-ray's world.
+        run: whose method found it.
+        step: of the checkpoint.
+        image: line integrals on the pixels that the run was trained on.
+        facts: what the result depends on.
+    """
+
+    vertices: Float[np.ndarray, "v 3"]
+    reference: Float[np.ndarray, "v 3"]
+    isocentre_mm: Float[np.ndarray, "3"]
+    run: Run
+    step: int
+    image: Float[np.ndarray, "rows columns"]
+    facts: dict[str, Any]
+
+    @property
+    def mesh(self) -> Mesh:
+        """The surface in the X-ray's world, mm."""
+        return Mesh(self.vertices + self.isocentre_mm, self.run.problem.template.faces)
+
+    @property
+    def moved_mm(self) -> Float[np.ndarray, " v"]:
+        """How far every vertex has moved."""
+        return np.linalg.norm(self.vertices - self.reference, axis=1)
+
+    def write(
+        self, out: Path, name: str, formats: Sequence[str] = ("ply",), **more: Any
+    ) -> list[Path]:
+        """Writes NAME.ply or other formats and NAME_facts.json; returns the paths of the surfaces."""
+        paths = [out / f"{name}.{ending}" for ending in formats]
+        for path in paths:
+            write_mesh(path, self.mesh)
+        displacement = {"mean": float(self.moved_mm.mean()), "largest": float(self.moved_mm.max())}
+        told = {**self.facts, "displacement_mm": displacement, **more}
+        write_file(out / f"{name}_facts.json", json.dumps(told, indent=1) + "\n")
+        return paths
+
+
+def reconstruct_surface(run: Run, xrays: Sequence[Radiograph], request: Request) -> Surface:
+    """The organ at the time of the X-ray.
 
     A mesh of another topology than the run's template is fitted by the template first.
 
@@ -45,53 +82,32 @@ def reconstruct(
         InputError: there is more than one X-ray or no mesh, it cannot be used, or the organ lies off the
             detector.
     """
-    if options.mesh is None:
+    if request.mesh is None:
         raise InputError(
             f"{run.experiment.name} finds a surface: expected --mesh FILE, the organ's known shape"
         )
     if len(xrays) != 1:
         raise InputError(f"{run.experiment.name} was given {len(xrays)} X-rays, expected one")
-    formats = options.format.split(",")
-    if not set(formats) <= set(FORMATS):
-        raise InputError(f"--format {options.format}: expected some of {', '.join(FORMATS)}")
+    isocentre = common_isocentre(list(xrays))
     template, camera = run.problem.template, run.problem.camera
-    mesh = read_mesh(options.mesh)
-    view = prepare(xrays[0], isocentre_mm, camera)
-    centred = Mesh(mesh.vertices - isocentre_mm, mesh.faces)
-    check_seen(centred.vertices, view.camera, f"{options.mesh}: the organ", view.origin)
-    reference, fitted_mm = correspondent(centred, template, str(options.mesh))
+    view = centred_view(xrays[0], isocentre, camera)
+    centred = Mesh(request.mesh.vertices - isocentre, request.mesh.faces)
+    origin = request.mesh_origin
+    check_seen(centred.vertices, view.camera, f"{origin}: the organ", view.origin)
+    reference, fitted_mm = correspondent(centred, template, origin)
     image = on_trained_pixels(
         [jnp.asarray(view.image)], [view.camera], [camera], run.experiment.name
     )[0]
-    state, step = restore(run, which)
-    print(f"{run.experiment.name} {run.experiment.size}, step {step}, of {options.run}; {run.rule}")
-    with Spinner("compiling"):
-        find: Any = jit(run.method.reconstruct)
-        found = np.asarray(find(state, jnp.asarray(image), jnp.asarray(reference, jnp.float32)))
-    moved = np.linalg.norm(found - reference, axis=1)
-    name = images.stem(options.xray[0])
-    for ending in formats:
-        write_mesh(options.out / f"{name}.{ending}", Mesh(found + isocentre_mm, template.faces))
-    overlay = overlay_png(
-        np.asarray(image), camera, template, {"reference": reference, "found": found}
-    )
-    write_file(options.out / f"{name}_overlay.png", overlay)
-    facts = {
-        "run": str(options.run),
-        "experiment": f"{run.experiment.name} {run.experiment.size}",
-        "step": step,
-        "synthetic_training_data": run.synthetic,
-        "isocentre_mm": isocentre_mm.tolist(),
-        "xray": str(options.xray[0]),
-        "mesh": str(options.mesh),
+    state, step = restore(run, request.checkpoint)
+    find: Any = jit(run.method.reconstruct)
+    found = np.asarray(find(state, jnp.asarray(image), jnp.asarray(reference, jnp.float32)))
+    told = {
+        **facts(run, step, request),
+        "isocentre_mm": isocentre.tolist(),
+        "mesh": origin,
         "template_fitted_mm": fitted_mm,
-        "displacement_mm": {"mean": float(moved.mean()), "largest": float(moved.max())},
     }
-    write_file(options.out / f"{name}_facts.json", (json.dumps(facts, indent=1) + "\n").encode())
-    print(f"displacement: mean {moved.mean():.1f} mm, largest {moved.max():.1f} mm")
-    for ending in formats:
-        print(options.out / f"{name}.{ending}")
-    return 0
+    return Surface(found, reference, isocentre, run, step, np.asarray(image), told)
 
 
 def check_seen(vertices: Float[np.ndarray, "v 3"], camera: Camera, what: str, where: str) -> None:

@@ -10,29 +10,34 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
+from jxrecon.metrics.metric import Metric, named
+
 BONE_HU = 200.0
 """The CT value from which on a voxel is bone."""
 
-CONVENTIONS = {
-    "bone_dice": (
+METRICS = named(
+    Metric(
+        "bone_dice",
+        "Dice bone",
         "Dice coefficient of the voxels of 200 HU or more in the whole volume; 0 where one volume has "
-        "none, not a number where neither has"
+        "none, not a number where neither has",
+        better=1,
+        digits=3,
     ),
-    "bone_assd_mm": (
+    Metric(
+        "bone_assd_mm",
+        "ASSD bone [mm]",
         "mean of the mean distances truth to reconstruction and back, mm, between the surfaces of the "
         "voxels of 200 HU or more: the centres of those with one of 6 neighbours below 200 HU or outside "
-        "the volume; not a number, and left out of means, where a volume has no such voxel"
+        "the volume; not a number, and left out of means, where a volume has no such voxel",
     ),
-    "bone_hd95_mm": "larger of both ways' 95th percentiles of the same distances, mm",
-}
-"""Metric -> what exactly it is, as in `metrics.volume`."""
-
-LABELS = {
-    "bone_dice": "Dice bone",
-    "bone_assd_mm": "ASSD bone [mm]",
-    "bone_hd95_mm": "HD95 bone [mm]",
-}
-"""Metric -> the head of its column."""
+    Metric(
+        "bone_hd95_mm",
+        "HD95 bone [mm]",
+        "larger of both ways' 95th percentiles of the same distances, mm",
+    ),
+)
+"""Metric by name."""
 
 Mask = Bool[np.ndarray, "x y z"]
 Spacing = tuple[float, float, float] | Float[np.ndarray, "3"]
@@ -43,7 +48,7 @@ def case_metrics(
     recon_hu: Float[np.ndarray, "x y z"],
     spacing_mm: Spacing,
 ) -> dict[str, float]:
-    """The metrics of one case under the keys of `CONVENTIONS`.
+    """The metrics of one case under the keys of `METRICS`.
 
     Args:
         truth_hu: HU.

@@ -1,7 +1,7 @@
 """LPIPS of volumes, slice by slice, and of X-rays: how alike they look, not how near their values are.
 
 Functions here take the weights of `metrics.lpips.load` as an argument and are pure: jit them outside.
-Which net, window and size is in `CONVENTIONS`.
+Which net, window and size is in `METRICS`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from jxrecon.metrics.lpips import Lpips, load, lpips
 from jxrecon.metrics.lpips_weights import installed
+from jxrecon.metrics.metric import Metric, named
 from jxrecon.types import InputError
 from jxrecon.units import Window
 
@@ -25,23 +26,26 @@ SMALLEST = 64
 CHUNK = 8
 """Pairs of slices that are in memory at once."""
 
-CONVENTIONS = {
-    "lpips_alex": (
+METRICS = named(
+    Metric(
+        "lpips_alex",
+        "LPIPS",
         "LPIPS version 0.1 with AlexNet: mean over the axial, the coronal and the sagittal slices that "
         "meet the body mask, mean of the three; [{low:g}, {high:g}] HU to [-1, 1], clipped, voxels as "
         "pixels, enlarged bilinearly to 64 along the shorter side where it has less (LPIPS was "
-        "calibrated on 64 x 64 patches of photographs, not on CT); n/a where its weights are not installed"
+        "calibrated on 64 x 64 patches of photographs, not on CT); n/a where its weights are not installed",
+        digits=3,
     ),
-    "lpips_alex_xray": (
+    Metric(
+        "lpips_alex_xray",
+        "LPIPS X-ray",
         "LPIPS version 0.1 with AlexNet of the line integrals of reconstruction and truth, mean over the "
         "views given to the method; the range of the truth's image to [-1, 1], nothing clipped; enlarged "
-        "alike; n/a where its weights are not installed"
+        "alike; n/a where its weights are not installed",
+        digits=3,
     ),
-}
-"""Metric -> what exactly it is, as in `metrics.volume`."""
-
-LABELS = {"lpips_alex": "LPIPS", "lpips_alex_xray": "LPIPS X-ray"}
-"""Metric -> the head of its column."""
+)
+"""Metric by name."""
 
 
 def weights() -> Lpips | None:
@@ -67,7 +71,7 @@ def case_metrics(
     truth_images: Sequence[Float[Array, "rows columns"]],
     recon_images: Sequence[Float[Array, "rows columns"]],
 ) -> dict[str, Float[Array, ""]]:
-    """The metrics of one case under the keys of `CONVENTIONS`; NaN without weights.
+    """The metrics of one case under the keys of `METRICS`; NaN without weights.
 
     Args:
         params: of AlexNet, or None (`weights`).
@@ -79,7 +83,7 @@ def case_metrics(
         recon_images: those of the reconstruction.
     """
     if params is None:
-        return dict.fromkeys(CONVENTIONS, jnp.full((), jnp.nan, jnp.float32))
+        return dict.fromkeys(METRICS, jnp.full((), jnp.nan, jnp.float32))
     return {
         "lpips_alex": volume_lpips(params, truth_hu, recon_hu, body, window),
         "lpips_alex_xray": xray_lpips(params, truth_images, recon_images),

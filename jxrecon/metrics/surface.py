@@ -1,7 +1,7 @@
 """How near a surface is to the truth: vertex by vertex, surface to surface, and as a solid.
 
 The same two surfaces give different "mean distances" by library, so each metric has its convention in
-`CONVENTIONS`, and every table prints it.
+`METRICS`, and every table prints it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from jxrecon.geometry import Grid
 from jxrecon.mesh import Mesh, Template, flipped_faces, self_intersecting_faces
 from jxrecon.mesh.points import nearest, sampled
 from jxrecon.mesh.rasterising import rasterise
+from jxrecon.metrics.metric import Metric, named
 
 POINTS = 10_000
 """Sampled on either surface, the seed fixed."""
@@ -20,37 +21,43 @@ POINTS = 10_000
 PITCH_MM = 2.0
 """Edge of the voxels of `dsc`."""
 
-CONVENTIONS = {
-    "md_vertex_mm": "mean distance of corresponding vertices, mm, every vertex alike",
-    "rmse_vertex_mm": (
-        "root of the mean squared distance of corresponding vertices, mm (not of coordinates)"
+METRICS = named(
+    Metric(
+        "md_vertex_mm", "MD [mm]", "mean distance of corresponding vertices, mm, every vertex alike"
     ),
-    "assd_mm": (
+    Metric(
+        "rmse_vertex_mm",
+        "RMSE [mm]",
+        "root of the mean squared distance of corresponding vertices, mm (not of coordinates)",
+    ),
+    Metric(
+        "assd_mm",
+        "ASSD [mm]",
         "mean of the mean distances truth to found and found to truth, mm; from 10,000 points on either "
-        "surface, evenly by area, to the nearest point of the other surface (not its nearest vertex)"
+        "surface, evenly by area, to the nearest point of the other surface (not its nearest vertex)",
     ),
-    "hd95_mm": "larger of both ways' 95th percentiles of the same distances, mm",
-    "dsc": (
-        "Dice coefficient of the solids inside, on voxels of 2 mm that are in where their centre is in"
+    Metric(
+        "hd95_mm", "HD95 [mm]", "larger of both ways' 95th percentiles of the same distances, mm"
     ),
-    "flipped_faces": "faces upside down against the surface around them, compared with the truth",
-    "self_intersecting_faces": "faces that cut through another face of the same surface",
-}
-"""What each metric is, as tables and reports tell it."""
-
-LABELS = {
-    "md_vertex_mm": "MD [mm]",
-    "rmse_vertex_mm": "RMSE [mm]",
-    "dsc": "DSC",
-    "assd_mm": "ASSD [mm]",
-    "hd95_mm": "HD95 [mm]",
-    "flipped_faces": "flipped",
-    "self_intersecting_faces": "self-cut",
-}
-"""Metric -> the head of its column."""
-
-HIGHER_IS_BETTER = frozenset({"dsc"})
-"""Metrics to maximise; all others are errors."""
+    Metric(
+        "dsc",
+        "DSC",
+        "Dice coefficient of the solids inside, on voxels of 2 mm that are in where their centre is in",
+        better=1,
+        digits=3,
+    ),
+    Metric(
+        "flipped_faces",
+        "flipped",
+        "faces upside down against the surface around them, compared with the truth",
+    ),
+    Metric(
+        "self_intersecting_faces",
+        "self-cut",
+        "faces that cut through another face of the same surface",
+    ),
+)
+"""Metric by name, in the order of the tables; all but the costs."""
 
 
 def surface_metrics(
@@ -58,7 +65,7 @@ def surface_metrics(
     found: Float[np.ndarray, "v 3"],
     template: Template | Mesh,
 ) -> dict[str, float]:
-    """The metrics of one case under the keys of `CONVENTIONS`.
+    """The metrics of one case under the keys of `METRICS`.
 
     Args:
         truth: mm.
@@ -68,7 +75,7 @@ def surface_metrics(
     truth, found = np.asarray(truth, np.float64), np.asarray(found, np.float64)
     faces = np.asarray(template.faces)
     if not np.isfinite(found).all():
-        return dict.fromkeys(CONVENTIONS, float("nan"))
+        return dict.fromkeys(METRICS, float("nan"))
     apart = np.linalg.norm(found - truth, axis=1)
     assd, hd95 = surface_distances(Mesh(truth, faces), Mesh(found, faces))
     return {

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jxrecon.metrics.metric import Metric, named
 from jxrecon.units import Window
 
 BANDS = {
@@ -18,23 +19,25 @@ BANDS = {
 }
 """Tissue -> low <= HU < high. Together they are all of the body."""
 
-CONVENTIONS = {
-    f"mae_hu_{name}": (
-        f"mean absolute error in HU over the voxels inside the filled body mask whose truth is {where}; both "
-        "volumes clipped to [{low:g}, {high:g}] HU, not a number where there is none"
+METRICS = named(
+    *(
+        Metric(
+            f"mae_hu_{name}",
+            f"MAE {name} [HU]",
+            f"mean absolute error in HU over the voxels inside the filled body mask whose truth is {where}; "
+            "both volumes clipped to [{low:g}, {high:g}] HU, not a number where there is none",
+            digits=1,
+        )
+        for name, where in {
+            "air": "below -900 HU",
+            "lung": "from -900 to below -300 HU (of a head: pharynx, sinuses and edges of air, too)",
+            "fat": "from -300 to below -20 HU",
+            "soft": "from -20 to below 200 HU",
+            "bone": "200 HU or more (contrast and metal, too)",
+        }.items()
     )
-    for name, where in {
-        "air": "below -900 HU",
-        "lung": "from -900 to below -300 HU (of a head: pharynx, sinuses and edges of air, too)",
-        "fat": "from -300 to below -20 HU",
-        "soft": "from -20 to below 200 HU",
-        "bone": "200 HU or more (contrast and metal, too)",
-    }.items()
-}
-"""Metric -> what exactly it is, as in `metrics.volume`."""
-
-LABELS = {f"mae_hu_{name}": f"MAE {name} [HU]" for name in BANDS}
-"""Metric -> the head of its column."""
+)
+"""Metric by name."""
 
 
 def masked_mae(
@@ -54,7 +57,7 @@ def case_metrics(
     body: Bool[np.ndarray, "x y z"],
     window: Window,
 ) -> dict[str, float]:
-    """The metrics of one case under the keys of `CONVENTIONS`.
+    """The metrics of one case under the keys of `METRICS`.
 
     Args:
         truth_hu: HU; a voxel's band is that of its own value, before it is clipped.

@@ -5,7 +5,7 @@ gathered here. Beside these strict ones stand those of another convention, whose
 (`x2ct_legacy`).
 
 The HU window, the mask and the air around the body move these numbers by many decibels, so each has
-its convention in `CONVENTIONS`, and every table prints it.
+its convention in `METRICS`, and every table prints it.
 """
 
 from __future__ import annotations
@@ -20,68 +20,65 @@ from skimage.metrics import structural_similarity
 from jxrecon.drr import beam, project
 from jxrecon.geometry import Camera, Grid
 from jxrecon.metrics import bone, slices, tissue, x2ct_legacy
+from jxrecon.metrics.metric import Metric, named
 from jxrecon.metrics.tissue import masked_mae
 from jxrecon.units import Window
 
 TISSUE_HU = -300.0
 """Voxels whose truth lies above count as tissue: skin, muscle and bone, neither air nor lung."""
 
-CONVENTIONS = {
-    "psnr_db": (
-        "PSNR in dB over the whole volume, no mask; both volumes clipped to the window "
-        "[{low:g}, {high:g}] HU, peak = {range:g} HU"
+METRICS = {
+    **named(
+        Metric(
+            "psnr_db",
+            "PSNR [dB]",
+            "PSNR in dB over the whole volume, no mask; both volumes clipped to the window "
+            "[{low:g}, {high:g}] HU, peak = {range:g} HU",
+            better=1,
+        ),
+        Metric(
+            "ssim_3d",
+            "SSIM 3-D",
+            "3-D SSIM, mean over the whole volume; uniform 7x7x7 window, both volumes clipped to "
+            "[{low:g}, {high:g}] HU, data range {range:g} HU, K1 = 0.01, K2 = 0.03",
+            better=1,
+            digits=4,
+        ),
+        Metric(
+            "mae_hu_body",
+            "MAE body [HU]",
+            "mean absolute error in HU inside the filled body mask of the truth; both volumes clipped "
+            "to [{low:g}, {high:g}] HU",
+            digits=1,
+        ),
+        Metric(
+            "mae_hu_tissue",
+            "MAE tissue [HU]",
+            "mean absolute error in HU over the voxels whose truth is above -300 HU; both volumes "
+            "clipped to [{low:g}, {high:g}] HU",
+            digits=1,
+        ),
     ),
-    "ssim_3d": (
-        "3-D SSIM, mean over the whole volume; uniform 7x7x7 window, both volumes clipped to "
-        "[{low:g}, {high:g}] HU, data range {range:g} HU, K1 = 0.01, K2 = 0.03"
+    **tissue.METRICS,
+    **bone.METRICS,
+    **slices.METRICS,
+    **named(
+        Metric(
+            "reprojection_error",
+            "re-projection",
+            "|A x - y| / |y| of the line integrals over the views given to the method, y as it was given",
+            digits=4,
+        ),
+        Metric(
+            "reprojection_unseen",
+            "unseen view",
+            "the same, noise-free, over views half-way between the given ones, which no method was given",
+            digits=4,
+        ),
     ),
-    "mae_hu_body": (
-        "mean absolute error in HU inside the filled body mask of the truth; both volumes clipped "
-        "to [{low:g}, {high:g}] HU"
-    ),
-    "mae_hu_tissue": (
-        "mean absolute error in HU over the voxels whose truth is above -300 HU; both volumes "
-        "clipped to [{low:g}, {high:g}] HU"
-    ),
-    **tissue.CONVENTIONS,
-    **bone.CONVENTIONS,
-    **slices.CONVENTIONS,
-    "reprojection_error": (
-        "|A x - y| / |y| of the line integrals over the views given to the method; noise-free, the "
-        "same projector on both sides"
-    ),
-    "reprojection_unseen": (
-        "the same in one view that no method was given, half-way between two of the standard views"
-    ),
-    **x2ct_legacy.CONVENTIONS,
-    "seconds": "time of one reconstruction, without compilation",
+    **x2ct_legacy.METRICS,
 }
-"""Metric -> what exactly it is; braces are filled by `conventions`."""
-
-LABELS = {
-    "psnr_db": "PSNR [dB]",
-    "ssim_3d": "SSIM 3-D",
-    "mae_hu_body": "MAE body [HU]",
-    "mae_hu_tissue": "MAE tissue [HU]",
-    **tissue.LABELS,
-    **bone.LABELS,
-    **slices.LABELS,
-    "reprojection_error": "re-projection",
-    "reprojection_unseen": "unseen view",
-    "x2ct_legacy_psnr_db": "x2ct-legacy PSNR [dB]",
-    "x2ct_legacy_ssim": "x2ct-legacy SSIM",
-    "seconds": "time [s]",
-}
-"""Metric -> the head of its column."""
-
-HIGHER_IS_BETTER = frozenset({"psnr_db", "ssim_3d", "bone_dice", *x2ct_legacy.CONVENTIONS})
-"""Metrics to maximise; all others are errors or costs."""
-
-
-def conventions(window: Window) -> dict[str, str]:
-    """`CONVENTIONS` with the numbers of this window."""
-    low, high = window
-    return {k: v.format(low=low, high=high, range=window.range) for k, v in CONVENTIONS.items()}
+"""Metric by name, in the order of the tables; all but the costs."""
 
 
 def psnr(
@@ -112,7 +109,7 @@ def case_metrics(
     window: Window,
     spacing_mm: bone.Spacing,
 ) -> dict[str, float]:
-    """The volume metrics of one case under the keys of `CONVENTIONS`.
+    """The volume metrics of one case under the keys of `METRICS`.
 
     All but those that need X-rays (re-projection), LPIPS's weights or a clock.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import uniform_filter
 
+from jxrecon.metrics.metric import Metric, named
 from jxrecon.units import Window
 
 RANGE = 2500
@@ -26,19 +27,26 @@ EQUAL_DB = 100.0
 WIDTH = 7
 """Pixels along the window of SSIM."""
 
-CONVENTIONS = {
-    "x2ct_legacy_psnr_db": (
+METRICS = named(
+    Metric(
+        "x2ct_legacy_psnr_db",
+        "x2ct-legacy PSNR [dB]",
         "x2ct-legacy, not comparable with PSNR: both volumes as [0, 1] over the window "
         "[{low:g}, {high:g}] HU, times 2500, cut off to integers; peak 4095; mean over the slices of "
-        "each axis (100 dB where equal), mean of the three axes"
+        "each axis (100 dB where equal), mean of the three axes",
+        better=1,
     ),
-    "x2ct_legacy_ssim": (
+    Metric(
+        "x2ct_legacy_ssim",
+        "x2ct-legacy SSIM",
         "x2ct-legacy, not comparable with SSIM 3-D: both volumes as [0, 1] over the window "
         "[{low:g}, {high:g}] HU; 2-D SSIM, uniform 7x7 window, data range 1, mean over the slices of "
-        "each axis, mean of the three axes"
+        "each axis, mean of the three axes",
+        better=1,
+        digits=4,
     ),
-}
-"""Metric -> what exactly it is, as in `metrics.volume`."""
+)
+"""Metric by name."""
 
 Volume = Float[np.ndarray, "x y z"]
 
@@ -50,7 +58,7 @@ def unit(hu: Volume, window: Window) -> Volume:
 
 
 def case_metrics(truth_hu: Volume, recon_hu: Volume, window: Window) -> dict[str, float]:
-    """The metrics of one case under the keys of `CONVENTIONS`.
+    """The metrics of one case under the keys of `METRICS`.
 
     Args:
         truth_hu: HU.
@@ -60,7 +68,7 @@ def case_metrics(truth_hu: Volume, recon_hu: Volume, window: Window) -> dict[str
     if not np.isfinite(
         recon_hu
     ).all():  # as the strict metrics: not a number, and no integer either
-        return dict.fromkeys(("x2ct_legacy_psnr_db", "x2ct_legacy_ssim"), float("nan"))
+        return dict.fromkeys(METRICS, float("nan"))
     real, fake = unit(truth_hu, window), unit(recon_hu, window)
     return {
         "x2ct_legacy_psnr_db": psnr_slices(*map(integers, (real, fake)))[3],

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from jxrecon.evaluation.table import column_head, number
+from jxrecon.evaluation.blind_spots import Case
 from jxrecon.metrics.perturbations import Change
-from jxrecon.metrics.volume import LABELS
-from jxrecon.report.page import data_uri, render, show_image
+from jxrecon.metrics.volume import METRICS
+from jxrecon.report.drawing import data_uri, render, show_image
 from jxrecon.report.slices import DIFFERENCE_HU, DISPLAY_HU
 
 BLIND = 0.01
@@ -27,18 +27,16 @@ def write_page(
     path: Path,
     summary: dict[str, Any],
     pictures: dict[str, dict[str, Change]],
-    case: str,
-    spacing_mm: Float[np.ndarray, "3"],
+    case: Case,
     private: bool,
 ) -> None:
     """Writes the page.
 
     Args:
         path: of the page.
-        summary: of `jxrecon.blind_spots.summarise`.
+        summary: of `evaluation.blind_spots.summarise`.
         pictures: kind of pair -> perturbation -> what it does to the case that is shown.
-        case: its name.
-        spacing_mm: edges of its voxels.
+        case: that case.
         private: whether the page has to be kept where the data is.
     """
     names = [
@@ -55,8 +53,8 @@ def write_page(
         path,
         summary=summary,
         names=names,
-        heads={name: column_head(name) for name in names},
-        labels=LABELS,
+        heads={name: METRICS[name].head for name in names},
+        labels={name: METRICS[name].label for name in names},
         readings={
             kind: {name: reading(moved, names) for name, moved in pair["perturbations"].items()}
             for kind, pair in summary["pairs"].items()
@@ -65,10 +63,10 @@ def write_page(
         signed=signed,
         colour=colour,
         pictures={
-            name: data_uri(_figure(pictures["truth"][name], after, spacing_mm))
+            name: data_uri(_figure(pictures["truth"][name], after, case.spacing_mm))
             for name, after in pictures["reconstruction"].items()
         },
-        case=case,
+        case=case.name,
         private=private,
         blind=BLIND,
         display=DISPLAY_HU,
@@ -99,11 +97,11 @@ def reading(moved: dict[str, dict[str, Any]], names: list[str]) -> str:
     parts = [first]
     if abs(shares[most]) >= BLIND:
         parts.append(
-            f"most strongly moved on its own scale is {LABELS[most]} ({abs(shares[most]):.0%} of its "
+            f"most strongly moved on its own scale is {METRICS[most].label} ({abs(shares[most]):.0%} of its "
             "largest move)"
         )
-    blind = [LABELS[n] for n in shares if abs(shares[n]) < BLIND]
-    praise = [LABELS[n] for n in shares if shares[n] <= -BLIND]
+    blind = [METRICS[n].label for n in shares if abs(shares[n]) < BLIND]
+    praise = [METRICS[n].label for n in shares if shares[n] <= -BLIND]
     total = len(shares)
     if blind:
         parts.append(f"{len(blind)} of {total} hardly notice: {', '.join(blind)}")
@@ -118,7 +116,7 @@ def value(name: str, moved: dict[str, Any], state: str) -> str:
     """A mean as tables print it; PSNR of equal volumes is infinite."""
     if moved["n"] and moved[state] is None:
         return "∞"
-    return number(name, moved[state])
+    return METRICS[name].text(moved[state])
 
 
 def signed(change: float | None) -> str:

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 
 from jxrecon.geometry import Camera
 from jxrecon.mesh import Mesh, Template, face_normals, outline, silhouette
-from jxrecon.report.page import FACE, INK, png, show_image
+from jxrecon.report.drawing import FACE, INK, png, show_image
 from jxrecon.types import InputError
 
 COLOURS = {"reference": "#4da3ff", "target": "#2fbf71", "found": "#ff4f9a"}

@@ -1,203 +1,145 @@
-"""What the pages of reports share: templates, pictures without links, dots of cases, training curves."""
+"""report.html of an evaluation: tables, curves and the sections with pictures, in one file without links."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from jxrecon.evaluation import summary as summaries
+from jxrecon.evaluation.bench import Judge
+from jxrecon.evaluation.compare import Results
 from jxrecon.evaluation.table import Row
-from jxrecon.files import write_file
-from jxrecon.runs.run import Run
+from jxrecon.metrics.metric import COSTS
+from jxrecon.report import curves
+from jxrecon.report.drawing import data_uri, render
 
-FACE, INK, ACCENT, MUTED = "#ffffff", "#1f2933", "#0b6e99", "#9aa5b1"
-"""Colours of a figure: its ground, its lines and letters, what is looked at, and the rest."""
-
-_MAX_CURVES = 16
-_DPI = 110
+SHOWN = 2
+"""The number of views whose results are shown, where it was evaluated; else the first."""
 
 
-def write_page(template: str, path: Path, run: Run, summary: dict[str, Any], **values: Any) -> None:
-    """Renders a template of jxrecon/templates/ that extends page.html.jinja.
+class Section(NamedTuple):
+    """A part of the page below its tables.
 
-    Args:
-        template: name of its file.
-        path: of the page; appears only when it is whole.
-        run: whose curves, configuration and versions the page shows.
-        summary: of the evaluation, with experiment, size, synthetic, data, metrics and conventions.
-        **values: what else the template names.
+    Attributes:
+        template: file of report/templates/ that draws it; finds the rest as `section.values`.
+        values: what the template names.
     """
-    log = read_log(run.folder / "metrics.jsonl")
-    config = run.folder / "config.json"
-    setup: dict[str, Any] = json.loads(config.read_text()) if config.exists() else {}
-    values = {
-        "summary": summary,
-        "own": run.experiment.name,
-        "curves": data_uri(curve_figure(log)) if log else None,
-        "setup": {k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},
-        "versions": setup.get("versions", {}),
-        "config": json.dumps(setup.get("experiment", {}), indent=2),
-        **values,
-    }
-    render(template, path, **values)
+
+    template: str
+    values: dict[str, Any]
 
 
-def render(template: str, path: Path, **values: Any) -> None:
-    """Renders a template of jxrecon/templates/ to a page that appears only when it is whole.
+def count_shown(results: Results) -> int:
+    """The number of views whose results are shown."""
+    counts = results.setting.counts
+    return SHOWN if SHOWN in counts else counts[0]
 
-    Args:
-        template: name of its file.
-        path: of the page.
-        **values: what the template names.
-    """
-    page = (
-        jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        .get_template(template)
-        .render(**values)
+
+def rows_of(results: Results, method: str, count: int) -> list[Row]:
+    """The rows of a method from so many views."""
+    return [row for row in results.rows if (row["method"], row["views"]) == (method, count)]
+
+
+def chosen(judge: Judge, rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """The best, median and worst case by the judged metric; fewer where there are fewer."""
+    better = judge.metrics[judge.judged].better
+
+    def merit(row: Row) -> float:
+        value = better * row[judge.judged]
+        return -np.inf if np.isnan(value) else value
+
+    ranked = sorted(rows, key=merit, reverse=True)
+    found: dict[int, str] = {}
+    for label, place in {"best": 0, "median": len(rows) // 2, "worst": len(rows) - 1}.items():
+        found[place] = f"{found[place]} and {label}" if place in found else label
+    return [(label, ranked[place]) for place, label in sorted(found.items())]
+
+
+def best_methods(judge: Judge, summary: dict[str, Any]) -> dict[tuple[int, str], str]:
+    """(views, metric) -> the method with the best mean; none for costs, or without another method."""
+    found = {}
+    for count in summary["views"]:
+        for name, metric in judge.metrics.items():
+            means = {
+                r["method"]: metric.better * r["metrics"][name]["mean"]
+                for r in summary["results"]
+                if r["views"] == count and r["metrics"][name]["mean"] is not None
+            }
+            if len(means) > 1:
+                found[count, name] = max(means, key=lambda method: means[method])
+    return found
+
+
+def verdict(judge: Judge, summary: dict[str, Any], count: int) -> str | None:
+    """One sentence: the method that is looked at against the best of the others; None without others."""
+    metric, own = judge.metrics[judge.judged], summary["against"]
+    block = {r["method"]: r for r in summary["results"] if r["views"] == count}
+    means = {m: r["metrics"][metric.name]["mean"] for m, r in block.items()}
+    means = {method: mean for method, mean in means.items() if mean is not None}
+    mine = means.pop(own, None)
+    if mine is None or not means:
+        return None
+    rival = max(means, key=lambda method: metric.better * means[method])
+    gap = metric.better * (mine - means[rival])
+    p = summaries.p_value(block[rival]["tests"].get(metric.name))
+    return (
+        f"{own}: {metric.label} {metric.text(mine)}, {metric.text(abs(gap))} "
+        f"{'better' if gap > 0 else 'worse'} than the best of the others ({rival}, "
+        f"{metric.text(means[rival])}{f'; p = {p}, Wilcoxon, Holm-corrected' if p else ''})."
     )
-    write_file(path, page)
 
 
-def best_methods(
-    summary: dict[str, Any], metrics: Iterable[str], higher: Collection[str]
-) -> dict[str, str | None]:
-    """Metric -> the method with the best mean of it; None for times and where there is no other.
-
-    Args:
-        summary: of the evaluation.
-        metrics: which.
-        higher: those of them to maximise.
-    """
-    found: dict[str, str | None] = {}
-    for name in metrics:
-        means = {
-            method: values[name]["mean"]
-            for method, values in summary["metrics"].items()
-            if values[name]["mean"] is not None
-        }
-        choose = max if name in higher else min
-        rivals = name != "seconds" and len(means) > 1
-        found[name] = choose(means, key=lambda method: means[method]) if rivals else None
-    return found
+def setup_of(results: Results) -> dict[str, Any]:
+    """config.json of the run that is looked at; empty where there is none."""
+    if results.shown is None:
+        return {}
+    config = results.shown.run.folder / "config.json"
+    return json.loads(config.read_text()) if config.exists() else {}
 
 
-def strip_figure(rows: list[Row], metrics: Sequence[str], head: Callable[[str], str]) -> Figure:
-    """Every case as a dot, every method as a column; one picture a metric, lines join a case.
-
-    Args:
-        rows: one a method and case, the method that is looked at last.
-        metrics: shown side by side.
-        head: metric -> title of its picture.
-    """
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure = Figure(figsize=(11.0, 2.9), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
-        values = np.array([[r[metric] for r in rows if r["method"] == m] for m in methods], float)
-        axes.plot(values, color=MUTED, linewidth=0.5, alpha=0.6)
-        for place, row in enumerate(values):
-            last = place == len(methods) - 1
-            axes.plot([place] * len(row), row, "o", ms=3.5, color=ACCENT if last else MUTED)
-            if np.isfinite(row).any():
-                mean = np.mean(row[np.isfinite(row)])
-                axes.plot([place - 0.25, place + 0.25], [mean] * 2, color=INK, linewidth=1.5)
-        plain(axes, head(metric))
-        axes.set_xticks(range(len(methods)), methods, rotation=20, ha="right", fontsize=7)
-        axes.set_xlim(-0.5, len(methods) - 0.5)
-    return figure
-
-
-def curve_figure(log: list[dict[str, Any]]) -> Figure:
-    """Every logged term over steps: training as a line, validation as dots."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in log:
-        for name, value in line.items():
-            if name not in ("step", "split") and isinstance(value, int | float):
-                curve = curves.setdefault(name, {}).setdefault(line["split"], [])
-                curve.append((line["step"], float(value)))
-    held_out = [name for name in curves if "validation" in curves[name]]
-    names = [*held_out, *(name for name in curves if name not in held_out)][:_MAX_CURVES]
-    columns = min(4, len(names))
-    height = -(-len(names) // columns)
-    figure = Figure(figsize=(11.0, 2.0 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).ravel()
-    for axes, name in zip(panels, names):
-        for split, points in curves[name].items():
-            steps, values = np.array(points).T
-            if split == "validation":
-                axes.plot(steps, values, "o-", ms=3, linewidth=1, color="#d1495b", label=split)
-            else:
-                axes.plot(steps, values, linewidth=0.9, color=ACCENT, label=split)
-        everything = np.array([value for points in curves[name].values() for _, value in points])
-        if (everything > 0).all() and everything.max() > 100 * everything.min():
-            axes.set_yscale("log")
-        plain(axes, name)
-    for axes in panels[len(names) :]:
-        axes.axis("off")
-    handles = {label: h for axes in panels for h, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, fontsize=7)
-    figure.supxlabel("step", fontsize=8)
-    return figure
-
-
-def plain(axes: Axes, title: str) -> None:
-    """Axes of numbers without ornaments."""
-    axes.set_title(title, fontsize=8, loc="left", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7, colors=INK)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-
-
-def show_image(axes: Axes, image: Any, aspect: float, note: str = "", **style: Any) -> Any:
-    """One picture without ticks; `note` in its corner."""
-    axes.set(xticks=[], yticks=[], anchor="N")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if note:
-        box = {"facecolor": FACE, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
-        axes.text(0.03, 0.03, note, transform=axes.transAxes, fontsize=7, color=INK, bbox=box)
-    return axes.imshow(image, aspect=aspect, interpolation="nearest", **style)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    for axes in figure.axes:
-        axes.title.set_fontsize(min(axes.title.get_fontsize(), 9))
-        axes.yaxis.label.set_fontsize(8)
-        axes.tick_params(labelsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=FACE)
-    return buffer.getvalue()
-
-
-def data_uri(figure: Figure) -> str:
-    """The figure as a picture that lies within the page."""
-    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl that hold a term; nothing where there is none."""
-    if not path.exists():
-        return []
-    lines: Sequence[str] = path.read_text(errors="replace").splitlines()
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and len(entry) > 2 and {"step", "split"} <= entry.keys():
-            found.append(entry)
-    return found
+def write_report(results: Results) -> Path:
+    """Writes report.html beside the results of `evaluation.compare.evaluate`; returns its path."""
+    setting, summary, judge = results.setting, results.summary, results.setting.judge
+    main, others = summaries.columns(judge, summary)
+    count, own = count_shown(results), summary["against"]
+    setup = setup_of(results)
+    log = (
+        [] if results.shown is None else curves.read_log(results.shown.run.folder / "metrics.jsonl")
+    )
+    beside = [row for row in results.rows if row["views"] == count]
+    several = len(setting.counts) > 1
+    path = results.out / "report.html"
+    render(
+        "page.html.jinja",
+        path,
+        summary=summary,
+        heading=summaries.heading(summary),
+        finds=setting.experiment.kind.finds,
+        judge=judge,
+        costs=COSTS,
+        results=[result for result, _ in summaries.ordered(summary)],
+        main=main,
+        others=others,
+        several=several,
+        best=best_methods(judge, summary),
+        p_value=summaries.p_value,
+        tested=summaries.tested(judge, summary),
+        own=own,
+        shown=count,
+        verdict=verdict(judge, summary, count),
+        strips=data_uri(curves.strips(beside, main[:4], own)),
+        over_views=data_uri(curves.over_views(summary, main)) if several else None,
+        sections=setting.experiment.kind.sections(results)
+        if setting.experiment.kind.sections
+        else [],
+        training=data_uri(curves.training(log)) if log else None,
+        rows=rows_of(results, own, count),
+        setup={k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},
+        versions=setup.get("versions", {}),
+        config=json.dumps(setup.get("experiment", {}), indent=2),
+    )
+    return path

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jxrecon.geometry import Camera
-from jxrecon.report.page import show_image
+from jxrecon.report.drawing import show_image
 
 DISPLAY_HU = (-600.0, 1400.0)
 """Gray range of slices: air black, soft tissue gray, bone white."""

@@ -24,7 +24,7 @@ import jax
 from jxrecon.runs import config, sharding
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.experiment import Experiment
-from jxrecon.methods.base.method import Problem
+from jxrecon.files import write_file
 from jxrecon.types import InputError, PyTree
 
 _PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -41,6 +41,7 @@ class Run(NamedTuple):
         method: built from the experiment's settings.
         synthetic: whether the volumes are made up.
         rule: the sentence that says where the volumes come from and how they were cut.
+        untrained: whether the method has nothing to learn: there is no folder, its state is made anew.
     """
 
     folder: Path
@@ -50,6 +51,21 @@ class Run(NamedTuple):
     method: Any
     synthetic: bool
     rule: str
+    untrained: bool = False
+
+
+class Trained(NamedTuple):
+    """A run with the state of one of its checkpoints.
+
+    Attributes:
+        run: the run.
+        state: of its method.
+        step: of the checkpoint.
+    """
+
+    run: Run
+    state: PyTree
+    step: int
 
 
 def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
@@ -107,26 +123,18 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
             "hardware": hardware(),
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f"config.json.{os.getpid()}"
-            temporary.write_text(json.dumps(contents, indent=2) + "\n")
-            if experiment.kind:
-                experiment.kind.keep(dataset, folder)
-            os.replace(temporary, folder / "config.json")
-        except OSError as error:
-            raise InputError(
-                f"--workdir {folder}: cannot be written to ({error.strerror})"
-            ) from error
+        experiment.kind.keep(dataset, folder)
+        write_file(folder / "config.json", json.dumps(contents, indent=2) + "\n")
     return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path | str) -> Run:
     """The run that a folder holds.
 
     Raises:
         InputError: there is no run, its config.json is damaged, or its experiment is gone or changed.
     """
+    folder = Path(folder)
     saved = _read(folder)
     found = config.find(saved["exp"], saved["experiment"].get("size"))
     experiment = config.from_dict(
@@ -146,6 +154,8 @@ def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tupl
     Raises:
         InputError: there is none.
     """
+    if run.untrained:
+        return run.method.init(jax.random.key(run.experiment.schedule.seed)), 0
     checkpoints = Checkpoints(run.folder / "checkpoints", read_only=True)
     abstract = abstract_state(run, sharding.make_mesh())
     try:
@@ -168,11 +178,7 @@ def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
 def _assemble(
     folder: Path, experiment: Experiment, data: Path | None, cases: int, synthetic: bool, rule: str
 ) -> Run:
-    if experiment.kind:
-        problem = experiment.kind.problem(experiment, cases, folder)
-    else:
-        field = experiment.field
-        problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
+    problem = experiment.kind.problem(experiment, cases, folder)
     method = experiment.build(experiment.settings, problem)
     return Run(folder, experiment, data, problem, method, synthetic, rule)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -108,3 +109,24 @@ def to_process(leaf: jax.Array) -> np.ndarray | jax.Array:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(to_host(leaf)), impl=jax.random.key_impl(leaf))
     return to_host(leaf)
+
+
+def join_processes() -> None:
+    """Joins the other processes of a training; before JAX computes anything.
+
+    The cluster tells of them, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+
+    Raises:
+        InputError: nothing tells of them, or they cannot be reached.
+    """
+    try:
+        count, number = (
+            int(os.environ[name]) if name in os.environ else None
+            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        )
+        jax.distributed.initialize(num_processes=count, process_id=number)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--distributed: {error}; expected a cluster that jax.distributed knows, or"
+            " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from error

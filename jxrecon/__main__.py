@@ -1,0 +1,40 @@
+"""`jxrecon NAME ...`: the commands, each of which is `python -m jxrecon.NAME` too."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train an experiment and evaluate it",
+    "evaluate": "compare runs and their rivals: tables, tests, a report",
+    "reconstruct": "a CT volume or an organ's surface from X-ray files",
+    "register": "the pose of a CT from its X-rays",
+    "project": "X-rays of a CT file",
+    "prepare": "data sets in the layout that an experiment expects",
+    "style": "real X-rays in the style of synthetic ones",
+    "blind-spots": "what metrics miss, as data",
+}
+"""Name -> what it does."""
+
+
+def command(arguments: list[str] | None = None) -> int:
+    """Runs the command that the first argument names; returns its exit code."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: jxrecon COMMAND ...\n\ncommands (jxrecon COMMAND --help says more):")
+        print("\n".join(f"  {name:<14}{what}" for name, what in COMMANDS.items()))
+        return 0
+    if name == "--version":
+        from jxrecon import __version__
+
+        print(f"jxrecon {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"error: jxrecon {name}: expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return int(import_module(f"jxrecon.{name.replace('-', '_')}").command(rest))
+
+
+if __name__ == "__main__":
+    raise SystemExit(command())

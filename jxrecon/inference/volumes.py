@@ -1,0 +1,176 @@
+"""A CT volume from a patient's X-rays.
+
+Methods know a grid about the world's origin, so the X-rays' cameras are moved until the point that
+they turn about, the isocentre, lies there; the volume's affine takes it back to the X-rays' world.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jxrecon import drr
+from jxrecon.compile import jit
+from jxrecon.files import write_file
+from jxrecon.geometry import Grid, camera_at
+from jxrecon.inference.patient import Request, facts
+from jxrecon.io.nifti import write_volume
+from jxrecon.io.radiographs import Radiograph
+from jxrecon.io.views import View, centred_view, common_isocentre
+from jxrecon.methods.base.method import Problem
+from jxrecon.runs import config
+from jxrecon.runs.run import Run, restore
+from jxrecon.types import InputError
+
+Image = Float[np.ndarray, "rows columns"]
+
+
+class Volume(NamedTuple):
+    """A CT volume that was found in X-rays.
+
+    Attributes:
+        hu: [x, y, z] in HU.
+        affine: [4, 4], index -> mm of the X-rays' world, RAS.
+        run: whose method found it.
+        step: of the checkpoint.
+        trace: objective terms per iteration under their paper names; may be empty.
+        views: the X-rays as the method took them, about the isocentre.
+        again: the volume's line integrals in every view.
+        facts: what the result depends on.
+    """
+
+    hu: Float[np.ndarray, "x y z"]
+    affine: Float[np.ndarray, "4 4"]
+    run: Run
+    step: int
+    trace: dict[str, Float[np.ndarray, " iterations"]]
+    views: tuple[View, ...]
+    again: tuple[Image, ...]
+    facts: dict[str, Any]
+
+    @property
+    def errors(self) -> list[float]:
+        """|A x - y| / |y| of every view: how well the volume explains the X-rays."""
+        return [
+            float(np.linalg.norm(a - view.image) / np.linalg.norm(view.image))
+            for a, view in zip(self.again, self.views)
+        ]
+
+    def write(self, out: Path, name: str, **more: Any) -> list[Path]:
+        """Writes NAME.nii.gz, NAME_facts.json and, where there is one, NAME_trace.csv; returns the paths."""
+        paths = [out / f"{name}.nii.gz", out / f"{name}_facts.json"]
+        write_volume(paths[0], self.hu, self.affine)
+        if self.trace:
+            paths.append(out / f"{name}_trace.csv")
+            write_file(paths[-1], _csv(self.trace))
+        told = {**self.facts, "reprojection_error": self.errors, **more}
+        write_file(paths[1], json.dumps(told, indent=1) + "\n")
+        return paths
+
+
+def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) -> Volume:
+    """The volume in the field of the run about the X-rays' isocentre.
+
+    Raises:
+        InputError: nothing fixes the isocentre, a detector does not see it, there is no checkpoint, or
+            the method cannot use these X-rays.
+    """
+    if request.mesh is not None:
+        raise InputError(
+            f"--mesh {request.mesh_origin}: {run.experiment.name} finds a volume, expected none"
+        )
+    isocentre = common_isocentre(list(xrays))
+    problem = run.problem
+    views = [centred_view(xray, isocentre, problem.cameras[0]) for xray in xrays]
+    cameras, key = tuple(view.camera for view in views), jax.random.key(request.seed)
+    state, step = (run.method.init(key), 0) if run.untrained else restore(run, request.checkpoint)
+
+    def progress(iteration: int, objective: float) -> None:
+        request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
+
+    @jit
+    def found(state: Any, images: Any, key: Any) -> Any:
+        return run.method.reconstruct(state, images, cameras, key, progress)
+
+    measured = tuple(jnp.asarray(view.image) for view in views)
+    result = jax.block_until_ready(found(state, measured, key))
+    hu = np.asarray(result.hu, np.float32)
+    affine = problem.grid.affine.copy()
+    affine[:3, 3] += isocentre
+    return Volume(
+        hu,
+        affine,
+        run,
+        step,
+        {name: np.asarray(values) for name, values in result.trace.items()},
+        tuple(views),
+        tuple(reprojections(hu, problem.grid, views)),
+        {**facts(run, step, request), "isocentre_mm": isocentre.tolist()},
+    )
+
+
+def reprojections(
+    hu: Float[np.ndarray, "x y z"], grid: Grid, views: Sequence[View]
+) -> list[Float[np.ndarray, "rows columns"]]:
+    """The line integrals of the volume in every view."""
+
+    @jit
+    def project(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
+        return list(drr.project(drr.hu_to_mu(hu), grid.affine, [view.camera for view in views]))
+
+    return [np.asarray(image) for image in project(hu)]
+
+
+def untrained(
+    method: str,
+    shape: tuple[int, int, int] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    exp: str = "x2vision_hn",
+) -> Run:
+    """What stands in for a run where a method needs no training: FDK, SIRT, CGLS, TV, NeRP.
+
+    Args:
+        method: name of an untrained rival of the experiment.
+        shape: voxels along x, y, z about the isocentre; None: the experiment's.
+        spacing_mm: their spacing; None: the experiment's.
+        exp: the experiment that lists the method.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    experiment = config.find(exp)
+    known = [name for name, rival in experiment.rivals.items() if rival.untrained]
+    if method not in known:
+        raise InputError(
+            f"--method {method}: {exp} has no such untrained method, expected {', '.join(known) or 'none'}"
+        )
+    field = dataclasses.replace(
+        experiment.field,
+        shape=shape or experiment.field.shape,
+        spacing_mm=spacing_mm or experiment.field.spacing_mm,
+    )
+    # a pixel is as wide as a voxel where the rays pass the isocentre
+    pitch = camera_at(0.0, pixel_mm=1.5 * min(field.spacing_mm))
+    problem = Problem(field.grid, (pitch,), field.window, 0)
+    built = experiment.rivals[method].build(problem)
+    experiment = dataclasses.replace(experiment, name=method, size="", field=field)
+    return Run(Path(), experiment, None, problem, built, False, "no training data", untrained=True)
+
+
+def _csv(trace: dict[str, Float[np.ndarray, " iterations"]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["iteration", *trace])
+    for iteration, row in enumerate(zip(*trace.values())):
+        writer.writerow([iteration, *(f"{value:.6g}" for value in row)])
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""Learning: configurations, the training loop, batches, checkpoints, sharding, logs, signals."""

@@ -1,0 +1,146 @@
+"""Experiments by name: found, changed by `--set`, saved as plain JSON, compared.
+
+An experiment is one file of `experiments/` with `get_config(size)`, whose docstring is its lab note.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jxrecon.experiment import FUNCTIONS, Experiment
+from jxrecon.types import InputError
+
+
+def _experiments_folder() -> Path:
+    """Inside the package where it was installed from a wheel; beside it in a clone."""
+    installed = Path(__file__).parents[1] / "experiments"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "experiments"
+
+
+def names() -> list[str]:
+    """The experiments that can be run, in alphabetical order."""
+    return sorted(p.stem for p in _experiments_folder().glob("*.py") if not p.stem.startswith("_"))
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"jxrecon_experiment_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def find(name: str, size: str | None = None) -> Experiment:
+    """The experiment of this name at this size (None: the size its file picks for this device).
+
+    Args:
+        name: a name of `names()`, or the path of a Python file of one's own with `get_config(size)`.
+        size: a size that the experiment offers.
+
+    Raises:
+        InputError: there is no such experiment or no such size.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(
+                f"--exp {name}: no such file, expected a Python file with get_config(size)"
+            )
+    elif name in names():
+        path = _experiments_folder() / f"{name}.py"
+    else:
+        raise InputError(f"--exp {name}: no such experiment, expected one of {', '.join(names())}")
+    return _import_file(path).get_config(size)
+
+
+def to_dict(value: Any) -> Any:
+    """The saved form: dataclasses as dicts, tuples as lists, functions left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {k: to_dict(v) for k, v in items.items() if k not in FUNCTIONS}
+    if isinstance(value, dict):
+        return {k: to_dict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_dict(v) for v in value]
+    return value
+
+
+def from_dict(template: Any, saved: Any, path: str = "config") -> Any:
+    """`template` with its plain fields taken from `saved`: the inverse of `to_dict`.
+
+    Raises:
+        InputError: a field is missing, unknown or of another type.
+    """
+    if dataclasses.is_dataclass(template) and not isinstance(template, type):
+        known = to_dict(template)
+        if not isinstance(saved, dict) or set(saved) != set(known):
+            found = sorted(saved) if isinstance(saved, dict) else saved
+            raise InputError(f"{path}: found {found}, expected the fields {sorted(known)}")
+        values = {k: from_dict(getattr(template, k), v, f"{path}.{k}") for k, v in saved.items()}
+        return dataclasses.replace(template, **values)
+    if isinstance(template, tuple):
+        if not isinstance(saved, list) or (template and not saved):
+            raise InputError(f"{path}: found {saved!r}, expected a list such as {list(template)}")
+        kinds = template if len(template) == len(saved) else [template[0]] * len(saved)
+        return tuple(from_dict(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(kinds, saved)))
+    if isinstance(template, float) and isinstance(saved, int) and not isinstance(saved, bool):
+        return float(saved)
+    if template is not None and type(saved) is not type(template):
+        raise InputError(
+            f"{path}: found {saved!r}, expected {type(template).__name__} such as {template!r}"
+        )
+    return saved
+
+
+def override(experiment: Experiment, assignments: list[str]) -> Experiment:
+    """The experiment with `--set a.b=value` applied; values are read as JSON, else as text.
+
+    Raises:
+        InputError: an assignment has no such field or its value another type.
+    """
+    for assignment in assignments:
+        path, found, text = assignment.partition("=")
+        if not found:
+            raise InputError(
+                f"--set {assignment}: expected FIELD=VALUE, such as schedule.steps=100"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        saved = to_dict(experiment)
+        *parents, last = path.split(".")
+        node = saved
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise InputError(
+                f"--set {assignment}: no field {path}, expected one of {_paths(saved)}"
+            )
+        node[last] = value
+        experiment = from_dict(experiment, saved, "--set")
+    return experiment
+
+
+def _paths(saved: dict[str, Any], prefix: str = "") -> str:
+    flat: list[str] = []
+    for key, value in saved.items():
+        flat += [_paths(value, f"{prefix}{key}.")] if isinstance(value, dict) else [prefix + key]
+    return ", ".join(flat)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lines 'field: old -> new' for every plain field in which two saved configs differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted({*old, *new}):
+            name = f"{path}.{key}" if path else key
+            lines += differences(old.get(key), new.get(key), name)
+        return lines
+    return [] if old == new else [f"{path}: {old} -> {new}"]

@@ -1,0 +1,238 @@
+"""Training: one loop for every method.
+
+The loop owns jit, donation, sharding, checkpoints and logs; of a method it knows `Method` alone. Step
+`s` depends on the state before it, on (seed, s) and on nothing else: a run that is killed and started
+again ends in the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from contextlib import ExitStack, closing
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jxrecon.compile import jit
+from jxrecon.runs import sharding
+from jxrecon.runs.batches import batch_at, prefetch
+from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.log import MetricsLog
+from jxrecon.runs.run import Run, abstract_state
+from jxrecon.runs.signals import Interrupted, Signals
+from jxrecon.terminal import Meter
+from jxrecon.types import PyTree
+
+_EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0
+
+
+class Diverged(Exception):
+    """A term of a step is not finite."""
+
+
+def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
+    """Trains to the last step of the schedule, from the newest checkpoint if there is one.
+
+    Args:
+        run: of `runs.run.start`.
+        dataset: what `experiment.load` gave.
+        model_axis: devices that share one copy of the state.
+
+    Returns:
+        the state after the last step; it is saved.
+
+    Raises:
+        InputError: the batch cannot be shared out over the devices, or a checkpoint is of another
+            state, or cannot be written.
+        Diverged: a term or an array of the state is not a number; the checkpoints before are kept.
+        Interrupted: by SIGTERM or SIGINT, after the step in hand was finished and saved.
+    """
+    schedule, began = run.experiment.schedule, time.monotonic()
+    mesh = sharding.make_mesh(model_axis)
+    abstract = abstract_state(run, mesh)
+    spread = sharding.batch_sharding(mesh, schedule.batch_size)
+    train_step, eval_step = _compiled(run, abstract, mesh)
+    held_out = _held_out(run, dataset, mesh)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
+        state, done = _begin(run, checkpoints, abstract)
+        first = done
+        metrics = stack.enter_context(closing(_Terms(run, dataset, checkpoints, done)))
+        batches = stack.enter_context(closing(_batches(run, dataset, spread, done)))
+        silent = jax.process_index() != 0
+        meter = stack.enter_context(Meter(done, schedule.steps, silent))
+        while done < schedule.steps and not signals.caught(done, schedule.log_every):
+            state, terms = train_step(state, next(batches), np.uint32(done))
+            done += 1
+            metrics.push(done, terms)
+            if done == first + 1:
+                metrics.flush()
+                say(f"first step after {time.monotonic() - began:.1f} s, compiling included")
+            metric = None
+            if done % schedule.evaluate_every == 0 or done == schedule.steps:
+                metric = metrics.evaluated(done, eval_step(state, held_out))
+            better = metric is not None and (not checkpoints.best or metric > checkpoints.best[1])
+            if better or done % schedule.save_every == 0 or done == schedule.steps:
+                metrics.save(done, state, metric)
+            meter.terms(metrics.shown)
+            meter.step(done)
+        metrics.save(done, state, None)
+        checkpoints.wait()
+        if signals.number:
+            raise Interrupted(signals.number, done)
+    return state
+
+
+def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tuple[PyTree, int]:
+    """`fit` for a command: how a training ended, in words and as an exit code.
+
+    Args:
+        run: of `runs.run.start`.
+        dataset: what `experiment.load` gave.
+        resume: the command that goes on with it.
+        model_axis: devices that share one copy of the state.
+
+    Returns:
+        (state, 0); (None, 1) when training diverged; (None, 128 + signal) when a signal ended it, saved.
+    """
+    try:
+        return fit(run, dataset, model_axis), 0
+    except Interrupted as stop:
+        say(f"{stop}\nresume with: {resume}")
+        return None, 128 + stop.number
+    except Diverged as stop:
+        print("error:", stop, file=sys.stderr)
+        return None, 1
+
+
+def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
+    """The method's steps with their layout: (state, batch, number) and (state, batch)."""
+    method, seed = run.method, run.experiment.schedule.seed
+    everywhere = sharding.replicated(mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
+        return method.train_step(state, batch, jax.random.fold_in(jax.random.key(seed), number))
+
+    def eval_step(state: PyTree, batch: Any) -> Any:
+        return method.eval_step(state, batch, jax.random.fold_in(jax.random.key(seed), _EVALUATION))
+
+    return (
+        jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
+        jit(eval_step, out_shardings=everywhere),
+    )
+
+
+def _begin(run: Run, checkpoints: Checkpoints, abstract: PyTree) -> tuple[PyTree, int]:
+    """The state to go on from and its step: the newest good checkpoint, or a fresh one at 0."""
+    restored = checkpoints.restore_latest_valid(abstract)
+    if restored is None:
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        key = jax.random.key(run.experiment.schedule.seed)
+        return jit(run.method.init, out_shardings=places)(key), 0
+    state, step = restored
+    checkpoints.rewind(step)
+    say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")
+    return state, step
+
+
+def _batches(run: Run, dataset: Any, spread: NamedSharding, first: int) -> Any:
+    """The batches of the steps from `first`, made and moved to the devices in the background."""
+    schedule = run.experiment.schedule
+
+    def make(step: int) -> Any:
+        batch = batch_at(dataset.train, step, schedule.batch_size, schedule.seed)
+        return sharding.place(batch, spread)
+
+    return prefetch(make, first, schedule.steps)
+
+
+def _held_out(run: Run, dataset: Any, mesh: Mesh) -> Any:
+    """The validation cases that training looks up at: the first few, the same at every step."""
+    count = min(run.experiment.schedule.evaluate_cases, len(dataset.validation.names))
+    batch = dataset.validation.batch(np.arange(count, dtype=np.int32))
+    even = count % mesh.shape["data"] == 0
+    spread = sharding.batch_sharding(mesh, count) if even else sharding.replicated(mesh)
+    return sharding.place(batch, spread)
+
+
+class _Terms:
+    """The terms of the steps on their way to the log.
+
+    They are fetched one step late, so that the next step is under way meanwhile, and all of them
+    are looked at: no state is saved before the terms of its step were found finite.
+    """
+
+    def __init__(self, run: Run, dataset: Any, checkpoints: Checkpoints, step: int) -> None:
+        self._run, self._dataset, self._checkpoints = run, dataset, checkpoints
+        self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
+        self._pending: tuple[int, Any] | None = None
+        self.shown: dict[str, float] = {}
+
+    def push(self, step: int, terms: Any) -> None:
+        """The terms of a step that was just begun; looks at those of the step before."""
+        self.flush()
+        self._pending = (step, terms)
+
+    def flush(self) -> None:
+        """Fetches what is pending. Raises Diverged if it is not finite."""
+        if self._pending is None:
+            return
+        step, terms = self._pending
+        self._pending = None
+        values = _floats(terms)
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise self._diverged(step, ", ".join(bad))
+        schedule = self._run.experiment.schedule
+        if step == 1 or step % schedule.log_every == 0 or step == schedule.steps:
+            self._write(step, "train", values)
+
+    def evaluated(self, step: int, terms: Any) -> float | None:
+        """Logs terms on held-out volumes; returns the one by which the best checkpoint is chosen."""
+        self.flush()
+        values = _floats(terms)
+        self._write(step, "validation", values)
+        best = self._run.experiment.schedule.best
+        metric = values.get(best.lstrip("-"), math.nan) * (-1.0 if best.startswith("-") else 1.0)
+        return metric if math.isfinite(metric) else None
+
+    def save(self, step: int, state: PyTree, metric: float | None) -> None:
+        """Saves a state, once its terms and its arrays are found to be numbers."""
+        self.flush()
+        try:
+            self._checkpoints.save(step, state, metric)
+        except FloatingPointError as error:
+            raise self._diverged(step, str(error)) from error
+
+    def close(self) -> None:
+        if self._log:
+            self._log.close()
+
+    def _write(self, step: int, split: str, values: dict[str, float]) -> None:
+        self.shown = {**self.shown, **values}
+        if self._log:
+            self._log.write(step, split, values)
+
+    def _diverged(self, step: int, what: str) -> Diverged:
+        schedule = self._run.experiment.schedule
+        batch = batch_at(self._dataset.train, step - 1, schedule.batch_size, schedule.seed)
+        cases = ", ".join(f"{i} ({self._dataset.train.names[i]})" for i in np.asarray(batch.index))
+        kept = self._checkpoints.steps()
+        last = f"step {kept[-1]} in {self._checkpoints.folder}" if kept else "none"
+        return Diverged(f"step {step}: {what} on the cases {cases}; last good checkpoint: {last}")
+
+
+def _floats(terms: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(terms).items()}
+
+
+def say(line: str) -> None:
+    """Prints a line, in the first process alone."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
