@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
         InputError: a flag, an X-ray, a run or a mesh is not as it should be.
     """
     from jxrecon.flags import xrays_of
-    from jxrecon.inference.patient import find_in_xrays, title
+    from jxrecon.inference.patient import find_in_xrays
     from jxrecon.inference.styles import open_style
     from jxrecon.inference.volumes import Volume
     from jxrecon.io import radiographs
@@ -65,8 +65,7 @@ def main(options: argparse.Namespace) -> int:
     run = _run(options)
     formats = _formats(options.format)
     with Spinner("compiling") as spinner:
-        found = find_in_xrays(run, xrays, request._replace(progress=spinner.tell))
-    print(f"{title(run, found.step)}; {run.rule}")
+        found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
     more = {"xrays": [str(path) for path in options.xray]}
     if isinstance(found, Volume):
         _write_volume(options, found, {**more, "style": options.style and str(options.style)})
@@ -128,14 +127,8 @@ def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]
     name = _name(options.xray)
     path, *_ = volume.write(options.out, name, **more)
     write_file(options.out / f"{name}_preview.png", preview_png(volume))
-    size = " x ".join(map(str, volume.hu.shape))
-    field = " x ".join(f"{x:.0f}" for x in volume.run.problem.grid.extent_mm)
-    middle = ", ".join(f"{x:.1f}" for x in volume.facts["isocentre_mm"])
-    print(f"{size} voxels, field of {field} mm about the isocentre ({middle}) mm")
     for view, error in zip(volume.views, volume.errors):
-        rows, columns = view.camera.shape
-        taken = f"taken at {rows} x {columns} pixels"
-        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}, {taken}")
+        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}")
     print(path)
 
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import pytest
 
-from jxrecon import cli, compile
-from jxrecon.cli import entry
+from jxrecon import compile
+from jxrecon.__main__ import COMMANDS, command
+from jxrecon.cli import command_parser, entry
 from jxrecon.files import cache_folder
 from jxrecon.types import InputError
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = command_parser("count", "Counts words.", "jxrecon count a b")
+    made.add_argument("words", nargs="*")
+    return made
+
 
 def raising(error: BaseException) -> int:
-    def main(arguments: list[str] | None) -> int:
+    def main(options: argparse.Namespace) -> int:
         raise error
 
-    return entry(main)
+    return entry(parser, main, [])
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +41,23 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_entry_hands_on_arguments_and_exit_code() -> None:
-    assert entry(lambda arguments: len(arguments or []), ["a", "b", "c"]) == 3
-    assert entry(lambda arguments: 0 if arguments is None else 1) == 0
+    assert entry(parser, lambda options: len(options.words), ["a", "b", "c"]) == 3
+    assert entry(parser, lambda options: len(options.arguments), ["a", "--", "b"]) == 3
+
+
+def test_the_compiler_is_checked_before_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compile, "_ROWS", 32_641)  # ends in the number that jaxlib 0.10.2 computes
+    assert entry(parser, lambda options: 0, []) == 2
+    assert "jax#39103" in capsys.readouterr().err
+
+
+def test_what_must_come_before_jax_comes_before_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(compile, "check_compiler", lambda: order.append("check"))
+    assert entry(parser, lambda options: 0, [], before=lambda options: order.append("before")) == 0
+    assert order == ["before", "check"]
 
 
 def test_bad_input_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,10 +89,10 @@ def test_caches_lie_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_pat
     before = jax.config.jax_compilation_cache_dir
     try:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(before))
-        entry(lambda arguments: 0)
+        entry(parser, lambda options: 0, [])
         assert jax.config.jax_compilation_cache_dir == before
         monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-        entry(lambda arguments: 0)
+        entry(parser, lambda options: 0, [])
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jxrecon" / "xla")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -80,16 +108,35 @@ def test_compile_tells_of_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None
         compile.check_compiler()
 
 
-def test_every_console_script_runs_the_entry_point_of_its_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text()
-    scripts = tomllib.loads(text)["project"]["scripts"]
-    assert {"jxrecon-style", "jxrecon-prepare"} < set(scripts)
-    monkeypatch.setattr("sys.argv", ["x", "--help"])
-    for script, target in scripts.items():
-        name = script.removeprefix("jxrecon-")
-        assert target == f"jxrecon.cli:{name}"
-        with pytest.raises(SystemExit):
-            getattr(cli, name)()
-        assert f"usage: python -m jxrecon.{name} " in capsys.readouterr().out
+def test_the_console_script_knows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"jxrecon": "jxrecon.__main__:command"}
+    assert command(["--help"]) == 0
+    told = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"  {name} " in told
+        with pytest.raises(SystemExit) as ended:
+            command([name, "--help"])
+        assert ended.value.code == 0
+        told_more = capsys.readouterr().out
+        assert f"usage: jxrecon {name} " in told_more
+        assert "example: jxrecon " in told_more
+
+
+def test_the_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["--version"]) == 0
+    assert capsys.readouterr().out == f"jxrecon {version('jxrecon')}\n"
+    assert command(["trian"]) == 2
+    assert capsys.readouterr().err.startswith("error: jxrecon trian: expected one of train,")
+
+
+@pytest.mark.parametrize("name", ["--help", *COMMANDS])
+def test_help_imports_neither_jax_nor_numpy(name: str) -> None:
+    arguments = [name] if name == "--help" else [name, "--help"]
+    code = (
+        "import sys; from jxrecon.__main__ import command\n"
+        f"try: command({arguments})\nexcept SystemExit: pass\n"
+        "print(sorted({'jax', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jxrecon.cli import entry
 from jxrecon.compile import CPU_OPTIONS, jit
 from jxrecon.data.unpaired import from_unit, to_unit
 from jxrecon.geometry import camera_at
@@ -50,8 +49,8 @@ def tools():
     from cyclegan_weights import CycleGAN
 
     yield types.SimpleNamespace(
-        from_torch=lambda *words: entry(from_torch.main, [str(word) for word in words]),
-        to_torch=lambda *words: entry(to_torch.main, [str(word) for word in words]),
+        from_torch=lambda *words: from_torch.command([str(word) for word in words]),
+        to_torch=lambda *words: to_torch.command([str(word) for word in words]),
         proof=weights.proof,
         CycleGAN=CycleGAN,
     )

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jxrecon.cli import entry
 from jxrecon.interop import weights as convert
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
@@ -56,8 +55,8 @@ def tools():
     from x2ct_weights import X2CT
 
     yield types.SimpleNamespace(
-        from_torch=from_torch.main,
-        to_torch=to_torch.main,
+        from_torch=from_torch.command,
+        to_torch=to_torch.command,
         proof=weights.proof,
         X2CT=X2CT,
         CycleGAN=CycleGAN,
@@ -134,7 +133,7 @@ def test_a_run_folder_restores_the_weights_and_gives_them_back(tools, files, tmp
     for net in "GD":
         back = safetensors.numpy.load_file(tmp_path / f"0_net_{net}.safetensors")
         assert identical(back, safetensors.numpy.load_file(files / f"{net}.safetensors"))
-    assert entry(lambda _: tools.from_torch([*sources, *arguments])) == 2  # a run is there
+    assert tools.from_torch([*sources, *arguments]) == 2  # a run is there
 
 
 def test_a_single_view_is_recognised(tools):
@@ -165,7 +164,7 @@ def test_a_bad_file_is_told_in_one_line(tools, files, tmp_path, damage, capsys):
     if damage != "absent":
         path.write_bytes(content)
     arguments = [str(path), "--out", str(tmp_path / "out.safetensors")]
-    assert entry(lambda _: tools.from_torch(arguments)) == 2
+    assert tools.from_torch(arguments) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert str(path) in line
@@ -176,7 +175,7 @@ def test_pth_needs_a_torch_that_is_not_too_old(tools, tmp_path, monkeypatch, cap
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.9.1+cpu"))
     path = tmp_path / "90_net_G.pth"
     path.write_bytes(b"x")
-    assert entry(lambda _: tools.from_torch([str(path), "--out", str(tmp_path / "run")])) == 2
+    assert tools.from_torch([str(path), "--out", str(tmp_path / "run")]) == 2
     assert "PyTorch is 2.9.1+cpu, expected at least 2.10" in capsys.readouterr().err
 
 
@@ -218,7 +217,7 @@ def test_a_bad_pth_is_told_in_one_line(tools, tmp_path, damage, capsys):
         path.write_bytes(path.read_bytes()[:-50])
     elif damage == "code":
         torch.save({"state_dict": Path("x")}, path)
-    assert entry(lambda _: tools.from_torch([str(path), "--out", str(tmp_path / "run")])) == 2
+    assert tools.from_torch([str(path), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jxrecon.io.views import centred_view, common_isocentre
 from PIL import Image
 
-from jxrecon.cli import entry
 from jxrecon.drr import hu_to_mu, line_integrals, mu_to_hu
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.io.nifti import read_volume, write_volume
 from jxrecon.io.radiographs import Radiograph, read, write
 from jxrecon.methods.base.method import Problem
-from jxrecon.project import main as drr
-from jxrecon.reconstruct import common_isocentre, main, prepare
+from jxrecon.project import command as drr
+from jxrecon.reconstruct import command, main, parser
 from jxrecon.runs import config
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import start
@@ -35,6 +35,7 @@ import jax.numpy as jnp
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.drr import line_integrals, mu_to_hu
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Reconstruction
 
 
@@ -61,6 +62,7 @@ def get_config(size=None):
         schedule=Schedule(steps=1, batch_size=1),
         settings=None,
         build=build,
+        kind=VOLUMES,
     )
 '''
 
@@ -103,7 +105,11 @@ def patient(tmp_path_factory):
 
 
 def _run(*arguments):
-    return entry(main, [str(argument) for argument in arguments])
+    return command([str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    main(parser().parse_args(list(arguments)))
 
 
 def _xrays(folder, ending=".nii.gz"):
@@ -114,7 +120,7 @@ def _xrays(folder, ending=".nii.gz"):
 def test_parallel_rays_are_refused_in_one_line():
     image = np.zeros((3, 4), np.float32)
     xray = Radiograph(image, parallel_at(0.0, shape=(3, 4)), "x.nii")
-    for act in (lambda: common_isocentre([xray]), lambda: prepare(xray, np.zeros(3), None)):
+    for act in (lambda: common_isocentre([xray]), lambda: centred_view(xray, np.zeros(3), None)):
         with pytest.raises(InputError, match=r"x\.nii: parallel rays, expected"):
             act()
 
@@ -141,7 +147,7 @@ def test_reconstruction_overlays_on_the_ct_that_the_x_rays_are_of(run, patient, 
     assert "Two made-up cases." in printed
     assert "re-projection error" in printed
     assert "16 x 16, 16 x 16 pixels" in printed
-    assert "field of 64 x 80 x 96 mm" in printed
+    assert "a field of 64 x 80 x 96 mm" in printed
 
 
 def test_cameras_from_flags_give_the_same_volume(run, patient, tmp_path):
@@ -187,7 +193,7 @@ def test_blocks_of_pixels_lie_where_their_pixels_lay():
     camera = camera_at(20.0, 10.0, shape=(67, 33), pixel_mm=(1.0, 2.0), isocentre_mm=MIDDLE)
     image = np.random.default_rng(0).uniform(0, 5, camera.shape).astype(np.float32)
     problem = Problem(GRID, (camera_at(0.0, shape=(8, 8), pixel_mm=4.5),), Window(), 2)
-    view = prepare(Radiograph(image, camera, "x.png"), np.array(MIDDLE), problem.cameras[0])
+    view = centred_view(Radiograph(image, camera, "x.png"), np.array(MIDDLE), problem.cameras[0])
     assert view.image.shape == view.camera.shape == (16, 16)  # blocks of 4 x 2 pixels
     np.testing.assert_allclose(view.image[3, 5], image[12:16, 10:12].mean(), rtol=1e-5)
     block = np.asarray(camera.pixels())[12:16, 10:12].mean((0, 1)) - MIDDLE
@@ -198,7 +204,7 @@ def test_x_rays_coarser_than_the_experiment_stay_as_they_are():
     camera = camera_at(0.0, shape=(6, 7), pixel_mm=9.0)
     image = np.arange(42, dtype=np.float32).reshape(6, 7)
     problem = Problem(GRID, (camera_at(0.0, pixel_mm=4.5),), Window(), 2)
-    view = prepare(Radiograph(image, camera, "x.png"), np.zeros(3), problem.cameras[0])
+    view = centred_view(Radiograph(image, camera, "x.png"), np.zeros(3), problem.cameras[0])
     np.testing.assert_array_equal(view.image, image)
     assert jax.tree.all(jax.tree.map(np.array_equal, view.camera, camera))
 
@@ -262,16 +268,16 @@ def test_classical_methods_need_no_run(tmp_path, capsys):
     xrays = [
         word for angle in (0, 60, 120) for word in ("--xray", str(tmp_path / f"box_{angle}.npz"))
     ]
-    command = [*xrays, "--out", str(tmp_path / "out"), "--isocentre", "20,-10,5"]
+    arguments = [*xrays, "--out", str(tmp_path / "out"), "--isocentre", "20,-10,5"]
     method = ["--method", "sirt", "--grid", "10,12,14", "--spacing-mm", "8"]
-    assert main([*method, *command]) == 0
+    assert command([*method, *arguments]) == 0
     hu, affine = read_volume(tmp_path / "out" / "box_recon.nii.gz")
     np.testing.assert_allclose(affine, grid.affine, atol=1e-3)
     assert hu[volume == 0].mean() > -300
     assert hu[volume == -1000].mean() < -850
     with pytest.raises(InputError, match="no such untrained method, expected fdk, sirt, cgls, tv"):
-        main(["--method", "magic", *command])
-    with pytest.raises(InputError, match="expected --run DIR or --method"):
-        main(command)
+        refused("--method", "magic", *arguments)
+    with pytest.raises(InputError, match="--run None, --method None: expected one of them"):
+        refused(*arguments)
     with pytest.raises(InputError, match="expected positive millimetres"):
-        main([*method[:-1], "0", *command])
+        refused(*method[:-1], "0", *arguments)

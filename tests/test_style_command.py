@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxrecon.cli import entry
 from jxrecon.compile import CPU_OPTIONS
 from jxrecon.data.unpaired import Unpaired, from_unit, read_folder, resized, split, to_unit
 from jxrecon.geometry import camera_at
+from jxrecon.inference.styles import open_style
 from jxrecon.io.nifti import read_volume
 from jxrecon.io.radiographs import Radiograph, write
-from jxrecon.reconstruct import main as reconstruct
+from jxrecon.reconstruct import command as reconstruct
 from jxrecon.runs import config
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import open_run, restore, start
-from jxrecon.style import main, open_style
+from jxrecon.style import command
 from jxrecon.types import InputError
 
 SETTINGS = [f"settings.{s}" for s in ("width=2", "blocks=1", "pool=2", "enlarged=1.0")]
@@ -65,7 +65,7 @@ def folders(tmp_path_factory):
 def _style(folders, workdir, *more):
     words = ["--real", folders / "real", "--synthetic", folders / "synthetic", "--workdir", workdir]
     sets = [word for assignment in TINY for word in ("--set", assignment)]
-    return entry(main, [str(w) for w in [*words, "--size", 64, *sets, *more]])
+    return command([str(w) for w in [*words, "--size", 64, *sets, *more]])
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_bad_folders_are_told_in_one_line(folders, tmp_path, capsys, fault):
     make, expected = FAULTS[fault]
     make(tmp_path / "real")
     words = ["--real", tmp_path / "real", "--synthetic", folders / "synthetic"]
-    assert entry(main, [str(w) for w in [*words, "--workdir", tmp_path / "run"]]) == 2
+    assert command([str(w) for w in [*words, "--workdir", tmp_path / "run"]]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert expected in lines[0]
@@ -271,7 +271,7 @@ def test_reconstruct_takes_the_x_ray_in_the_synthetic_style(run, style, tmp_path
     xray = Radiograph(_picture(60, (24, 24)), camera, "x", np.zeros(3))
     write(tmp_path / "x.nii.gz", xray)
     words = ["--run", tmp_path / "toy", "--xray", tmp_path / "x.nii.gz", "--out", tmp_path / "out"]
-    assert entry(reconstruct, [str(w) for w in [*words, "--style", run]]) == 0
+    assert reconstruct([str(w) for w in [*words, "--style", run]]) == 0
     hu, _ = read_volume(tmp_path / "out" / "x_recon.nii.gz")
     styled = style(xray).line_integrals
     assert abs(styled.mean() - xray.line_integrals.mean()) > 0.05

@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon import evaluate, reconstruct, train
-from jxrecon.cli import entry
+from jxrecon.evaluate import command as evaluate
+from jxrecon.evaluation.bench import recon_path
 from jxrecon.geometry import camera_at
 from jxrecon.io import radiographs
 from jxrecon.io.meshes import read_mesh, write_mesh
 from jxrecon.mesh import Mesh
 from jxrecon.methods.base.method import SurfaceProblem
 from jxrecon.phantom.liver import liver_template
+from jxrecon.reconstruct import command as reconstruct
 from jxrecon.runs import config
 from jxrecon.runs.run import open_run, restore
+from jxrecon.train import command as train
 
 TOY = '''"""Balls that move down by what their image's mean says: the smallest surface method that learns."""
 
@@ -32,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import trimesh
 
-from jxrecon.experiment import Experiment, Schedule, Views
+from jxrecon.experiment import Experiment, Rival, Schedule, Views
 from jxrecon.data.surfaces import SurfaceDataset, SurfaceSet
 from jxrecon.mesh import Mesh, template
 from jxrecon.methods.base.method import SurfaceMethod
@@ -94,7 +96,7 @@ def get_config(size):
         schedule=Schedule(steps=8, batch_size=4, log_every=2, evaluate_every=4, save_every=4,
                           best="-md_vertex_mm"),
         settings=Settings(), build=build, kind=SURFACES,
-        baselines={"zero motion": zero_motion, "mean shape": mean_shape},
+        rivals={"zero motion": Rival(zero_motion, True), "mean shape": Rival(mean_shape, True)},
     )
 '''
 OTHER = TOY.replace('name="toy"', 'name="other"').replace(
@@ -109,7 +111,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in (("toy", TOY), ("other", OTHER)):
         (folder / f"{name}.py").write_text(text)
         arguments = ["--exp", str(folder / f"{name}.py"), "--workdir", str(folder / name)]
-        assert train.main(arguments) == 0
+        assert train(arguments) == 0
     return folder
 
 
@@ -123,11 +125,13 @@ def test_training_ends_in_a_table_meshes_tests_and_a_report(runs: Path) -> None:
     assert [r["method"] for r in rows[::6]] == ["zero motion", "mean shape", "toy"]
     summary = json.loads((runs / "toy" / "summary.json").read_text())
     assert (summary["cases"], summary["organs"]) == (6, 3)
-    means = {name: values["md_vertex_mm"]["mean"] for name, values in summary["metrics"].items()}
+    results = {result["method"]: result for result in summary["results"]}
+    means = {name: r["metrics"]["md_vertex_mm"]["mean"] for name, r in results.items()}
     assert means["toy"] < means["zero motion"]
-    assert summary["tests"]["zero motion"]["n"] == 3  # organs, not cases
-    assert 0 < summary["tests"]["zero motion"]["p_wilcoxon"] < 1
-    found = read_mesh(runs / "toy" / "recon" / "toy" / "1_0_0.ply")
+    test = results["zero motion"]["tests"]["md_vertex_mm"]
+    assert test["n"] == 3  # organs, not cases
+    assert 0 < test["p_wilcoxon"] < 1
+    found = read_mesh(recon_path(runs / "toy", "toy", 1, "1_0_0", ".ply"))
     np.testing.assert_array_equal(found.faces, read_mesh(runs / "toy" / "template.ply").faces)
     assert "toy" in (runs / "toy" / "report.html").read_text()
 
@@ -140,18 +144,14 @@ def test_the_best_checkpoint_is_the_one_with_the_smallest_distance(runs: Path) -
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(runs: Path, tmp_path: Path) -> None:
     arguments = ["--run", str(runs / "toy"), "--out", str(tmp_path), "--limit", "3"]
-    assert evaluate.main(arguments) == 0
+    assert evaluate(arguments) == 0
     whole = (tmp_path / "cases.csv").read_text().splitlines()
-    (tmp_path / "cases.csv").write_text("\n".join(whole[:5]) + "\ntoy,validation,1_0")
-    (tmp_path / "recon" / "zero motion" / "1_1_0.ply").unlink()
-    assert evaluate.main(arguments) == 0
-
-    def without_times(lines: list[str]) -> list[list[str]]:
-        return sorted([*line.split(",")[:10], line.split(",")[-1]] for line in lines)
-
-    again = (tmp_path / "cases.csv").read_text().splitlines()
-    assert without_times(again) == without_times(whole)
-    assert (tmp_path / "recon" / "zero motion" / "1_1_0.ply").exists()
+    (tmp_path / "cases.csv").write_text("\n".join(whole[:5]) + "\ntoy,1,validation,1_0")
+    lost = recon_path(tmp_path, "zero motion", 1, "1_1_0", ".ply")
+    lost.unlink()
+    assert evaluate(arguments) == 0
+    assert sorted((tmp_path / "cases.csv").read_text().splitlines()) == sorted(whole)
+    assert lost.exists()
 
 
 def test_other_runs_stand_beside(runs: Path, tmp_path: Path) -> None:
@@ -163,16 +163,17 @@ def test_other_runs_stand_beside(runs: Path, tmp_path: Path) -> None:
         "--beside",
         str(runs / "other"),
     ]
-    assert evaluate.main(arguments) == 0
+    assert evaluate(arguments) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary["metrics"]) == ["zero motion", "mean shape", "other", "toy"]
-    assert summary["tests"]["other"]["mean_difference"] > 0
+    results = {result["method"]: result for result in summary["results"]}
+    assert list(results) == ["zero motion", "mean shape", "other", "toy"]
+    assert results["other"]["tests"]["md_vertex_mm"]["mean_difference"] > 0
 
 
 def test_a_run_of_volumes_or_the_same_one_cannot_stand_beside(runs: Path, capsys) -> None:
     arguments = ["--run", str(runs / "toy"), "--beside", str(runs / "toy")]
-    assert entry(evaluate.main, arguments) == 2
-    assert "two methods are named toy" in capsys.readouterr().err
+    assert evaluate(arguments) == 2
+    assert "two runs are named toy (toy)" in capsys.readouterr().err
 
 
 MIDDLE = np.array([30.0, -20.0, 10.0])
@@ -206,7 +207,7 @@ def test_a_surface_is_found_in_the_world_of_its_x_ray(runs: Path, tmp_path: Path
         str(tmp_path / "out"),
     ]
     mesh = organ(tmp_path, runs)
-    assert reconstruct.main([*arguments, "--mesh", str(mesh), "--format", "ply,stl,vtk"]) == 0
+    assert reconstruct([*arguments, "--mesh", str(mesh), "--format", "ply,stl,vtk"]) == 0
     found, reference = read_mesh(tmp_path / "out" / "xray.ply"), read_mesh(mesh)
     moved = found.vertices - reference.vertices
     assert np.abs(moved[:, :2]).max() < 1e-4
@@ -245,7 +246,7 @@ def test_what_cannot_be_done_is_told_in_one_line(runs: Path, tmp_path: Path, cap
         str(tmp_path / "out"),
     ]
     arguments += FAULTS[fault](tmp_path, runs)
-    assert entry(reconstruct.main, arguments) == 2
+    assert reconstruct(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert fault in error

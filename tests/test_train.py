@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,9 +20,8 @@ import numpy as np
 import pytest
 
 from jxrecon import train
-from jxrecon.cli import entry
 from jxrecon.data.volumes import VolumeSet
-from jxrecon.runs import batches as pipeline
+from jxrecon.runs import batches, loop
 from jxrecon.runs.run import open_run, restore
 from jxrecon.types import InputError
 
@@ -39,6 +37,7 @@ import optax
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.data.volumes import VolumeSet
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method
 
 
@@ -100,6 +99,7 @@ def get_config(size):
         settings=Settings(),
         build=build,
         load=load,
+        kind=VOLUMES,
     )
 '''
 
@@ -112,7 +112,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_toy(toy: Path, folder: Path, *arguments: str) -> int:
-    return train.main(["--exp", str(toy), "--workdir", str(folder), "--no-evaluate", *arguments])
+    return train.command(["--exp", str(toy), "--workdir", str(folder), "--no-evaluate", *arguments])
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -191,14 +191,14 @@ def test_signal_saves_the_step_in_hand(
     number: signal.Signals, code: int, finished: Path, toy: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folder, batch_at = tmp_path / "signalled", pipeline.batch_at
+    folder, batch_at = tmp_path / "signalled", loop.batch_at
 
     def signalling(volumes: Any, step: int, batch_size: int, seed: int) -> Any:
         if step == 7:
             os.kill(os.getpid(), number)
         return batch_at(volumes, step, batch_size, seed)
 
-    monkeypatch.setattr(pipeline, "batch_at", signalling)
+    monkeypatch.setattr(loop, "batch_at", signalling)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert run_toy(toy, folder) == code
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
@@ -206,7 +206,7 @@ def test_signal_saves_the_step_in_hand(
     step = restore(open_run(folder))[1]
     assert step in range(4, 9)  # batches are made ahead of the step
     assert f"{number.name}: step {step} is saved" in told
-    assert f"resume with: python -m jxrecon.train --exp {toy} --workdir {folder}" in told
+    assert f"resume with: jxrecon train --exp {toy} --workdir {folder}" in told
     monkeypatch.undo()
     assert run_toy(toy, folder) == 0
     assert_same_run(folder, finished)
@@ -244,7 +244,7 @@ def test_nan_term_stops_and_keeps_the_last_good_step(
     assert "step 7: loss is nan on the cases" in line
     empty = np.zeros((256, 1, 1, 1), np.int16)
     volumes = VolumeSet(("",) * 256, empty, empty > 0, np.zeros((256, 4, 4)))
-    index = pipeline.batch_at(volumes, 6, 8, 0).index
+    index = batches.batch_at(volumes, 6, 8, 0).index
     assert f"on the cases {index[0]} (toy{index[0]:02d}), " in line
     assert "last good checkpoint: step 5" in line
     assert restore(open_run(folder))[1] == 5
@@ -278,7 +278,7 @@ def test_run_of_another_config_is_refused(
 ) -> None:
     before = sorted(finished.rglob("*"))
     arguments = ["--exp", str(toy), "--workdir", str(finished), "--set", "settings.rate=0.5"]
-    assert entry(train.main, arguments) == 2
+    assert train.command(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(
         f"error: {finished} holds another run (experiment.settings.rate: 0.01 -> 0.5)"
@@ -292,9 +292,17 @@ def test_evaluation_follows_training(
     finished: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    fake = SimpleNamespace(evaluate=lambda run, state, dataset: seen.append((run, state, dataset)))
-    monkeypatch.setitem(sys.modules, "jxrecon.evaluate", fake)
-    assert train.main(["--exp", str(toy), "--workdir", str(finished)]) == 0
+
+    class Stopped(Exception):
+        """There is no more to see."""
+
+    def noting(trained: Any, dataset: Any) -> None:
+        seen.append((trained.run, trained.state, dataset))
+        raise Stopped
+
+    monkeypatch.setattr("jxrecon.evaluation.compare.evaluate_run", noting)
+    with pytest.raises(Stopped):
+        train.command(["--exp", str(toy), "--workdir", str(finished)])
     [(run, state, dataset)] = seen
     assert run.folder == finished
     assert int(state["count"]) == 10
@@ -314,7 +322,7 @@ def test_wrong_arguments_end_in_one_line(
     arguments: list[str], line: str, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     default = ["--exp", str(toy), "--workdir", str(tmp_path / "run"), "--no-evaluate"]
-    assert entry(train.main, [*default, *arguments]) == 2
+    assert train.command([*default, *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {line}")
     assert error.count("\n") == 1

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,12 @@ from jxrecon.runs import config
 from jxrecon.types import InputError
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(args: argparse.Namespace) -> int:
     """Converts, writes, reads back and compares.
 
     Raises:
         InputError: a file, the experiment or the output is not as it should be.
     """
-    args = _parser().parse_args(argv)
     nets = _read(args)
     for weights in nets:
         print(f"{weights.net}: {weights.described}, {weights.count:,} parameters, {weights.facts}")
@@ -79,7 +79,7 @@ def _write_run(nets: list[Weights], args: argparse.Namespace) -> None:
     if first.field != needed:
         raise InputError(f"--out {args.out}: a run needs {needed}, expected its file too")
     if args.data is not None and first.FAMILY == "CycleGAN":
-        raise InputError(f"--data {args.data}: expected none, CycleGAN learns by jxrecon.style")
+        raise InputError(f"--data {args.data}: expected none, CycleGAN learns by jxrecon style")
     exp = args.exp or begin.exp
     size = args.size or (None if exp.endswith(".py") else begin.size)
     experiment = config.override(config.find(exp, size), [*begin.assignments, *args.set])
@@ -103,11 +103,11 @@ def _check(weights: Weights, written: Weights) -> None:
         print(proof(weights))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help=".pth or .safetensors")
     add("--out", type=Path, required=True, help="run folder, or NAME.safetensors")
     add("--net", nargs="+", metavar="NET", help="G_A, G_B, D_A or D_B for each file, where its name does"
@@ -124,8 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="FIELD=VALUE")
     add("--data", type=Path, metavar="DIR", help="training data of the run")
     add("--no-check", action="store_true", help="leave out the comparisons")
-    return parser
+    return made
+
+
+command = partial(entry, parser, main)
 
 
 if __name__ == "__main__":
-    raise SystemExit(entry(main))
+    raise SystemExit(command())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 from weight_files import read_official, read_ours, read_run, write_official
@@ -25,25 +26,27 @@ from jxrecon.types import InputError
 _FORMATS = ("pth", "safetensors")
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("source", type=Path, help="run folder, or a parameter file of from_torch.py")
+    made.add_argument("--out", type=Path, required=True, help="folder of the files")
+    made.add_argument("--which", default="latest", help="latest, best or a step of the run")
+    made.add_argument("--epoch", type=_epoch, help="default: that of the converted file, else 0, of"
+                        " CycleGAN latest")  # fmt: skip
+    made.add_argument("--format", nargs="+", choices=_FORMATS, default=_FORMATS)
+    made.add_argument("--no-check", action="store_true", help="leave out the comparison")
+    return made
+
+
+def main(args: argparse.Namespace) -> int:
     """Writes the files, reads them back and compares.
 
     Raises:
         InputError: the source or the output is not as it should be, or PyTorch is needed and absent.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "source", type=Path, help="run folder, or a parameter file of from_torch.py"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the files")
-    parser.add_argument("--which", default="latest", help="latest, best or a step of the run")
-    parser.add_argument("--epoch", type=_epoch, help="default: that of the converted file, else 0, of"
-                        " CycleGAN latest")  # fmt: skip
-    parser.add_argument("--format", nargs="+", choices=_FORMATS, default=_FORMATS)
-    parser.add_argument("--no-check", action="store_true", help="leave out the comparison")
-    args = parser.parse_args(argv)
     if "pth" in args.format:
         import_torch()
     if args.source.is_dir():
@@ -79,5 +82,7 @@ def _epoch(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+command = partial(entry, parser, main)
+
 if __name__ == "__main__":
-    raise SystemExit(entry(main))
+    raise SystemExit(command())

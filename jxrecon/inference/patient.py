@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,13 +23,15 @@ class Request(NamedTuple):
         seed: of the method's random starts.
         mesh: the organ's known shape in the X-rays' world, mm; for runs that find surfaces alone.
         mesh_origin: the file it comes from, to name in errors.
-        progress: called with lines that tell how far the work is.
+        say: called with a line of what is done, before it takes its time.
+        progress: called with a line that tells how far the work is.
     """
 
     checkpoint: int | Literal["latest", "best"] = "latest"
     seed: int = 0
     mesh: Mesh | None = None
     mesh_origin: str = "mesh"
+    say: Callable[[str], None] = lambda line: None
     progress: Callable[[str], None] = lambda line: None
 
 
@@ -93,9 +94,13 @@ def find_in_xrays(run: Run, xrays: Sequence[Radiograph], request: Request) -> An
 
 
 def title(run: Run, step: int) -> str:
-    """A run and its checkpoint, in a line."""
+    """A run, its checkpoint and what it learnt from, in a line."""
     what = f"{run.experiment.name} {run.experiment.size}".strip()
-    return what if run.untrained else f"{what}, step {step}, of {run.folder}"
+    return (
+        f"{what}; {run.rule}"
+        if run.untrained
+        else f"{what}, step {step}, of {run.folder}; {run.rule}"
+    )
 
 
 def facts(run: Run, step: int, request: Request) -> dict[str, Any]:
@@ -107,8 +112,3 @@ def facts(run: Run, step: int, request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "synthetic_training_data": run.synthetic,
     }
-
-
-def outputs(out: Path, stem: str, endings: Sequence[str]) -> list[Path]:
-    """The paths of results that share a stem."""
-    return [out / f"{stem}{ending}" for ending in endings]

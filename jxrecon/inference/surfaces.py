@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jxrecon.compile import jit
 from jxrecon.files import write_file
 from jxrecon.geometry import Camera
-from jxrecon.inference.patient import Request, facts
+from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.meshes import write_mesh
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.io.views import centred_view, common_isocentre
@@ -99,6 +99,7 @@ def reconstruct_surface(run: Run, xrays: Sequence[Radiograph], request: Request)
         [jnp.asarray(view.image)], [view.camera], [camera], run.experiment.name
     )[0]
     state, step = restore(run, request.checkpoint)
+    request.say(title(run, step))
     find: Any = jit(run.method.reconstruct)
     found = np.asarray(find(state, jnp.asarray(image), jnp.asarray(reference, jnp.float32)))
     told = {

@@ -23,7 +23,7 @@ from jxrecon import drr
 from jxrecon.compile import jit
 from jxrecon.files import write_file
 from jxrecon.geometry import Grid, camera_at
-from jxrecon.inference.patient import Request, facts
+from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.io.views import View, centred_view, common_isocentre
@@ -94,6 +94,8 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     views = [centred_view(xray, isocentre, problem.cameras[0]) for xray in xrays]
     cameras, key = tuple(view.camera for view in views), jax.random.key(request.seed)
     state, step = (run.method.init(key), 0) if run.untrained else restore(run, request.checkpoint)
+    request.say(title(run, step))
+    request.say(_what_is_found(problem.grid, isocentre, views))
 
     def progress(iteration: int, objective: float) -> None:
         request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
@@ -116,6 +118,16 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         tuple(views),
         tuple(reprojections(hu, problem.grid, views)),
         {**facts(run, step, request), "isocentre_mm": isocentre.tolist()},
+    )
+
+
+def _what_is_found(grid: Grid, isocentre_mm: Float[np.ndarray, "3"], views: Sequence[View]) -> str:
+    field = " x ".join(f"{x:.0f}" for x in grid.extent_mm)
+    middle = ", ".join(f"{x:.1f}" for x in isocentre_mm)
+    pixels = ", ".join("{} x {}".format(*view.camera.shape) for view in views)
+    return (
+        f"{' x '.join(map(str, grid.shape))} voxels, a field of {field} mm about the isocentre ({middle}) "
+        f"mm; X-rays taken at {pixels} pixels"
     )
 
 

@@ -21,10 +21,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from jxrecon.runs import config, sharding
-from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.experiment import Experiment
 from jxrecon.files import write_file
+from jxrecon.runs import config, sharding
+from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree
 
 _PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from jxrecon import blind_spots
-from jxrecon.cli import entry
+from jxrecon.blind_spots import command
 from jxrecon.data.volumes import Dataset, VolumeSet
+from jxrecon.evaluation import blind_spots
 from jxrecon.experiment import Field
 from jxrecon.io.nifti import write_volume
 from jxrecon.metrics.perturbations import PERTURBATIONS
@@ -41,7 +41,7 @@ def out(tmp_path_factory):
     for seed, path in enumerate(files):
         write_ct(path, seed)
     arguments = ["--ct", *map(str, files), "--no-lpips", "--out", str(folder / "out")]
-    assert entry(blind_spots.main, arguments) == 0
+    assert command(arguments) == 0
     return folder / "out"
 
 
@@ -137,7 +137,7 @@ def test_synthetic_subjects_are_called_so(tmp_path, monkeypatch):
     monkeypatch.setattr(blind_spots.config, "find", lambda name, size: toy)
     out = tmp_path / "out"
     arguments = ["--exp", "toy", "--limit", "1", "--no-lpips", "--out", str(out)]
-    assert entry(blind_spots.main, arguments) == 0
+    assert command(arguments) == 0
     page = (out / "blind_spots.html").read_text(encoding="utf-8")
     assert "SYNTHETIC data" in page
     assert "patient data" not in page
@@ -148,7 +148,7 @@ def test_synthetic_subjects_are_called_so(tmp_path, monkeypatch):
 
 def refused(capsys, *arguments):
     """The one line on stderr."""
-    assert entry(blind_spots.main, [str(a) for a in arguments]) == 2
+    assert command([str(a) for a in arguments]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     return said[0]

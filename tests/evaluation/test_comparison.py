@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 
 from jxrecon.data.volumes import Dataset, VolumeSet
-from jxrecon.evaluate import main
-from jxrecon.evaluation import compare as evaluation
-from jxrecon.evaluation import contenders
+from jxrecon.evaluate import main, parser
+from jxrecon.evaluation import volumes
+from jxrecon.evaluation.bench import recon_path
 from jxrecon.evaluation.compare import compare
 from jxrecon.evaluation.contenders import choose
-from jxrecon.evaluation.setting import make_setting
-from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.evaluation.setting import Terms, make_setting
+from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views
 from jxrecon.io.nifti import write_volume
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Reconstruction, untrained
 from jxrecon.methods.volumes.earlier_scan import earlier_scan
 from jxrecon.methods.volumes.linear_prior import linear_prior
 from jxrecon.methods.volumes.mean_volume import mean_volume
-from jxrecon.report.comparison import recon_path
-from jxrecon.runs.run import Run
+from jxrecon.report.page import write_report
+from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError
 
 
@@ -61,9 +62,13 @@ EXPERIMENT = Experiment(
     views=Views(pixels=12),
     schedule=Schedule(steps=30, batch_size=2),
     settings=Views(pixels=12),
-    baselines={"mean volume": mean_volume, "linear prior": linear_prior},
-    optional={"air": air},
-    with_earlier_scan={"earlier scan": earlier_scan},
+    kind=VOLUMES,
+    rivals={
+        "mean volume": Rival(mean_volume, default=True),
+        "linear prior": Rival(linear_prior, default=True),
+        "air": Rival(air),
+        "earlier scan": Rival(earlier_scan, needs_earlier=True),
+    },
 )
 DATASET = Dataset(
     volume_set("train", 6, 0), volume_set("val", 4, 1), "Balls of tissue in air.", True
@@ -72,35 +77,28 @@ DATASET = Dataset(
 
 @pytest.fixture(autouse=True)
 def without_weights(monkeypatch):
-    monkeypatch.setattr(evaluation.slices, "weights", lambda: None)
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    monkeypatch.setattr(evaluation, "write_report", lambda *arguments: None)
+    monkeypatch.setattr(volumes.slices, "weights", lambda: None)
 
 
 def setting_of(counts=(1, 2), **options):
-    return make_setting(EXPERIMENT, DATASET, "validation", counts, **options)
+    return make_setting(EXPERIMENT, DATASET, Terms(counts=counts, **options))
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A finished comparison: (setting, methods, folder)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.slices, "weights", lambda: None)
+        patch.setattr(volumes.slices, "weights", lambda: None)
         out = tmp_path_factory.mktemp("comparison")
         setting = setting_of()
         methods = choose(setting, ["linear-prior", "air", "earlier-scan"], [])
-        compare(setting, methods, "linear prior", out)
+        write_report(compare(setting, methods, "linear prior", out))
     return setting, methods, out
 
 
-def test_interrupted_twice_the_table_is_the_same_to_the_byte(
-    compared, no_report, tmp_path, monkeypatch
-):
+def test_interrupted_twice_the_table_is_the_same_to_the_byte(compared, tmp_path, monkeypatch):
     setting, methods, whole = compared
-    write, written = evaluation.write_volume, []
+    write, written = volumes.write_volume, []
 
     def dies(*arguments):
         written.append(1)
@@ -108,7 +106,7 @@ def test_interrupted_twice_the_table_is_the_same_to_the_byte(
             raise KeyboardInterrupt
         write(*arguments)
 
-    monkeypatch.setattr(evaluation, "write_volume", dies)
+    monkeypatch.setattr(volumes, "write_volume", dies)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             compare(setting, methods, "linear prior", tmp_path)
@@ -119,10 +117,10 @@ def test_interrupted_twice_the_table_is_the_same_to_the_byte(
     assert len(written) == 2 * 4 * len(methods) + 2, "what was done was done again"
 
 
-def test_a_lost_volume_is_made_again(compared, no_report):
+def test_a_lost_volume_is_made_again(compared):
     setting, methods, out = compared
     before = (out / "cases.csv").read_bytes()
-    lost = recon_path(out / "recon", "air", 2, setting.names[1])
+    lost = recon_path(out, "air", 2, setting.names[1], ".nii.gz")
     lost.unlink()
     compare(setting, methods, "linear prior", out)
     assert lost.exists()
@@ -130,9 +128,9 @@ def test_a_lost_volume_is_made_again(compared, no_report):
 
 
 @pytest.mark.parametrize("photons", [None, 500.0])
-def test_every_method_is_given_the_same_xrays(no_report, tmp_path, photons):
-    twin = dataclasses.replace(EXPERIMENT, optional={"air": air, "vacuum": air})
-    setting = make_setting(twin, DATASET, "validation", (2,), limit=2, photons=photons)
+def test_every_method_is_given_the_same_xrays(tmp_path, photons):
+    twin = dataclasses.replace(EXPERIMENT, rivals={"air": Rival(air), "vacuum": Rival(air)})
+    setting = make_setting(twin, DATASET, Terms(counts=(2,), limit=2, photons=photons))
     SEEN.clear()
     compare(setting, choose(setting, ["air", "vacuum"], []), None, tmp_path)
     assert len(SEEN) == 4
@@ -180,9 +178,9 @@ def test_a_simulated_earlier_scan_is_near_the_truth_and_marked(compared):
     assert "SIMULATED" in summary["notes"]["earlier scan"]
 
 
-def test_earlier_scans_from_files_are_brought_to_the_cases(no_report, tmp_path):
-    volumes, cases = DATASET.validation, tmp_path / "scans"
-    for name, hu, affine in zip(volumes.names[:2], volumes.hu, volumes.affines):
+def test_earlier_scans_from_files_are_brought_to_the_cases(tmp_path):
+    truth, cases = DATASET.validation, tmp_path / "scans"
+    for name, hu, affine in zip(truth.names[:2], truth.hu, truth.affines):
         write_volume(cases / f"{name}.nii.gz", hu, affine)
     setting = setting_of((1,), limit=2, earlier=cases)
     compare(setting, choose(setting, ["earlier-scan"], []), None, tmp_path / "out")
@@ -208,13 +206,14 @@ def test_unseen_views_are_between_the_finest():
     np.testing.assert_allclose(angles, [22.5, 67.5, 112.5, 157.5], atol=1e-3)
 
 
-def test_a_method_for_its_own_views_takes_part_there_alone(tmp_path, monkeypatch):
+def test_a_method_for_its_own_views_takes_part_there_alone(tmp_path):
     setting = setting_of((1, 2, 4))
     reconstruct = air(setting.problem(2)).reconstruct
     own = untrained(reconstruct)._replace(own_views=True)
-    monkeypatch.setattr(contenders, "restore", lambda run: ((), 30))
     runs = [
-        Run(tmp_path / name, EXPERIMENT, None, setting.problem(2), method, True, "")
+        Trained(
+            Run(tmp_path / name, EXPERIMENT, None, setting.problem(2), method, True, ""), (), 30
+        )
         for name, method in (("one", own), ("other", untrained(reconstruct)))
     ]
     found = choose(setting, [], runs)
@@ -237,17 +236,16 @@ def test_settings_out_of_range_are_refused(options, words):
         setting_of(**{"counts": (1,), **options})
 
 
-def test_unknown_methods_and_runs_of_other_fields_are_refused(tmp_path, monkeypatch):
+def test_unknown_methods_and_runs_of_other_fields_are_refused(tmp_path):
     setting = setting_of()
-    with pytest.raises(InputError, match="--methods magic: expected some of mean volume"):
+    with pytest.raises(InputError, match="method magic: expected some of mean volume"):
         choose(setting, ["magic"], [])
     with pytest.raises(InputError, match="--against magic"):
         compare(setting, choose(setting, ["air"], []), "magic", tmp_path)
     finer = dataclasses.replace(EXPERIMENT, field=Field((16, 18, 20), (10.0, 10.0, 10.0)))
     run = Run(tmp_path, finer, None, setting.problem(2), air(setting.problem(2)), True, "")
-    monkeypatch.setattr(contenders, "restore", lambda run: ((), 30))
     with pytest.raises(InputError, match="other field"):
-        choose(setting, [], [run])
+        choose(setting, [], [Trained(run, (), 30)])
 
 
 @pytest.mark.parametrize(
@@ -262,7 +260,7 @@ def test_unknown_methods_and_runs_of_other_fields_are_refused(tmp_path, monkeypa
 )
 def test_the_command_refuses_in_one_line(arguments, words):
     with pytest.raises(InputError, match=words) as refusal:
-        main(arguments)
+        main(parser().parse_args(arguments))
     assert "\n" not in str(refusal.value)
 
 

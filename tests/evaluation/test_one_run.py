@@ -1,7 +1,6 @@
 """An evaluation of a toy run: what it writes, what it keeps when started again, what it refuses."""
 
 import csv
-import dataclasses
 import json
 
 import jax
@@ -10,15 +9,20 @@ import numpy as np
 import pytest
 
 from jxrecon.data.volumes import Dataset, VolumeSet
-from jxrecon.evaluate import evaluate, with_optional
-from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.evaluation.bench import recon_path
+from jxrecon.evaluation.compare import evaluate_run
+from jxrecon.evaluation.setting import Terms
+from jxrecon.evaluation.table import KEYS
+from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views
 from jxrecon.io.nifti import read_volume
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Problem
 from jxrecon.methods.volumes.linear_prior import linear_prior
 from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.metrics import slices
-from jxrecon.metrics.volume import CONVENTIONS, case_metrics
-from jxrecon.runs.run import Run
+from jxrecon.metrics.metric import COSTS
+from jxrecon.metrics.volume import METRICS, case_metrics
+from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError, VolumeBatch
 
 KEY = jax.random.key(0)
@@ -29,7 +33,8 @@ EXPERIMENT = Experiment(
     views=Views(pixels=12),
     schedule=Schedule(steps=30, batch_size=2),
     settings=Views(pixels=12),
-    baselines={"mean_volume": mean_volume},
+    kind=VOLUMES,
+    rivals={"mean_volume": Rival(mean_volume, default=True), "other": Rival(mean_volume)},
 )
 PROBLEM = Problem(EXPERIMENT.field.grid, EXPERIMENT.views.cameras, EXPERIMENT.field.window, 6)
 
@@ -60,22 +65,25 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """A finished evaluation: (run, state)."""
+    """A finished evaluation: (run, state, results)."""
     folder = tmp_path_factory.mktemp("run")
     method, state = fitted()
     run = Run(folder, EXPERIMENT, None, PROBLEM, method, True, DATASET.rule)
-    evaluate(run, state, DATASET, step=30)
-    return run, state
+    return run, state, evaluate(run, state)
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """Leaves the report out where the test is not about it: drawing takes seconds."""
-    monkeypatch.setattr("jxrecon.evaluate.write_report", lambda *arguments: None)
+def evaluate(run, state, out=None, all_results=False, **terms):
+    """The evaluation of a checkpoint of step 30."""
+    trained = Trained(run, state, 30)
+    return evaluate_run(trained, DATASET, Terms(**terms), out=out, all_results=all_results)
 
 
-def rows_of(folder):
-    with (folder / "cases.csv").open(newline="") as file:
+def recon(folder, case, method="toy"):
+    return recon_path(folder, method, 2, case, ".nii.gz")
+
+
+def rows_of(folder, table="cases.csv"):
+    with (folder / table).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -91,15 +99,15 @@ def counting(run):
 
 
 def test_every_case_has_a_volume_in_its_patients_frame(evaluated):
-    run, _ = evaluated
+    run, _, _ = evaluated
     for i, name in enumerate(DATASET.validation.names):
-        hu, affine = read_volume(run.folder / "recon" / f"{name}.nii.gz")
+        hu, affine = read_volume(recon(run.folder, name))
         assert hu.shape == PROBLEM.grid.shape
         np.testing.assert_allclose(affine, DATASET.validation.affines[i], atol=1e-4)
 
 
 def test_the_table_holds_every_method_and_case_with_the_metrics_of_the_written_volume(evaluated):
-    run, _ = evaluated
+    run, _, _ = evaluated
     rows = rows_of(run.folder)
     found = {(row["method"], row["case"]) for row in rows}
     assert found == {(m, c) for m in ("mean_volume", "toy") for c in DATASET.validation.names}
@@ -107,95 +115,92 @@ def test_the_table_holds_every_method_and_case_with_the_metrics_of_the_written_v
     for row in rows:
         if row["method"] == "toy":
             i = DATASET.validation.names.index(row["case"])
-            hu, _ = read_volume(run.folder / "recon" / f"{row['case']}.nii.gz")
+            hu, _ = read_volume(recon(run.folder, row["case"]))
             truth = DATASET.validation.hu[i].astype(np.float32)
             body, spacing = DATASET.validation.body[i], PROBLEM.grid.spacing_mm
             expected = case_metrics(truth, hu, body, PROBLEM.window, spacing)
             assert float(row["psnr_db"]) == pytest.approx(expected["psnr_db"], rel=1e-5)
             assert float(row["mae_hu_body"]) == pytest.approx(expected["mae_hu_body"], rel=1e-5)
-        assert float(row["seconds"]) > 0
+    costs = rows_of(run.folder, "costs.csv")
+    assert [[row[k] for k in KEYS] for row in costs] == [[row[k] for k in KEYS] for row in rows]
+    assert all(float(row["seconds"]) > 0 for row in costs)
 
 
 def test_the_summary_averages_the_table_and_names_its_conventions(evaluated):
-    run, _ = evaluated
+    run, _, _ = evaluated
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["synthetic"] is True
     assert (summary["split"], summary["step"], summary["cases"]) == ("validation", 30, 3)
-    assert set(summary["conventions"]) == set(CONVENTIONS)
+    assert set(summary["conventions"]) == {*METRICS, *COSTS}
     assert "noise-free" in summary["xrays"]
     for method in ("mean_volume", "toy"):
         values = [float(r["psnr_db"]) for r in rows_of(run.folder) if r["method"] == method]
-        stated = summary["metrics"][method]["psnr_db"]
+        (stated,) = (r["metrics"]["psnr_db"] for r in summary["results"] if r["method"] == method)
         assert stated["mean"] == pytest.approx(np.mean(values), abs=1e-3)
         assert stated["std"] == pytest.approx(np.std(values), abs=1e-3)
         assert stated["n"] == 3
 
 
 def test_a_method_that_uses_the_xrays_beats_the_mean(evaluated):
-    run, _ = evaluated
-    metrics = json.loads((run.folder / "summary.json").read_text())["metrics"]
+    run, _, _ = evaluated
+    results = json.loads((run.folder / "summary.json").read_text())["results"]
+    metrics = {result["method"]: result["metrics"] for result in results}
     assert metrics["toy"]["psnr_db"]["mean"] > metrics["mean_volume"]["psnr_db"]["mean"] + 3
     for name in ("mae_hu_body", "reprojection_error", "reprojection_unseen"):
         assert metrics["toy"][name]["mean"] < metrics["mean_volume"][name]["mean"]
 
 
-def test_started_again_nothing_is_computed_twice(no_report, evaluated):
-    run, state = evaluated
-    before = {p: p.stat().st_mtime_ns for p in (run.folder / "recon").iterdir()}
+def test_started_again_nothing_is_computed_twice(evaluated):
+    run, state, _ = evaluated
+    before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.nii.gz")}
     rows = rows_of(run.folder)
     again, calls = counting(run)
-    evaluate(again, state, DATASET, step=30)
+    evaluate(again, state)
     assert calls == []
-    assert {p: p.stat().st_mtime_ns for p in (run.folder / "recon").iterdir()} == before
+    assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.nii.gz")} == before
     assert rows_of(run.folder) == rows
 
 
-def test_after_a_kill_only_the_missing_cases_are_computed(no_report, evaluated):
-    run, state = evaluated
+def test_after_a_kill_only_the_missing_cases_are_computed(evaluated):
+    run, state, _ = evaluated
     table, rows = run.folder / "cases.csv", rows_of(run.folder)
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-1]) + lines[-1][:30])  # killed in the middle of the last line
-    lost = run.folder / "recon" / "val_000.nii.gz"  # a row whose volume is gone counts as missing
+    lost = recon(run.folder, "val_000")  # a row whose volume is gone counts as missing
     lost.unlink()
-    kept = run.folder / "recon" / "val_001.nii.gz"
+    kept = recon(run.folder, "val_001")
     before = kept.stat().st_mtime_ns
-    evaluate(run, state, DATASET, step=30)
+    evaluate(run, state)
     assert kept.stat().st_mtime_ns == before
     assert lost.exists()
-
-    def plain(row):
-        return {k: v for k, v in row.items() if k != "seconds"}
-
-    assert sorted(map(str, map(plain, rows_of(run.folder)))) == sorted(map(str, map(plain, rows)))
+    assert sorted(map(str, rows_of(run.folder))) == sorted(map(str, rows))
 
 
-def test_other_weights_are_evaluated_anew_while_the_baselines_are_kept(
-    no_report, evaluated, tmp_path
-):
-    run, state = evaluated
-    evaluate(run, state, DATASET, out=tmp_path, limit=1)
+def test_other_weights_are_evaluated_anew_while_the_baselines_are_kept(evaluated, tmp_path):
+    run, state, _ = evaluated
+    evaluate(run, state, out=tmp_path, limit=1)
     first = rows_of(tmp_path)
     worse = state._replace(fit=state.fit._replace(gain=0 * state.fit.gain))
-    evaluate(run, worse, DATASET, out=tmp_path, limit=1)
+    evaluate(run, worse, out=tmp_path, limit=1)
     second = rows_of(tmp_path)
     assert len(first) == len(second) == 2
-    assert second[0] == first[0]
+    assert second[0] == first[0]  # the fingerprint of the baseline is the same
     assert float(second[1]["psnr_db"]) < float(first[1]["psnr_db"])
 
 
 def test_cases_without_lpips_are_done_again_once_its_weights_are_there(
-    no_report, evaluated, tmp_path, monkeypatch
+    evaluated, tmp_path, monkeypatch
 ):
-    run, state = evaluated
+    run, state, _ = evaluated
     monkeypatch.setattr(slices, "weights", lambda: None)
-    evaluate(run, state, DATASET, out=tmp_path, limit=1)
+    evaluate(run, state, out=tmp_path, limit=1)
     assert {(row["lpips_alex"], row["lpips_alex_xray"]) for row in rows_of(tmp_path)} == {
         ("nan", "nan")
     }
     monkeypatch.setattr(slices, "weights", lambda: jnp.zeros(()))
     monkeypatch.setattr(slices, "case_metrics", told)
     for _ in range(2):  # the second time nothing is left to do
-        evaluate(run, state, DATASET, out=tmp_path, limit=1)
+        evaluate(run, state, out=tmp_path, limit=1)
         rows = rows_of(tmp_path)
         assert len(rows) == 2
         assert {row["lpips_alex_xray"] for row in rows} == {"2"}
@@ -211,34 +216,32 @@ def told(weights, truth, recon, body, window, truth_images, recon_images):
     }
 
 
-def test_limit_split_and_all_choose_cases_and_volumes(no_report, evaluated, tmp_path):
-    run, state = evaluated
-    evaluate(run, state, DATASET, split="train", out=tmp_path, limit=2, all_volumes=True)
+def test_limit_split_and_all_choose_cases_and_volumes(evaluated, tmp_path):
+    run, state, _ = evaluated
+    evaluate(run, state, split="train", out=tmp_path, limit=2, all_results=True)
     assert {row["case"] for row in rows_of(tmp_path)} == {"train_000", "train_001"}
-    assert (tmp_path / "recon" / "mean_volume" / "train_001.nii.gz").exists()
-    assert not (tmp_path / "recon" / "train_002.nii.gz").exists()
+    assert recon(tmp_path, "train_001", "mean_volume").exists()
+    assert not recon(tmp_path, "train_002").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"), [({"split": "test"}, "test"), ({"limit": 0}, "--limit 0")]
 )
 def test_a_wrong_split_or_limit_is_one_clear_line(evaluated, arguments, named):
-    run, state = evaluated
+    run, state, _ = evaluated
     with pytest.raises(InputError, match=named):
-        evaluate(run, state, DATASET, **arguments)
+        evaluate(run, state, **arguments)
 
 
 def test_an_output_that_cannot_be_written_is_one_clear_line(evaluated, tmp_path):
-    run, state = evaluated
+    run, state, _ = evaluated
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        evaluate(run, state, DATASET, out=tmp_path / "file" / "below")
+        evaluate(run, state, out=tmp_path / "file" / "below")
 
 
-def test_a_reconstruction_that_is_not_finite_is_reported_not_averaged_away(
-    no_report, evaluated, tmp_path
-):
-    run, state = evaluated
+def test_a_reconstruction_that_is_not_finite_is_reported_not_averaged_away(evaluated, tmp_path):
+    run, state, _ = evaluated
 
     def broken(*arguments, **keywords):
         found = run.method.reconstruct(*arguments, **keywords)
@@ -246,13 +249,22 @@ def test_a_reconstruction_that_is_not_finite_is_reported_not_averaged_away(
 
     method: Method = run.method._replace(reconstruct=broken)
     with pytest.raises(InputError, match="val_000"):
-        evaluate(run._replace(method=method), state, DATASET, out=tmp_path, limit=1)
+        evaluate(run._replace(method=method), state, out=tmp_path, limit=1)
 
 
-def test_optional_baselines_take_part_when_asked_for_by_name(tmp_path):
-    experiment = dataclasses.replace(EXPERIMENT, optional={"other": mean_volume})
-    run = Run(tmp_path, experiment, None, PROBLEM, mean_volume(PROBLEM), True, "")
-    assert list(with_optional(run, []).experiment.baselines) == ["mean_volume"]
-    assert list(with_optional(run, ["other"]).experiment.baselines) == ["mean_volume", "other"]
-    with pytest.raises(InputError, match="--also fdk: expected one of other"):
-        with_optional(run, ["fdk"])
+def test_rivals_that_are_not_there_by_default_take_part_when_asked_for(evaluated, tmp_path):
+    run, state, results = evaluated
+    assert [c.name for c in results.contenders] == ["mean_volume", "toy"]
+    trained = Trained(run, state, 30)
+    found = evaluate_run(trained, DATASET, Terms(limit=1), also=["other"], out=tmp_path)
+    assert [c.name for c in found.contenders] == ["mean_volume", "other", "toy"]
+    with pytest.raises(InputError, match="method fdk: expected some of mean volume, other"):
+        evaluate_run(trained, DATASET, also=["fdk"], out=tmp_path)
+
+
+def test_a_test_split_is_evaluated_where_there_is_one(evaluated, tmp_path):
+    run, state, _ = evaluated
+    dataset = DATASET._replace(test=volume_set("test", 2, 2))
+    results = evaluate_run(Trained(run, state, 30), dataset, Terms(split="test"), out=tmp_path)
+    assert results.summary["split"] == "test"
+    assert {row["case"] for row in rows_of(tmp_path)} == {"test_000", "test_001"}
