@@ -276,7 +276,7 @@ def test_matrices_compute_what_gathers_compute(axis):
     [pytest.param(a, marks=pytest.mark.slow) for a in ((30, 15), (65, -12), (20, 10))],
 )
 def test_pose_gradients_follow_the_anatomy_not_the_voxels(angles):
-    """Against central differences of the closed form, smooth weights: at most 0.12 (see README)."""
+    """Against central differences of the closed form, smooth weights: at most 0.12 (projector.md)."""
     size = 96
     grid = centred_grid((size,) * 3, (240 / size,) * 3)
     bodies = [
