@@ -1,14 +1,14 @@
 """2DCNN, the 2-D baseline of X2CT-GAN's paper, on head-and-neck CT: a volume from the frontal X-ray alone.
 
-    python -m jxrecon.train --exp cnn2d                        # built-in SYNTHETIC population
-    python -m jxrecon.train --exp cnn2d --data DIR             # real CT, NIfTI
+    jxrecon train --exp cnn2d                        # built-in SYNTHETIC population
+    jxrecon train --exp cnn2d --data DIR             # real CT, NIfTI
 
 Data, field of view and frontal camera are those of x2vision_hn, on as many voxels along every side: 32, 64
 or 128. One frontal view, of twice as many pixels as the volume has voxels along an edge, as in the paper
 (256 for 128). The paper's own numbers, on LIDC: 23.10 dB PSNR, .461 SSIM (reported, in its own convention,
 x2ct-legacy, not verified).
 
-Not trained here: no size has a measured result yet.
+Not trained yet: no size has a measured result.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """CycleGAN between real and synthetic X-rays: real ones in the style that reconstruction was trained on.
 
-    python -m jxrecon.style --real DIR --synthetic DIR --workdir RUN
-    python -m jxrecon.reconstruct --style RUN --run ... --xray ...
+    jxrecon style --real DIR --synthetic DIR --workdir RUN
+    jxrecon reconstruct --style RUN --run ... --xray ...
 
-Two folders of images that need not show the same patients, best of one body part and one view. Synthetic
-ones: python -m jxrecon.drr CT --out DIR. X2CT-GAN's authors used 1,000 real frontal chest X-rays of 320
+Two folders of images that need not show the same patients, best of one body part and one view. `jxrecon
+project CT --out DIR` makes synthetic ones. X2CT-GAN's authors used 1,000 real frontal chest X-rays of 320
 pixels and never released the weights (reported, not verified).
 
-Not trained here: no size has a measured result yet. A step of size 64 takes 0.15 CPU seconds on two cores.
+Not trained yet: no size has a measured result. A step of size 64 takes 0.15 CPU seconds on two cores.
 Published CycleGAN checkpoints (latest_net_G_A.pth, ...) become a run by tools/from_torch.py, and runs such
 checkpoints by tools/to_torch.py. Their layers written out in PyTorch, at full size (3 channels, 9 blocks)
 with random weights, gave the same images to 4e-14 in float64; no published file was at hand.
@@ -45,7 +45,7 @@ _SIZES = {
 
 def _load(experiment: Experiment, folder: Path | None, cache: Path | None) -> Any:
     raise InputError(
-        "cyclegan_xray learns from two folders of images, not from CT: see python -m jxrecon.style --help"
+        "cyclegan_xray learns from two folders of images, not from CT: see jxrecon style --help"
     )
 
 

@@ -1,6 +1,6 @@
 """Displacement-field 2D/3D registration (after Miura 2022) on the livers of igcn_liver.
 
-    python -m jxrecon.train --exp field_liver --data OUT
+    jxrecon train --exp field_liver --data OUT
 
 All else as igcn_liver; measured there with it: MD 1.25 +- 0.89 mm.
 """

@@ -1,13 +1,13 @@
 """Single-image tomography (Henzler et al. 2018) on head-and-neck CT: a volume from the frontal X-ray alone.
 
-    python -m jxrecon.train --exp henzler                        # built-in SYNTHETIC population
-    python -m jxrecon.train --exp henzler --data DIR             # real CT, NIfTI
+    jxrecon train --exp henzler                        # built-in SYNTHETIC population
+    jxrecon train --exp henzler --data DIR             # real CT, NIfTI
 
 Data, field of view and frontal camera are those of x2vision_hn, on as many voxels along every side: 32, 64
 or 128. One frontal view, of as many pixels as the volume has voxels along an edge. The paper's numbers are
 of mammals' skulls in other units: nothing here compares with them.
 
-Not trained here: no size has a measured result yet.
+Not trained yet: no size has a measured result.
 """
 
 from __future__ import annotations

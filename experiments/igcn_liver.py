@@ -1,8 +1,8 @@
 """IGCN on livers that breathe: the moved surface from one frontal X-ray and the patient's reference shape.
 
-    python -m jxrecon.train --exp igcn_liver                     # built-in SYNTHETIC livers
-    python -m jxrecon.prepare meshes SRC OUT                     # real ones: PLY, OBJ, STL, VTK or labels
-    python -m jxrecon.train --exp igcn_liver --data OUT
+    jxrecon train --exp igcn_liver                     # built-in SYNTHETIC livers
+    jxrecon prepare meshes SRC OUT                     # real ones: PLY, OBJ, STL, VTK or labels
+    jxrecon train --exp igcn_liver --data OUT
 
 A cone-beam camera in front of the patient, a detector of 300 mm at the isocentre; the liver lies in a chest
 CT, moved with it by 5 to 25 mm at the dome. The CT, the breathing and the noise-free X-rays are a model

@@ -1,6 +1,6 @@
 """IGCN+, the dense displacement map as the authors released it, on the livers of igcn_liver.
 
-    python -m jxrecon.train --exp igcn_plus_liver --data OUT
+    jxrecon train --exp igcn_plus_liver --data OUT
 
 All else as igcn_liver; measured there with it: MD 1.54 +- 0.94 mm. Size small has a narrower network.
 """

@@ -1,6 +1,6 @@
 """Pixel2Mesh's blocks on the livers of igcn_liver: the same input and output, its losses.
 
-    python -m jxrecon.train --exp p2m_liver --data OUT
+    jxrecon train --exp p2m_liver --data OUT
 
 All else as igcn_liver; measured there with it: MD 1.88 +- 1.34 mm.
 Size small is narrower, has a rate ten times the paper's and fewer steps.

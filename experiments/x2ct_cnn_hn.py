@@ -1,6 +1,6 @@
 """X2CT-CNN on head-and-neck CT: the network of x2ct_hn, trained on the voxels' squared error alone.
 
-    python -m jxrecon.train --exp x2ct_cnn_hn --data DIR
+    jxrecon train --exp x2ct_cnn_hn --data DIR
 
 All else as x2ct_hn. The paper reports about 1 dB more PSNR than with the adversary, and blurrier volumes.
 """

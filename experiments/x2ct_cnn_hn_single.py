@@ -1,8 +1,8 @@
 """X2CT-CNN on head-and-neck CT from the frontal X-ray alone.
 
-    python -m jxrecon.train --exp x2ct_cnn_hn_single --data DIR
+    jxrecon train --exp x2ct_cnn_hn_single --data DIR
 
-All else as x2ct_cnn_hn; the baselines see one X-ray too.
+All else as x2ct_cnn_hn; its rivals see one X-ray, too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """X2CT-CNN on LIDC-IDRI: the network of x2ct_lidc, trained on the voxels' squared error alone.
 
-    python -m jxrecon.train --exp x2ct_cnn_lidc --size paper --data DIR
+    jxrecon train --exp x2ct_cnn_lidc --size paper --data DIR
 
 All else as x2ct_lidc, reported numbers too; --set views.count=1 is the single-view X2CT-CNN.
 """

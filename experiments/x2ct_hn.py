@@ -1,7 +1,7 @@
 """X2CT-GAN on head-and-neck CT: a volume from frontal and lateral X-ray by a dense encoder-decoder.
 
-    python -m jxrecon.train --exp x2ct_hn                        # built-in SYNTHETIC population
-    python -m jxrecon.train --exp x2ct_hn --data DIR             # real CT, NIfTI
+    jxrecon train --exp x2ct_hn                        # built-in SYNTHETIC population
+    jxrecon train --exp x2ct_hn --data DIR             # real CT, NIfTI
 
 Data, field of view and cameras are those of x2vision_hn, on as many voxels along every side: 32, 64 or 128.
 Beside it: x2ct_hn_single (frontal X-ray alone), x2ct_cnn_hn and x2ct_cnn_hn_single (without adversary).
@@ -17,7 +17,7 @@ patients, whole-volume PSNR / MAE in the body, linear prior from as many views b
 
 Bone Dice / LPIPS (AlexNet, slices) of the same: CNN 0.661 / 0.084 from two views, 0.549 / 0.143 from one;
 GAN 0.512 / 0.186 and 0.408 / 0.185; linear prior 0.627 / 0.094 and 0.586 / 0.120. All methods side by side:
-README's comparison.
+experiments/README.md.
 
 Measured, size tiny, OpenKBP, two shared CPU cores:
 

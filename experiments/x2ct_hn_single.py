@@ -1,8 +1,8 @@
 """X2CT-GAN on head-and-neck CT from the frontal X-ray alone: the single-view network.
 
-    python -m jxrecon.train --exp x2ct_hn_single --data DIR
+    jxrecon train --exp x2ct_hn_single --data DIR
 
-All else as x2ct_hn; the baselines see one X-ray too. The paper reports about 4 dB between one view and two.
+All else as x2ct_hn; its rivals see one X-ray, too. The paper reports about 4 dB between one view and two.
 """
 
 from __future__ import annotations

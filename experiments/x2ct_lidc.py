@@ -1,6 +1,6 @@
 """X2CT-GAN on LIDC-IDRI, the paper's own setting: a chest CT from frontal and lateral X-ray.
 
-    python -m jxrecon.train --exp x2ct_lidc --size paper --data DIR      # the authors' files, or NIfTI
+    jxrecon train --exp x2ct_lidc --size paper --data DIR      # the authors' files, or NIfTI
 
 DIR holds train.txt, test.txt and CASE/ct_xray_data.h5 (916 and 102 cases). Field: a cube of 320 mm on 128
 voxels an edge, window -1024 to 1476 HU. Views: cone beam, source-axis 541 mm, source-detector 949 mm, a

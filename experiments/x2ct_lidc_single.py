@@ -1,6 +1,6 @@
 """X2CT-GAN on LIDC-IDRI from the frontal X-ray alone: the paper's single-view network.
 
-    python -m jxrecon.train --exp x2ct_lidc_single --size paper --data DIR
+    jxrecon train --exp x2ct_lidc_single --size paper --data DIR
 
 All else as x2ct_lidc, reported numbers too. The weights that the authors published are those of epoch 30.
 """

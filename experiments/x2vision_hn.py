@@ -1,7 +1,7 @@
 """X2Vision on head-and-neck CT: a 3-D StyleGAN2 prior, then volumes from two X-rays.
 
-    python -m jxrecon.train --exp x2vision_hn                        # built-in SYNTHETIC population
-    python -m jxrecon.train --exp x2vision_hn --data DIR             # real CT, NIfTI
+    jxrecon train --exp x2vision_hn                        # built-in SYNTHETIC population
+    jxrecon train --exp x2vision_hn --data DIR             # real CT, NIfTI
 
 Field: 224 x 240 x 202 mm about the jaw (x left-right, y back-front, z foot-head). Views: frontal and
 lateral cone beam, source-axis 1000 mm, source-detector 1500 mm, a detector of 384 x 384 mm.
@@ -11,12 +11,11 @@ Measured, size small, seed 0, two CPU cores, whole-volume PSNR in [-1024, 2000] 
 - OpenKBP, 76 training and 17 validation patients, schedule.steps=3200, settings.prior.warm_start_steps=2500,
   settings.latent.iterations=200, 41 minutes: X2Vision 28.13 dB / 118.2 HU beside linear prior 28.22 / 109.7,
   nearest volume 24.17 / 160.3, mean volume 23.50 / 159.8.
-- SYNTHETIC subjects, 128 and 8, as it stands here, 8.6 minutes: X2Vision 26.32 / 157.9 beside linear prior
-  33.13 / 62.7, nearest 26.22 / 108.6, mean 24.14 / 160.5.
-
-- Size cube, OpenKBP, as it stands here, 80 minutes beside other work: from 1, 2, 4, 8 views X2Vision
+- SYNTHETIC subjects, 128 and 8, settings of this file, 8.6 minutes: X2Vision 26.32 / 157.9 beside linear
+  prior 33.13 / 62.7, nearest 26.22 / 108.6, mean 24.14 / 160.5.
+- Size cube, OpenKBP, settings of this file, 80 minutes beside other work: from 1, 2, 4, 8 views X2Vision
   24.88 / 170.5, 26.88 / 134.7, 27.67 / 123.5, 27.92 / 120.1 beside linear prior 25.74 / 142.3, 26.82 / 127.8,
-  27.14 / 123.1, 27.18 / 122.6. All methods side by side: README's comparison.
+  27.14 / 123.1, 27.18 / 122.6. All methods side by side: experiments/README.md.
 
 The warm start (auto-decoder) does most of it: quick validation PSNR on OpenKBP was 27.28 dB at its end and
 27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps.

@@ -1,6 +1,6 @@
 """X-ray2Shape (Tong 2020) on the livers of igcn_liver: from the MEAN shape, without the patient's own.
 
-    python -m jxrecon.train --exp xray2shape_liver --data OUT
+    jxrecon train --exp xray2shape_liver --data OUT
 
 All else as igcn_liver; measured there with it: MD 10.63 +- 2.03 mm.
 """

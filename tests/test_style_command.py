@@ -231,7 +231,7 @@ def test_a_run_of_another_kind_is_refused(tmp_path, run):
     )
     (tmp_path / "toy.py").write_text(toy)
     (tmp_path / "config.json").write_text(json.dumps({**saved, "exp": str(tmp_path / "toy.py")}))
-    with pytest.raises(InputError, match=r"expected one of python -m jxrecon\.style"):
+    with pytest.raises(InputError, match=r"expected one of jxrecon style"):
         open_style(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_every_size_of_cyclegan_xray_builds_its_state(size):
         experiment.settings.constant_steps + experiment.settings.decay_steps
         == experiment.schedule.steps
     )
-    with pytest.raises(InputError, match=r"python -m jxrecon\.style"):
+    with pytest.raises(InputError, match=r"jxrecon style --help"):
         experiment.load(experiment, None, None)
 
 
