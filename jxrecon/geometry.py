@@ -7,7 +7,7 @@ LPS exists only where DICOM or ITK files are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from jxrecon.types import InputError
+from jxrecon.types import AnyArray, InputError
 
 
 class Grid(NamedTuple):
@@ -44,6 +44,19 @@ class Grid(NamedTuple):
     def extent_mm(self) -> np.ndarray:
         """Edge lengths of the box that the voxels fill, [3]."""
         return self.spacing_mm * np.array(self.shape)
+
+    @property
+    def corners_mm(self) -> np.ndarray:
+        """Corners of that box in the world, [8, 3], the last axis changing first."""
+        return box_corners_mm([(-0.5, n - 0.5) for n in self.shape], self.affine)
+
+
+def box_corners_mm(
+    ends: Sequence[tuple[float, float]], affine: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "8 3"]:
+    """World positions of the corners of a box from index `low` to `high` along each axis."""
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
+    return corners @ affine[:3, :3].T + affine[:3, 3]
 
 
 def centred_grid(
@@ -106,6 +119,17 @@ class _Detector:
         return self.replace(
             u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
         )
+
+    def binned(self, blocks: Sequence[int]) -> Self:
+        """The camera of an image averaged over blocks of (rows, columns), whole blocks from its first pixel.
+
+        What fills no block at the image's end is left out.
+        """
+        shape = self.shape[0] // int(blocks[0]), self.shape[1] // int(blocks[1])
+        kept = shape[0] * int(blocks[0]), shape[1] * int(blocks[1])
+        rows, columns = ((n - k) / 2 for n, k in zip(self.shape, kept))
+        centre = self.centre - rows * self.v - columns * self.u
+        return self.replace(centre=centre, shape=kept).resized(shape)
 
     def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Self:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
@@ -202,6 +226,23 @@ class ParallelCamera(_Detector, struct.PyTreeNode):
 AnyCamera: TypeAlias = Camera | ParallelCamera
 
 
+def finite(value: Any, count: int, name: str) -> Float[np.ndarray, "#count"]:
+    """`count` finite numbers; a single one stands for a pair of equal ones.
+
+    Raises:
+        InputError: it is anything else; `name` says of what.
+    """
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.ndim == 0 and count < 3:
+        numbers = np.full(count, numbers)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise InputError(f"{name} is {value!r}, expected {count} finite number(s)")
+    return numbers
+
+
 def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCamera:
     """A camera from the numbers of its `to_dict`.
 
@@ -216,16 +257,10 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
     """
     parallel = "direction" in numbers
     first = "direction" if parallel else "source_mm"
-    vectors = {}
+    parts = {}
     for name in (first, "centre_mm", "u_mm", "v_mm"):
-        value = numbers.get(name)
-        try:
-            vector = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
-            vector = np.empty(0)
-        if vector.shape != (3,) or not np.isfinite(vector).all():
-            raise InputError(f"{origin}: {name} is {value!r}, expected three finite numbers in mm")
-        vectors[name.removesuffix("_mm")] = jnp.asarray(vector, jnp.float32)
+        vector = finite(numbers.get(name), 3, f"{origin}: {name}")
+        parts[name.removesuffix("_mm")] = jnp.asarray(vector, jnp.float32)
     shape = numbers.get("shape")
     if (
         not isinstance(shape, list | tuple)
@@ -235,28 +270,110 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
         raise InputError(
             f"{origin}: shape is {shape!r}, expected [rows, columns] as positive integers"
         )
-    normal = np.cross(vectors["u"], vectors["v"])
+    normal = np.cross(parts["u"], parts["v"])
     if np.linalg.norm(normal) == 0:
         raise InputError(
             f"{origin}: u_mm and v_mm are parallel, expected two directions of a detector"
         )
     if parallel:
-        if np.dot(normal, vectors["direction"]) == 0:
+        if np.dot(normal, parts["direction"]) == 0:
             raise InputError(f"{origin}: the rays run within the detector's plane")
-        return ParallelCamera(**vectors, shape=(shape[0], shape[1]))
-    if np.dot(normal, vectors["centre"] - vectors["source"]) == 0:
+        return ParallelCamera(**parts, shape=(shape[0], shape[1]))
+    if np.dot(normal, parts["centre"] - parts["source"]) == 0:
         raise InputError(f"{origin}: the source lies in the detector's plane, expected it in front")
-    return Camera(**vectors, shape=(shape[0], shape[1]))
+    return Camera(**parts, shape=(shape[0], shape[1]))
 
 
-def _rotation_z(angle_deg: float) -> np.ndarray:
-    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+# Numbers of a camera with values, in NumPy and float64.
 
 
-def _rotation_x(angle_deg: float) -> np.ndarray:
-    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
-    return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+def vectors(camera: AnyCamera) -> tuple[np.ndarray, ...]:
+    """(source or direction of the rays, centre, u, v); [3] each, [views, 3] of stacked cameras."""
+    return tuple(np.asarray(part, np.float64) for part in jax.tree.leaves(camera))
+
+
+def unit_normal(camera: AnyCamera) -> Float[np.ndarray, "3"]:
+    """The detector's normal, u x v."""
+    _, _, u, v = vectors(camera)
+    across = np.cross(u, v)
+    return across / np.linalg.norm(across)
+
+
+def pixel_mm(camera: AnyCamera) -> tuple[float, float]:
+    """Pixel pitch on the detector (between rows, between columns)."""
+    _, _, u, v = vectors(camera)
+    return float(np.linalg.norm(v)), float(np.linalg.norm(u))
+
+
+def source_detector_mm(camera: Camera) -> float:
+    """Distance from the source to the detector's plane."""
+    source, centre, _, _ = vectors(camera)
+    return float(abs(unit_normal(camera) @ (centre - source)))
+
+
+def depth_of(
+    camera: AnyCamera, points_mm: Float[AnyArray, "*points 3"]
+) -> Float[np.ndarray, "*points"]:
+    """How far points lie on the way from the source (0) to the detector's plane (1); 1 for parallel rays."""
+    if isinstance(camera, ParallelCamera):
+        return np.ones(np.shape(points_mm)[:-1])
+    source, centre, u, v = vectors(camera)
+    normal = np.cross(u, v)
+    return (np.asarray(points_mm) - source) @ normal / ((centre - source) @ normal)
+
+
+def pitch_at(camera: AnyCamera, point_mm: Float[AnyArray, "3"]) -> Float[np.ndarray, "2"]:
+    """`pixel_mm`, shrunk to where the rays pass the plane through this point."""
+    return abs(depth_of(camera, point_mm)) * np.array(pixel_mm(camera))
+
+
+def places_of(
+    camera: AnyCamera, points_mm: Float[AnyArray, "*points 3"]
+) -> Float[np.ndarray, "*points 2"]:
+    """The camera's `place_of`: (row, column) where the rays through these points meet the detector."""
+    first, centre, u, v = vectors(camera)
+    points = np.asarray(points_mm, np.float64)
+    rays = points - first if isinstance(camera, Camera) else np.broadcast_to(first, points.shape)
+    axes = np.stack(
+        [*np.broadcast_arrays(v, u, rays)], -1
+    )  # point = centre + row v + column u + t ray
+    found = np.linalg.solve(axes, (points - centre)[..., None])[..., :2, 0]
+    return found + (np.array(camera.shape) - 1) / 2
+
+
+def detector_corners_mm(camera: AnyCamera) -> Float[np.ndarray, "4 3"]:
+    """World positions of the corners of the detector's area, in order around it."""
+    _, centre, u, v = vectors(camera)
+    rows, columns = camera.shape
+    half = [(-1, -1), (-1, 1), (1, 1), (1, -1)]
+    return np.array([centre + r * rows / 2 * v + c * columns / 2 * u for r, c in half])
+
+
+def nearest_to_lines(
+    points_mm: Float[np.ndarray, "lines 3"], directions: Float[np.ndarray, "lines 3"]
+) -> Float[np.ndarray, "3"] | None:
+    """The point nearest to all lines: sum_i (1 - d_i d_i') (x - p_i) = 0, directions d_i of length 1.
+
+    None where the lines do not fix a point: all within about 8 degrees of each other.
+    """
+    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
+    normal = across.sum(0)
+    if np.linalg.eigvalsh(normal)[0] < 1e-2:
+        return None
+    return np.linalg.solve(normal, np.einsum("nij,nj->i", across, points_mm))
+
+
+def rotation_about(axis: str, radians: float) -> Float[np.ndarray, "3 3"]:
+    """Rotation about the world's x, y or z."""
+    i = "xyz".index(axis)
+    j, k = (i + 1) % 3, (i + 2) % 3
+    matrix = np.eye(3)
+    c, s = np.cos(radians), np.sin(radians)
+    matrix[j, j], matrix[j, k], matrix[k, j], matrix[k, k] = c, -s, s, c
+    return matrix
+
+
+# Cameras about a patient.
 
 
 def camera_at(
@@ -335,7 +452,8 @@ def _orbit(
     row_mm, column_mm = pixel_mm if isinstance(pixel_mm, tuple | list) else (pixel_mm, pixel_mm)
     if not (row_mm > 0 and column_mm > 0):
         raise InputError(f"pixel pitch is {pixel_mm} mm, expected positive numbers")
-    rotation = _rotation_z(angle_deg) @ _rotation_x(elevation_deg)
+    turn, tilt = np.deg2rad(angle_deg), np.deg2rad(elevation_deg)
+    rotation = rotation_about("z", turn) @ rotation_about("x", tilt)
     rotation = np.where(np.abs(rotation) < 1e-15, 0.0, rotation)
 
     def world(x: float, y: float, z: float) -> Array:

@@ -1,23 +1,38 @@
-"""The words that every module shares: array aliases, what a batch is, and the one error of bad input."""
+"""The words that every module shares: array aliases, what a batch is, and the one error of bad input.
+
+Importing them does not import JAX, so that a command answers --help at once.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
-
-import jax
-import numpy as np
-from jaxtyping import Array, Float, Int
-
-Key: TypeAlias = jax.Array
-"""A typed or raw JAX random key."""
-
-AnyArray: TypeAlias = jax.Array | np.ndarray
-"""On a device or in NumPy."""
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 PyTree: TypeAlias = Any
 
-Terms: TypeAlias = dict[str, Float[Array, ""]]
-"""Scalars of one step under the names of the paper, all of them logged."""
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    from jaxtyping import Array, Float, Int
+
+    Key: TypeAlias = jax.Array
+    """A typed or raw JAX random key."""
+
+    AnyArray: TypeAlias = jax.Array | np.ndarray
+    """On a device or in NumPy."""
+
+    Terms: TypeAlias = dict[str, Float[Array, ""]]
+    """Scalars of one step under the names of the paper, all of them logged."""
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The aliases above, made when they are first asked for."""
+        if name not in ("Key", "AnyArray", "Terms"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import jax
+        import numpy as np
+
+        made = {"Key": jax.Array, "AnyArray": jax.Array | np.ndarray, "Terms": dict[str, jax.Array]}
+        return globals().setdefault(name, made[name])
 
 
 class VolumeBatch(NamedTuple):

@@ -1,7 +1,9 @@
 """Strict JAX, one compilation cache for all tests, and where the real data lies."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Compile time rules the suite on CPU: level 1 compiles about twice as fast and runs as fast.
 _flags = os.environ.get("XLA_FLAGS", "")
@@ -28,6 +30,17 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     worker = hasattr(config, "workerinput")  # or each process would start its own
     if whole and not worker and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses = min(os.cpu_count() or 1, 4)
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., int]:
+    """run_command(module, *arguments): the exit code of a command, as a user's shell sees it."""
+
+    def run(module: ModuleType, *arguments: object) -> int:
+        code: int = module.command([str(argument) for argument in arguments])
+        return code
+
+    return run
 
 
 @pytest.fixture(scope="session")

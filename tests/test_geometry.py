@@ -51,8 +51,7 @@ def test_moved_cameras_equal_the_oracles_geometry(oracles, pose):
         v=jnp.asarray([0.0, 0.0, -2.5]),
         shape=(48, 64),
     )
-    roll = np.array([[np.cos(a2), 0, np.sin(a2)], [0, 1, 0], [-np.sin(a2), 0, np.cos(a2)]])
-    turn, tilt = geometry._rotation_z(np.rad2deg(a0)), geometry._rotation_x(np.rad2deg(a1))
+    turn, tilt, roll = map(geometry.rotation_about, "zxy", (a0, a1, a2))
     rotation = jnp.asarray(turn @ tilt @ roll, jnp.float32)
     moved = unmoved.moved(rotation, jnp.zeros(3))
     for found, wanted in zip((moved.source, moved.centre, moved.u, moved.v), expected):
@@ -228,6 +227,8 @@ def test_a_grids_middle_spacing_and_extent_follow_from_its_affine():
     np.testing.assert_allclose(grid.centre_mm, [1.0, -1.0, 7.0])
     np.testing.assert_allclose(grid.spacing_mm, [2.0, 3.0, 4.0])
     np.testing.assert_allclose(grid.extent_mm, [8.0, 15.0, 24.0])
+    corners = grid.corners_mm
+    np.testing.assert_allclose(corners[[0, 1, -1]], [[-3, -8.5, -5], [-3, -8.5, 19], [5, 6.5, 19]])
 
 
 @pytest.mark.parametrize("make", [geometry.camera_at, geometry.parallel_at])
@@ -237,9 +238,48 @@ def test_points_on_a_ray_fall_on_its_pixel(make):
     pixels = camera.pixels()
     source = getattr(camera, "source", None)
     towards = -camera.direction if source is None else source[None, None] - pixels
-    places = camera.place_of(pixels + 0.4 * jnp.broadcast_to(towards, pixels.shape))
+    points = pixels + 0.4 * jnp.broadcast_to(towards, pixels.shape)
     rows, columns = np.meshgrid(np.arange(6.0), np.arange(9.0), indexing="ij")
-    np.testing.assert_allclose(places, np.stack([rows, columns], -1), rtol=0, atol=1e-3)
+    for places in (camera.place_of(points), geometry.places_of(camera, points)):
+        np.testing.assert_allclose(places, np.stack([rows, columns], -1), rtol=0, atol=1e-3)
+    depth = geometry.depth_of(camera, np.asarray(points, np.float64))
+    np.testing.assert_allclose(depth, 1.0 if source is None else 0.6, rtol=0, atol=1e-6)
+
+
+def test_pixels_shrink_to_where_rays_pass_and_a_source_behind_a_point_is_told():
+    camera = geometry.camera_at(30.0, 20.0, pixel_mm=(3.0, 6.0), isocentre_mm=(10.0, 20.0, 30.0))
+    middle = np.array([10.0, 20.0, 30.0])
+    np.testing.assert_allclose(geometry.pixel_mm(camera), (3.0, 6.0), rtol=1e-6)
+    np.testing.assert_allclose(geometry.pitch_at(camera, middle), [2.0, 4.0], rtol=1e-6)
+    assert geometry.source_detector_mm(camera) == pytest.approx(1500.0, rel=1e-6)
+    behind = 2 * np.asarray(camera.source, np.float64) - middle
+    assert geometry.depth_of(camera, behind) == pytest.approx(-1000 / 1500, rel=1e-5)
+    rays = geometry.parallel_at(30.0, pixel_mm=(3.0, 6.0))
+    np.testing.assert_allclose(geometry.pitch_at(rays, middle), [3.0, 6.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [geometry.camera_at, geometry.parallel_at])
+def test_binned_cameras_keep_every_pixel_where_it_stood(kind):
+    camera = kind(30.0, 10.0, shape=(11, 14), pixel_mm=2.0)
+    small = camera.binned((2, 3))
+    assert small.shape == (5, 4)
+    blocks = np.asarray(camera.pixels())[:10, :12].reshape(5, 2, 4, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(small.pixels(), blocks, atol=1e-3)
+
+
+def test_lines_through_one_point_fix_it_and_parallel_ones_none():
+    point = np.array([3.0, -4.0, 5.0])
+    directions = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+    starts = point - np.array([[100.0], [7.0], [-50.0]]) * directions
+    np.testing.assert_allclose(geometry.nearest_to_lines(starts, directions), point, atol=1e-9)
+    assert geometry.nearest_to_lines(starts, directions[[0, 0, 0]]) is None
+
+
+def test_the_detectors_corners_are_half_a_pixel_beyond_its_pixels():
+    camera = geometry.frontal(shape=(4, 6), pixel_mm=(2.0, 3.0))
+    corners = geometry.detector_corners_mm(camera)
+    np.testing.assert_allclose(corners[:, [0, 2]], [[9, 4], [-9, 4], [-9, -4], [9, -4]], atol=1e-4)
+    np.testing.assert_allclose(geometry.unit_normal(camera), [0, -1, 0], atol=1e-7)
 
 
 def test_the_place_of_a_point_follows_it_as_finite_differences_do():

@@ -10,8 +10,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from jxrecon import prepare
-from jxrecon.cli import entry
-from jxrecon.data import lidc
+from jxrecon.correspondence import folder
+from jxrecon.data import lidc, lidc_folder
 
 EDGE = 32
 
@@ -61,13 +61,15 @@ def source(tmp_path):
     return folder
 
 
-def run(source, out, *flags):
-    arguments = ["lidc", str(source), str(out), "--edge", str(EDGE), *flags]
-    return entry(prepare.main, arguments)
+@pytest.fixture
+def run(run_command):
+    return lambda source, out, *flags: run_command(
+        prepare, "lidc", source, out, "--edge", EDGE, *flags
+    )
 
 
 def test_everything_usable_is_written_listed_and_not_done_again(
-    source, tmp_path, capsys, monkeypatch
+    source, tmp_path, capsys, monkeypatch, run
 ):
     out = tmp_path / "out"
     assert run(source, out) == 0
@@ -112,7 +114,7 @@ def test_everything_usable_is_written_listed_and_not_done_again(
     assert run(source, out) == 0
 
 
-def test_a_broken_series_can_be_repaired(source, tmp_path):
+def test_a_broken_series_can_be_repaired(source, tmp_path, run):
     (source / "empty.nii.gz").unlink()
     (source / "p1" / "labels.nii.gz").unlink()
     assert run(source, tmp_path / "out", "--fix", "--strict") == 0
@@ -120,8 +122,8 @@ def test_a_broken_series_can_be_repaired(source, tmp_path):
 
 
 def test_lists_share_no_patient_and_depend_on_the_seed():
-    sources = [prepare.Source(f"c{k}", f"p{k // 3}", ()) for k in range(60)]
-    lists = [prepare.split(sources, 0.1, seed) for seed in (0, 0, 1)]
+    sources = [lidc_folder.Source(f"c{k}", f"p{k // 3}", ()) for k in range(60)]
+    lists = [lidc_folder.split(sources, 0.1, seed) for seed in (0, 0, 1)]
     assert lists[0] == lists[1] != lists[2]
     for found in lists:
         assert len(found["test"]) == 6
@@ -129,7 +131,7 @@ def test_lists_share_no_patient_and_depend_on_the_seed():
         assert not patients[0] & patients[1]
 
 
-def test_a_source_without_a_ct_is_told_in_one_line(tmp_path, capsys):
+def test_a_source_without_a_ct_is_told_in_one_line(tmp_path, capsys, run):
     (tmp_path / "x.txt").write_text("x")
     assert run(tmp_path, tmp_path / "out") == 2
     assert run(tmp_path / "gone", tmp_path / "out") == 2
@@ -139,3 +141,11 @@ def test_a_source_without_a_ct_is_told_in_one_line(tmp_path, capsys):
     assert "no CT found" in lines[0]
     assert "no such folder" in lines[1]
     assert "--test 2" in lines[2]
+
+
+def test_flags_default_to_the_papers_edge_and_the_template_of_the_library():
+    lidc_flags, mesh_flags = (
+        prepare.parser().parse_args([name, "source", "out"]) for name in ("lidc", "meshes")
+    )
+    assert lidc_flags.edge == lidc.EDGE
+    assert mesh_flags.vertices == folder.VERTICES

@@ -1,4 +1,4 @@
-"""`python -m jxrecon.drr`: what it writes is the projector's image and the camera that made it."""
+"""`jxrecon project`: what it writes is the projector's image and the camera that made it."""
 
 import json
 from functools import partial
@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.cli import entry
+from jxrecon import project
 from jxrecon.drr import beam, hu_to_mu, line_integrals
 from jxrecon.geometry import Grid, camera_at, centred_grid
 from jxrecon.io.nifti import read_volume, write_volume
 from jxrecon.io.radiographs import read
-from jxrecon.project import main
 
 MIDDLE = np.array([30.0, -20.0, -600.0])
 
@@ -30,13 +29,14 @@ def ellipsoid(tmp_path_factory):
     return path
 
 
-def _run(*arguments):
-    return entry(main, [str(argument) for argument in arguments])
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, project)
 
 
-def test_files_hold_the_projectors_image_with_its_camera(ellipsoid, tmp_path, capsys):
+def test_files_hold_the_projectors_image_with_its_camera(ellipsoid, tmp_path, capsys, run):
     views = ["--view", "frontal", "--view=-30,10"]
-    assert _run(ellipsoid, *views, "--pixels", "16,12", "--pixel-mm", "7", "--out", tmp_path) == 0
+    assert run(ellipsoid, *views, "--pixels", "16,12", "--pixel-mm", "7", "--out", tmp_path) == 0
     hu, affine = read_volume(ellipsoid)
     for name, angles in {"frontal": (0.0, 0.0), "-30_10": (-30.0, 10.0)}.items():
         middle = Grid(hu.shape, affine).centre_mm
@@ -60,8 +60,8 @@ def test_files_hold_the_projectors_image_with_its_camera(ellipsoid, tmp_path, ca
     assert "--pixel-mm" in printed
 
 
-def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path):
-    assert _run(ellipsoid, "--pixels", "16", "--format", "npz", "--out", tmp_path / "new") == 0
+def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path, run):
+    assert run(ellipsoid, "--pixels", "16", "--format", "npz", "--out", tmp_path / "new") == 0
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     stems = ["body_frontal", "body_lateral"]
     assert names == sorted(f"{stem}.{ending}" for stem in stems for ending in ("npz", "json"))
@@ -93,6 +93,7 @@ def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path):
         (["--sid", "900"], "source-detector distance is 900.0 mm"),
         (["--isocentre", "1,2"], "expected 3 finite numbers"),
         (["--method", "aligned", "--view", "0", "--view", "17,5"], "does not fit this camera"),
+        (["--method", "voxels"], "projection method is 'voxels', expected one of auto, siddon"),
         (["--kvp", "160"], "--kvp 160: expected 20 to 150 kV"),
         (["--kvp", "nan"], "--kvp nan: expected 20 to 150 kV"),
         (["--dose", "0"], "--dose 0: expected 1 to 1e+08 photons per pixel"),
@@ -104,8 +105,10 @@ def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path):
         (["--parallel", "--sid", "900"], "--sid 900: expected without --parallel"),
     ],
 )
-def test_bad_arguments_give_one_line_and_no_file(ellipsoid, tmp_path, capsys, arguments, expected):
-    assert _run(ellipsoid, *arguments, "--out", tmp_path / "new") == 2
+def test_bad_arguments_give_one_line_and_no_file(
+    ellipsoid, tmp_path, capsys, arguments, expected, run
+):
+    assert run(ellipsoid, *arguments, "--out", tmp_path / "new") == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
@@ -116,9 +119,9 @@ def test_bad_arguments_give_one_line_and_no_file(ellipsoid, tmp_path, capsys, ar
 EXPOSURE = ["--kvp", "90", "--scatter", "0.5", "--blur-mm", "4", "--dose", "1000", "--seed", "7"]
 
 
-def test_an_exposure_is_the_beam_chain_of_the_parts_and_is_recorded(ellipsoid, tmp_path):
+def test_an_exposure_is_the_beam_chain_of_the_parts_and_is_recorded(ellipsoid, tmp_path, run):
     small = ["--view", "0", "--pixels", "16", "--pixel-mm", "7", "--format", "npz"]
-    assert _run(ellipsoid, *small, *EXPOSURE, "--out", tmp_path) == 0
+    assert run(ellipsoid, *small, *EXPOSURE, "--out", tmp_path) == 0
     found = read(tmp_path / "body_0.npz")
     hu, affine = read_volume(ellipsoid)
     project = jax.jit(partial(line_integrals, affine=affine, camera=found.camera))
@@ -143,9 +146,9 @@ def test_an_exposure_is_the_beam_chain_of_the_parts_and_is_recorded(ellipsoid, t
     assert simulated["seed"] == 7
 
 
-def test_bilinear_attenuation_is_projected_and_parallel_rays_are_written(ellipsoid, tmp_path):
+def test_bilinear_attenuation_is_projected_and_parallel_rays_are_written(ellipsoid, tmp_path, run):
     arguments = ["--parallel", "--attenuation", "bilinear", "--view", "frontal", "--pixels", "12"]
-    assert _run(ellipsoid, *arguments, "--out", tmp_path) == 0
+    assert run(ellipsoid, *arguments, "--out", tmp_path) == 0
     found = read(tmp_path / "body_frontal.nii.gz")
     hu, affine = read_volume(ellipsoid)
     np.testing.assert_allclose(found.camera.direction, [0.0, -1.0, 0.0], atol=1e-7)
@@ -158,11 +161,11 @@ def test_bilinear_attenuation_is_projected_and_parallel_rays_are_written(ellipso
     assert recorded == {"attenuation": "bilinear"}
 
 
-def test_bad_ct_gives_one_line_and_no_file(ellipsoid, tmp_path, capsys):
+def test_bad_ct_gives_one_line_and_no_file(ellipsoid, tmp_path, capsys, run):
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(ellipsoid.read_bytes()[:-30])
     for path in (cut, tmp_path / "absent.nii.gz", tmp_path / "ct.dcm"):
-        assert _run(path, "--out", tmp_path / "new") == 2
+        assert run(path, "--out", tmp_path / "new") == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {path}")
         assert len(error.splitlines()) == 1

@@ -1,18 +1,17 @@
-"""`python -m jxrecon.register`: a shifted CT found in its X-rays, a demo of itself, and bad input."""
+"""`jxrecon register`: a shifted CT found in its X-rays, a demo of itself, and bad input."""
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 
-from jxrecon.cli import entry
+from jxrecon import project, register
 from jxrecon.drr import mu_to_hu
 from jxrecon.geometry import centred_grid
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import read
-from jxrecon.project import main as drr
-from jxrecon.register import main
 
 MIDDLE = np.array([30.0, -20.0, -600.0])
 SHIFT = np.array([9.0, -6.0, 12.0])
@@ -21,7 +20,7 @@ QUICK = ("--pitch-mm", 4, "--starts", 1, "--steps", 100)
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory):
+def patient(tmp_path_factory, run_command):
     """X-rays of a body, and its CT, which lies elsewhere by -SHIFT."""
     folder = tmp_path_factory.mktemp("patient")
     index = np.stack(np.meshgrid(*[np.arange(n) for n in GRID.shape], indexing="ij"), -1)
@@ -38,15 +37,16 @@ def patient(tmp_path_factory):
     hu = np.asarray(mu_to_hu(mu))
     write_volume(folder / "body.nii.gz", hu, GRID.affine)
     views = ["--pixels", 48, "--pixel-mm", 6, "--format", "png", "--out", folder]
-    assert entry(drr, [str(word) for word in (folder / "body.nii.gz", *views)]) == 0
+    assert run_command(project, folder / "body.nii.gz", *views) == 0
     affine = GRID.affine.copy()
     affine[:3, 3] -= SHIFT
     write_volume(folder / "ct.nii.gz", hu, affine)
     return folder
 
 
-def _run(*arguments):
-    return entry(main, [str(argument) for argument in arguments])
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, register)
 
 
 def _xrays(folder):
@@ -54,9 +54,9 @@ def _xrays(folder):
 
 
 @pytest.mark.slow
-def test_a_shifted_ct_is_found_and_its_cameras_follow(patient, tmp_path, capsys):
+def test_a_shifted_ct_is_found_and_its_cameras_follow(patient, tmp_path, capsys, run):
     out = tmp_path / "out"
-    assert _run("--ct", patient / "ct.nii.gz", *_xrays(patient), "--out", out, *QUICK) == 0
+    assert run("--ct", patient / "ct.nii.gz", *_xrays(patient), "--out", out, *QUICK) == 0
     pose = json.loads((out / "pose.json").read_text())
     np.testing.assert_allclose(pose["translation_mm"], SHIFT, atol=0.7)
     assert np.rad2deg(np.linalg.norm(pose["rotation_vector_rad"])) < 0.5
@@ -78,9 +78,9 @@ def test_a_shifted_ct_is_found_and_its_cameras_follow(patient, tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_demo_prints_its_errors_and_calls_itself_synthetic(patient, tmp_path, capsys):
+def test_demo_prints_its_errors_and_calls_itself_synthetic(patient, tmp_path, capsys, run):
     flags = ("--demo", "--ct", patient / "ct.nii.gz", "--view", "frontal", "--range-mm", 5)
-    assert _run(*flags, "--range-deg", 2, "--out", tmp_path, *QUICK, "--seed", 3) == 0
+    assert run(*flags, "--range-deg", 2, "--out", tmp_path, *QUICK, "--seed", 3) == 0
     pose = json.loads((tmp_path / "pose.json").read_text())
     assert pose["synthetic"] is True
     assert pose["demo"]["error_deg"] < 1.0
@@ -108,25 +108,25 @@ def test_demo_prints_its_errors_and_calls_itself_synthetic(patient, tmp_path, ca
         ),
     ],
 )
-def test_bad_flags_are_one_line(flags, line, tmp_path, capsys):
-    assert _run(*flags, "--out", tmp_path / "out") == 2
+def test_bad_flags_are_one_line(flags, line, tmp_path, capsys, run):
+    assert run(*flags, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert line in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_ct_of_another_world_is_refused(patient, tmp_path, capsys):
+def test_a_ct_of_another_world_is_refused(patient, tmp_path, capsys, run):
     shutil.copy(patient / "body_frontal.png", tmp_path)
     flags = ("--view", "frontal", "--sad", 1000, "--sid", 1500, "--pixel-mm", 9)
     png = ("--xray", tmp_path / "body_frontal.png", *flags)
     sidecar = json.loads((patient / "body_frontal.json").read_text())
     kept = {key: sidecar[key] for key in ("scale", "offset", "intensity")}
     (tmp_path / "body_frontal.json").write_text(json.dumps(kept))
-    assert _run("--ct", patient / "ct.nii.gz", *png, "--out", tmp_path / "out") == 2
+    assert run("--ct", patient / "ct.nii.gz", *png, "--out", tmp_path / "out") == 2
     assert "the CT about (21, -14, -612) mm is not in its view" in capsys.readouterr().err
 
 
-def test_xrays_are_never_overwritten(patient, capsys):
-    assert _run("--ct", patient / "ct.nii.gz", *_xrays(patient), "--out", patient) == 2
+def test_xrays_are_never_overwritten(patient, capsys, run):
+    assert run("--ct", patient / "ct.nii.gz", *_xrays(patient), "--out", patient) == 2
     assert "expected another one" in capsys.readouterr().err

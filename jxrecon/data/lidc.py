@@ -298,9 +298,8 @@ def standard_volume(
     body = body_mask(hu, affine)
     if not body.any():
         raise InputError("no body found, expected a CT of a patient in HU")
-    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in hu.shape], indexing="ij"), -1)
-    world = corners.reshape(-1, 3) @ affine[:3, :3].T + affine[:3, 3]
-    low, high = world.min(0), world.max(0)
+    corners = Grid(hu.shape, affine).corners_mm
+    low, high = corners.min(0), corners.max(0)
     centre = (low + high) / 2
     centre[2] = max(centre[2], high[2] - edge / 2)
     grid = centred_grid((edge,) * 3, (1.0, 1.0, 1.0), tuple(centre))

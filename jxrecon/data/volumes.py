@@ -15,7 +15,7 @@ from jxrecon import phantom
 from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
 from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
 from jxrecon.experiment import Experiment
-from jxrecon.geometry import Grid
+from jxrecon.geometry import Grid, box_corners_mm
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
 from jxrecon.io.nifti import read_volume, resample
 from jxrecon.terminal import progress
@@ -260,6 +260,5 @@ def _bounds_mm(
     for axis in range(3):
         inside = np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis)))
         ends.append((inside[0] - 0.5, inside[-1] + 0.5))
-    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-    world = corners @ affine[:3, :3].T + affine[:3, 3]
-    return world.min(0), world.max(0)
+    corners = box_corners_mm(ends, affine)
+    return corners.min(0), corners.max(0)

@@ -1,7 +1,6 @@
 """`python -m jxrecon.drr`: the command `jxrecon project` under the name that scripts know."""
 
-from jxrecon.cli import entry
-from jxrecon.project import main
+from jxrecon.project import command
 
 if __name__ == "__main__":
-    raise SystemExit(entry(main))
+    raise SystemExit(command())

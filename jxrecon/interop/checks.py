@@ -1,4 +1,4 @@
-"""What all conventions ask of a camera's numbers, and the cameras they make."""
+"""What all conventions ask of a camera's numbers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from jxrecon.geometry import AnyCamera, Camera
+from jxrecon.geometry import AnyCamera, Camera, unit_normal, vectors
 from jxrecon.types import InputError
 
 ORIGIN = (0.0, 0.0, 0.0)
@@ -19,36 +18,20 @@ def cone(**parts: Any) -> Camera:
     return Camera(**parts)
 
 
-def vector_of(camera: AnyCamera, name: str) -> Float[np.ndarray, "3"]:
-    """One of the camera's vectors in float64."""
-    return three(getattr(camera, name), name)
-
-
 def detector_of(camera: AnyCamera, name: str) -> tuple[np.ndarray, ...]:
     """Source, centre, u, v and the detector's unit normal away from the source."""
     if not isinstance(camera, Camera):
         raise InputError(f"{name} knows no parallel rays, expected a Camera")
-    source, centre, u, v = (vector_of(camera, part) for part in ("source", "centre", "u", "v"))
-    across = np.cross(u, v)
-    depth = across @ (centre - source)
+    source, centre, u, v = vectors(camera)
+    normal = unit_normal(camera)
+    depth = normal @ (centre - source)
     if depth == 0:
         raise InputError(f"the source lies in the detector's plane, expected a view for {name}")
     cosine = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
     if abs(cosine) > 1e-5:
         angle = np.rad2deg(np.arccos(cosine))
         raise InputError(f"u and v stand at {angle:.4f} degrees, expected right angles for {name}")
-    return source, centre, u, v, across / np.linalg.norm(across) * np.sign(depth)
-
-
-def three(value: Any, name: str) -> Float[np.ndarray, "3"]:
-    """Three finite numbers, or an InputError that names them."""
-    try:
-        vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        vector = np.empty(0)
-    if vector.shape != (3,) or not np.isfinite(vector).all():
-        raise InputError(f"{name} is {value!r}, expected three finite numbers")
-    return vector
+    return source, centre, u, v, normal * np.sign(depth)
 
 
 def positive(value: Any, name: str) -> float:

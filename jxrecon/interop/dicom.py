@@ -7,23 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jxrecon.geometry import AnyCamera, Camera
-from jxrecon.interop.checks import (
-    ORIGIN,
-    cone,
-    detector_of,
-    pitches,
-    pixels,
-    positive,
-    three,
-    vector_of,
-)
+from jxrecon.geometry import AnyCamera, Camera, finite, vectors
+from jxrecon.interop.checks import ORIGIN, cone, detector_of, pitches, pixels, positive
 from jxrecon.types import InputError
 
 
 def from_dicom(
-    primary_deg: float,
-    secondary_deg: float,
+    angles_deg: tuple[float, float],
     *,
     source_patient_mm: float,
     source_detector_mm: float,
@@ -48,8 +38,7 @@ def from_dicom(
     machine was tried.
 
     Args:
-        primary_deg: Positioner Primary Angle (0018,1510).
-        secondary_deg: Positioner Secondary Angle (0018,1511).
+        angles_deg: Positioner Primary Angle (0018,1510) and Secondary Angle (0018,1511).
         source_patient_mm: Distance Source to Patient (0018,1111): to the isocentre.
         source_detector_mm: Distance Source to Detector (0018,1110).
         pixel_mm: Imager Pixel Spacing (0018,1164), at the detector: (between rows, between
@@ -61,10 +50,10 @@ def from_dicom(
     Raises:
         InputError: an angle out of DICOM's range, or a distance or size that cannot be.
     """
-    for name, angle, most in (("primary", primary_deg, 180), ("secondary", secondary_deg, 90)):
+    for name, angle, most in zip(("primary", "secondary"), angles_deg, (180, 90)):
         if np.ndim(angle) or not -most <= float(angle) <= most:
             raise InputError(f"{name} angle is {angle}, expected -{most} to {most} degrees")
-    isocentre = three(isocentre_mm, "isocentre_mm")
+    isocentre = finite(isocentre_mm, 3, "isocentre_mm")
     to_patient = positive(source_patient_mm, "source_patient_mm")
     beyond = positive(source_detector_mm, "source_detector_mm") - to_patient
     if not beyond > 0:
@@ -73,7 +62,7 @@ def from_dicom(
             f"{source_patient_mm}"
         )
     row_mm, column_mm = pitches(pixel_mm, "pixel_mm")
-    left, feet, outward = _c_arm(primary_deg, secondary_deg)
+    left, feet, outward = _c_arm(*angles_deg)
     return cone(
         source=isocentre - to_patient * outward,
         centre=isocentre + beyond * outward,
@@ -92,7 +81,7 @@ def to_dicom(camera: AnyCamera, *, isocentre_mm: Sequence[float] = ORIGIN) -> di
             feet up.
     """
     source, centre, u, v, normal = detector_of(camera, "DICOM positioner angles")
-    isocentre = three(isocentre_mm, "isocentre_mm")
+    isocentre = finite(isocentre_mm, 3, "isocentre_mm")
     # The level direction below the detector, from its normal and, near the head, from its rows.
     across = np.hypot(normal[0], normal[1])
     level = across * normal[:2] + normal[2] * v[:2] / np.linalg.norm(v)
@@ -100,8 +89,7 @@ def to_dicom(camera: AnyCamera, *, isocentre_mm: Sequence[float] = ORIGIN) -> di
     angles = float(np.rad2deg(primary)), float(np.rad2deg(secondary))
     left, _, outward = _c_arm(*angles)
     numbers: dict[str, Any] = {
-        "primary_deg": angles[0],
-        "secondary_deg": angles[1],
+        "angles_deg": angles,
         "source_patient_mm": float((isocentre - source) @ outward),
         "source_detector_mm": float((centre - source) @ outward),
         "pixel_mm": (float(np.linalg.norm(v)), float(np.linalg.norm(u))),
@@ -111,8 +99,7 @@ def to_dicom(camera: AnyCamera, *, isocentre_mm: Sequence[float] = ORIGIN) -> di
     }
     again = from_dicom(**numbers)
     rows, columns = camera.shape
-    reach = {"source": 1, "centre": 1, "u": columns, "v": rows}
-    apart = [n * (vector_of(camera, name) - vector_of(again, name)) for name, n in reach.items()]
+    apart = np.subtract(vectors(camera), vectors(again)) * [[1], [1], [columns], [rows]]
     if np.linalg.norm(apart, axis=1).max() > 1e-5 * np.linalg.norm(centre - source):
         raise InputError(
             "the camera is off the isocentre, askew or turned in its plane, which DICOM's two "

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jxrecon.geometry import AnyCamera, Camera
-from jxrecon.interop.checks import ORIGIN, cone, detector_of, pixels, positive, three
+from jxrecon.geometry import AnyCamera, Camera, finite, rotation_about
+from jxrecon.interop.checks import ORIGIN, cone, detector_of, pixels, positive
 from jxrecon.types import InputError
 
 _DIFFDRR = {
@@ -64,11 +64,12 @@ def from_diffdrr(
         InputError: an orientation, size or distance that cannot be.
     """
     dely = delx if dely is None else dely
-    camera_to_world = _zxy(three(rot, "rot")) @ _reorient(_DIFFDRR, orientation)
+    camera_to_world = _zxy(finite(rot, 3, "rot")) @ _reorient(_DIFFDRR, orientation)
     return _camera(
-        three(isocentre_mm, "isocentre_mm") + _zxy(three(rot, "rot")) @ three(xyz, "xyz"),
+        finite(isocentre_mm, 3, "isocentre_mm")
+        + _zxy(finite(rot, 3, "rot")) @ finite(xyz, 3, "xyz"),
         camera_to_world,
-        three((x0, y0, positive(sdd, "sdd")), "x0, y0, sdd"),
+        finite((x0, y0, positive(sdd, "sdd")), 3, "x0, y0, sdd"),
         (-1 if reverse_x_axis else 1) * positive(delx, "delx"),
         -positive(dely, "dely"),
         (height, width),
@@ -100,7 +101,7 @@ def to_diffdrr(
     x0, y0, sdd = frame.T @ (centre - source)
     return {
         "rot": _zxy_angles(rotation),
-        "xyz": rotation.T @ (source - three(isocentre_mm, "isocentre_mm")),
+        "xyz": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
         "sdd": float(sdd),
         "height": camera.shape[0],
         "width": camera.shape[1],
@@ -150,11 +151,11 @@ def from_nanodrr(
     Raises:
         InputError: an orientation, size or distance that cannot be.
     """
-    turn = _zxy(np.deg2rad(three(rotation, "rotation")))
+    turn = _zxy(np.deg2rad(finite(rotation, 3, "rotation")))
     return _camera(
-        three(isocentre_mm, "isocentre_mm") + turn @ three(translation, "translation"),
+        finite(isocentre_mm, 3, "isocentre_mm") + turn @ finite(translation, 3, "translation"),
         turn @ _reorient(_NANODRR, orientation),
-        three((-x0, -y0, positive(sdd, "sdd")), "x0, y0, sdd"),
+        finite((-x0, -y0, positive(sdd, "sdd")), 3, "x0, y0, sdd"),
         positive(delx, "delx"),
         positive(dely, "dely"),
         (height, width),
@@ -185,7 +186,7 @@ def to_nanodrr(
     x0, y0, sdd = frame.T @ (centre - source)
     return {
         "rotation": np.rad2deg(_zxy_angles(rotation)),
-        "translation": rotation.T @ (source - three(isocentre_mm, "isocentre_mm")),
+        "translation": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
         "sdd": float(sdd),
         "height": camera.shape[0],
         "width": camera.shape[1],
@@ -218,10 +219,7 @@ def _camera(
 
 def _zxy(angles: np.ndarray) -> np.ndarray:
     """Rz(a0) Rx(a1) Ry(a2), radians."""
-    (c0, c1, c2), (s0, s1, s2) = np.cos(angles), np.sin(angles)
-    z = np.array([[c0, -s0, 0], [s0, c0, 0], [0, 0, 1]])
-    x = np.array([[1, 0, 0], [0, c1, -s1], [0, s1, c1]])
-    y = np.array([[c2, 0, s2], [0, 1, 0], [-s2, 0, c2]])
+    z, x, y = map(rotation_about, "zxy", angles)
     return z @ x @ y
 
 

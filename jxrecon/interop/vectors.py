@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jxrecon.geometry import AnyCamera, Camera, Grid, ParallelCamera
-from jxrecon.interop.checks import cone, pitches, pixels, three, vector_of
+from jxrecon.geometry import AnyCamera, Camera, Grid, ParallelCamera, finite, pixel_mm, vectors
+from jxrecon.interop.checks import cone, pitches, pixels
 from jxrecon.types import InputError
 
 
@@ -28,12 +28,9 @@ def to_astra(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "12"]:
         grid: the volume's grid, any affine.
     """
     inverse, middle = _to_voxels(grid)
-    centre, u, v = (vector_of(camera, name) for name in ("centre", "u", "v"))
-    if isinstance(camera, ParallelCamera):
-        first = inverse @ vector_of(camera, "direction")
-    else:
-        first = inverse @ (vector_of(camera, "source") - middle)
-    return np.concatenate([first, inverse @ (centre - middle), inverse @ u, inverse @ v])
+    first, centre, u, v = vectors(camera)
+    first = first if isinstance(camera, ParallelCamera) else first - middle
+    return np.concatenate([inverse @ first, inverse @ (centre - middle), inverse @ u, inverse @ v])
 
 
 def from_astra(
@@ -74,13 +71,13 @@ def astra_voxel_mm(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "rows col
     """
     inverse, _ = _to_voxels(grid)
     rows, columns = camera.shape
+    first, centre, u, v = vectors(camera)
     if isinstance(camera, ParallelCamera):
-        rays = np.broadcast_to(vector_of(camera, "direction"), (rows, columns, 3))
+        rays = np.broadcast_to(first, (rows, columns, 3))
     else:
-        centre, u, v = (vector_of(camera, name) for name in ("centre", "u", "v"))
         r = (np.arange(rows) - (rows - 1) / 2)[:, None, None]
         c = (np.arange(columns) - (columns - 1) / 2)[None, :, None]
-        rays = centre + r * v + c * u - vector_of(camera, "source")
+        rays = centre + r * v + c * u - first
     return np.linalg.norm(rays, axis=-1) / np.linalg.norm(rays @ inverse.T, axis=-1)
 
 
@@ -118,15 +115,15 @@ def from_modular(
         InputError: u or v is no unit vector, or a number that cannot be.
     """
     for name, vector in (("u", u), ("v", v)):
-        length = np.linalg.norm(three(vector, name))
+        length = np.linalg.norm(finite(vector, 3, name))
         if abs(length - 1) > 1e-5:
             raise InputError(f"{name} has the length {length:.6g}, expected a unit vector")
     row_mm, column_mm = pitches(pitch_mm, "pitch_mm")
     return cone(
-        source=three(source_mm, "source_mm"),
-        centre=three(centre_mm, "centre_mm"),
-        u=three(u, "u") * column_mm,
-        v=three(v, "v") * row_mm,
+        source=finite(source_mm, 3, "source_mm"),
+        centre=finite(centre_mm, 3, "centre_mm"),
+        u=finite(u, 3, "u") * column_mm,
+        v=finite(v, 3, "v") * row_mm,
         shape=pixels(shape),
     )
 
@@ -139,11 +136,11 @@ def to_modular(camera: AnyCamera) -> dict[str, Any]:
     """
     if not isinstance(camera, Camera):
         raise InputError("a modular beam has a source, expected a Camera and no ParallelCamera")
-    u, v = vector_of(camera, "u"), vector_of(camera, "v")
-    pitch = float(np.linalg.norm(v)), float(np.linalg.norm(u))
+    source, centre, u, v = vectors(camera)
+    pitch = pixel_mm(camera)
     return {
-        "source_mm": vector_of(camera, "source"),
-        "centre_mm": vector_of(camera, "centre"),
+        "source_mm": source,
+        "centre_mm": centre,
         "u": u / pitch[1],
         "v": v / pitch[0],
         "pitch_mm": pitch,

@@ -26,7 +26,18 @@ import numpy as np
 from jaxtyping import Float
 
 from jxrecon.files import write_file
-from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, camera_from_dict
+from jxrecon.geometry import (
+    AnyCamera,
+    Camera,
+    ParallelCamera,
+    camera_at,
+    camera_from_dict,
+    finite,
+    pixel_mm,
+    source_detector_mm,
+    unit_normal,
+    vectors,
+)
 from jxrecon.io.images import nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
 from jxrecon.types import InputError
 
@@ -137,22 +148,19 @@ def view_angles(text: str, origin: str = "--view") -> tuple[float, float]:
 
 def describe(camera: AnyCamera) -> dict[str, str]:
     """The camera's quantities as a person checks them, for printing."""
-    centre, u, v = (np.asarray(part, np.float64) for part in (camera.centre, camera.u, camera.v))
+    first, centre, _, _ = vectors(camera)
     lines = {
         "pixels": f"{camera.shape[0]} x {camera.shape[1]} (rows x columns)",
-        "pixel pitch": f"{np.linalg.norm(v):.4g} x {np.linalg.norm(u):.4g} mm",
+        "pixel pitch": "{:.4g} x {:.4g} mm".format(*pixel_mm(camera)),
         "detector centre": "({:.1f}, {:.1f}, {:.1f}) mm".format(*centre),
     }
     if isinstance(camera, ParallelCamera):
-        direction = np.asarray(camera.direction, np.float64)
-        along = np.round(direction / np.linalg.norm(direction), 4) + 0.0  # no -0
+        along = np.round(first / np.linalg.norm(first), 4) + 0.0  # no -0
         return {**lines, "parallel rays": "along ({:.4f}, {:.4f}, {:.4f})".format(*along)}
-    source, normal = np.asarray(camera.source, np.float64), np.cross(u, v)
-    depth_mm = abs(np.dot(normal, centre - source)) / np.linalg.norm(normal)
     return {
         **lines,
-        "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*source),
-        "source to detector": f"{depth_mm:.1f} mm",
+        "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*first),
+        "source to detector": f"{source_detector_mm(camera):.1f} mm",
     }
 
 
@@ -188,7 +196,7 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
 
     isocentre = None
     if "isocentre_mm" in said:
-        isocentre = _vector(said["isocentre_mm"][0], 3, f"{path}: isocentre_mm")
+        isocentre = finite(said["isocentre_mm"][0], 3, f"{path}: isocentre_mm")
     if "camera" in said and "view" not in flags:
         camera, lines = _whole_camera(path, said, flags)
     else:
@@ -278,15 +286,15 @@ def _built_camera(
         )
     view, axis, detector, pitch = (said[part] for part in ("view", *_DISTANCES))
     angle, elevation = view_angles(str(view[0]), f"{path}: view")
-    source_axis_mm = _vector(axis[0], 1, f"{path}: source_axis_mm")[0]
+    source_axis_mm = finite(axis[0], 1, f"{path}: source_axis_mm")[0]
     isocentre = np.zeros(3) if isocentre is None else isocentre
     camera = camera_at(
         angle,
         elevation,
         source_axis_mm=source_axis_mm,
-        source_detector_mm=_vector(detector[0], 1, f"{path}: source_detector_mm")[0],
+        source_detector_mm=finite(detector[0], 1, f"{path}: source_detector_mm")[0],
         shape=shape,
-        pixel_mm=tuple(_vector(pitch[0], 2, f"{path}: pixel_mm")),
+        pixel_mm=tuple(finite(pitch[0], 2, f"{path}: pixel_mm")),
         isocentre_mm=tuple(isocentre),
     )
     origins = {"pixels": path.name, "pixel pitch": pitch[1], "source to detector": detector[1]}
@@ -301,7 +309,7 @@ def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndar
 
     def number(name: str, default: float) -> float:
         value, where = said.get(name, (default, "default"))
-        value = float(_vector(value, 1, f"{path}: {name}")[0])
+        value = float(finite(value, 1, f"{path}: {name}")[0])
         lines.append((name, f"{value:.6g}", where))
         return value
 
@@ -345,19 +353,6 @@ def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndar
     return values.astype(np.float32), lines
 
 
-def _vector(value: Any, length: int, origin: str) -> np.ndarray:
-    """`length` finite numbers; a single one stands for a pair of equal ones."""
-    try:
-        vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        vector = np.empty(0)
-    if vector.ndim == 0 and length < 3:
-        vector = np.full(length, vector)
-    if vector.shape != (length,) or not np.isfinite(vector).all():
-        raise InputError(f"{origin} is {value!r}, expected {length} finite number(s)")
-    return vector
-
-
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
@@ -372,9 +367,8 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _detector_affine(camera: AnyCamera) -> np.ndarray:
     """Index (column, row, 0) -> where that pixel stood in the world, mm."""
-    u, v, centre = (np.asarray(part, np.float64) for part in (camera.u, camera.v, camera.centre))
-    normal = np.cross(u, v)
+    _, centre, u, v = vectors(camera)
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = u, v, normal / np.linalg.norm(normal)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = u, v, unit_normal(camera)
     affine[:3, 3] = centre - (camera.shape[1] - 1) / 2 * u - (camera.shape[0] - 1) / 2 * v
     return affine

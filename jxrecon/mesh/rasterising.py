@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from skimage.measure import find_contours
 
-from jxrecon.geometry import AnyCamera, Camera, Grid
+from jxrecon.geometry import AnyCamera, Camera, Grid, depth_of, vectors
 from jxrecon.mesh.topology import Mesh, Template
 from jxrecon.types import InputError
 
@@ -69,15 +69,12 @@ def silhouette(mesh: Mesh | Template, camera: AnyCamera) -> Bool[np.ndarray, "ro
     """
     vertices, faces = _finite(mesh)
     if isinstance(camera, Camera):
-        source = np.asarray(camera.source, np.float64)
-        normal = np.cross(np.asarray(camera.u, np.float64), np.asarray(camera.v, np.float64))
-        away = (np.asarray(camera.centre, np.float64) - source) @ normal
-        depth = (vertices - source) @ normal / away
+        depth = depth_of(camera, vertices)
         if depth.min() <= 0:
             bad = int(depth.argmin())
             raise InputError(
                 f"vertex {bad} at {vertices[bad].round(1).tolist()} mm lies behind the X-ray source at "
-                f"{source.round(1).tolist()} mm, expected the surface in front of it"
+                f"{vectors(camera)[0].round(1).tolist()} mm, expected the surface in front of it"
             )
     places = np.asarray(camera.place_of(jnp.asarray(vertices, jnp.float32)), np.float64)
     image = np.zeros(camera.shape, bool)

@@ -1,13 +1,9 @@
-"""Registration: the pose of a CT relative to its X-rays, and one template's topology on many organs.
+"""Registration: the pose of a CT in the world of its X-rays.
 
 `ascent` is the algorithm, `similarity` what it climbs, `truncation` which rays count where the CT was
-cut off, `cases` how files and built-in data become its input. `python -m jxrecon.register` runs it.
-
-Surfaces: `template` fits, `organ` is what it fits to, `pairing` who is drawn to whom, `soundness` how good
-the fit is, `population` where the template comes from, `folder` what `python -m jxrecon.prepare meshes` does.
+cut off; `cases` makes its input from files or SIMULATED X-rays, `outcome` tells what was found.
+`jxrecon register` runs it.
 """
-
-from __future__ import annotations
 
 from jxrecon.registration.ascent import (
     MOST_STARTS,
@@ -15,7 +11,6 @@ from jxrecon.registration.ascent import (
     Scale,
     Settings,
     cameras_at_rest,
-    coarser_image,
     coarser_volume,
     random_poses,
     register,
@@ -28,7 +23,6 @@ __all__ = [
     "Scale",
     "Settings",
     "cameras_at_rest",
-    "coarser_image",
     "coarser_volume",
     "random_poses",
     "register",

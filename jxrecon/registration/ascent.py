@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
 from jxrecon.drr import Plan, line_integrals, plan
-from jxrecon.geometry import AnyCamera, ParallelCamera
+from jxrecon.geometry import AnyCamera, Grid, pitch_at
 from jxrecon.nn.optimise import descend
 from jxrecon.pose import Pose
 from jxrecon.registration.similarity import LEAST_PIXELS, averaged, multiscale_gradient_correlation
@@ -109,17 +109,6 @@ class Registration(NamedTuple):
     starts: tuple[tuple[Pose, Float[np.ndarray, " start"]], ...]
 
 
-def coarser_image(
-    image: Float[np.ndarray, "rows columns"], camera: AnyCamera, blocks: tuple[int, int]
-) -> tuple[Float[np.ndarray, "rows columns"], AnyCamera]:
-    """The X-ray averaged over blocks of pixels, and the camera of those pixels."""
-    shape = camera.shape[0] // blocks[0], camera.shape[1] // blocks[1]
-    kept = shape[0] * blocks[0], shape[1] * blocks[1]
-    rows, columns = ((n - k) / 2 for n, k in zip(camera.shape, kept))
-    centre = camera.centre - rows * camera.v - columns * camera.u
-    return averaged(image, blocks), camera.replace(centre=centre, shape=kept).resized(shape)
-
-
 def coarser_volume(
     mu: Float[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], pitch_mm: float
 ) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
@@ -171,37 +160,17 @@ def register(
     """
     settings = settings or settings_of()
     mu, affine = np.asarray(mu, np.float32), np.asarray(affine, np.float64)
-    if not images or len(images) != len(cameras):
-        raise InputError(f"{len(images)} X-rays and {len(cameras)} cameras, expected one for each")
-    for n, (image, camera) in enumerate(zip(images, cameras)):
-        if np.shape(image) != tuple(camera.shape) or not np.ptp(image) > 0:
-            raise InputError(
-                f"X-ray {n + 1} has shape {np.shape(image)} and values {np.min(image):g} to "
-                f"{np.max(image):g}, expected the camera's {tuple(camera.shape)} and a picture"
-            )
-    about = affine[:3, :3] @ ((np.array(mu.shape) - 1) / 2) + affine[:3, 3]
-    hidden, to_index = beyond(mu), np.linalg.inv(affine)
+    _check(images, cameras)
+    about = Grid(mu.shape, affine).centre_mm
+    pictures = tuple(np.asarray(image, np.float32) for image in images)
+    numbers: Any = about, beyond(mu), np.linalg.inv(affine)  # on the host still, as all of it
+    whole = Fixed(mu, affine, pictures, tuple(cameras), *numbers)  # type: ignore[arg-type]
     poses: Pose = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), starts)
     values, traces, history = np.zeros(len(poses.rotation)), np.zeros((len(poses.rotation), 0)), []
     for number, scale in enumerate(settings.scales, 1):
         best = np.argsort(-values, kind="stable")[: scale.starts]
         poses = jax.tree.map(lambda x: x[best], poses)  # noqa: B023
-        small, its_affine = coarser_volume(mu, affine, scale.pitch_mm)
-        pairs = [
-            coarser_image(np.asarray(image, np.float32), camera, _blocks(camera, about, scale))
-            for image, camera in zip(images, cameras)
-        ]
-        theirs = tuple(camera for _, camera in pairs)
-        fixed = Fixed(
-            jnp.asarray(small),
-            jnp.asarray(its_affine, jnp.float32),
-            tuple(jnp.asarray(image) for image, _ in pairs),
-            theirs,
-            jnp.asarray(about, jnp.float32),
-            jnp.asarray(hidden, jnp.float32),
-            jnp.asarray(to_index, jnp.float32),
-        )
-        plans = tuple(plan(its_affine, camera, small.shape, sampling=SAMPLING) for camera in theirs)
+        fixed, plans = _coarser(whole, scale.pitch_mm)
         poses, values, more = _program()(fixed, poses, plans, scale, settings.levels)
         values = np.asarray(values)
         traces = np.concatenate([traces[best], more], 1)
@@ -211,6 +180,19 @@ def register(
     winner = int(values.argmax())
     pose = jax.tree.map(lambda x: x[winner], poses)
     return Registration(pose, float(values[winner]), about, traces[winner], tuple(history))
+
+
+def _check(
+    images: Sequence[Float[np.ndarray, "rows columns"]], cameras: Sequence[AnyCamera]
+) -> None:
+    if not images or len(images) != len(cameras):
+        raise InputError(f"{len(images)} X-rays and {len(cameras)} cameras, expected one for each")
+    for n, (image, camera) in enumerate(zip(images, cameras)):
+        if np.shape(image) != tuple(camera.shape) or not np.ptp(image) > 0:
+            raise InputError(
+                f"X-ray {n + 1} has shape {np.shape(image)} and values {np.min(image):g} to "
+                f"{np.max(image):g}, expected the camera's {tuple(camera.shape)} and a picture"
+            )
 
 
 class Fixed(NamedTuple):
@@ -233,6 +215,18 @@ class Fixed(NamedTuple):
     about_mm: Float[Array, "3"]
     hidden: Float[Array, "6 3 2"]
     to_index: Float[Array, "4 4"]
+
+
+def _coarser(whole: Fixed, pitch_mm: float) -> tuple[Fixed, tuple[Plan, ...]]:
+    """What a scale of this pitch holds fixed, on the device, and the projector's plans."""
+    volume: Any = coarser_volume(whole.mu, whole.affine, pitch_mm)  # type: ignore[arg-type]
+    blocks = [_blocks(camera, whole.about_mm, pitch_mm) for camera in whole.cameras]
+    cameras = tuple(camera.binned(block) for camera, block in zip(whole.cameras, blocks))
+    plans = tuple(plan(volume[1], c, volume[0].shape, sampling=SAMPLING) for c in cameras)
+    images = tuple(averaged(image, block) for image, block in zip(whole.images, blocks))
+    numbers = whole._replace(mu=volume[0], affine=volume[1], images=images, cameras=())
+    on_device: Fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
+    return on_device._replace(cameras=cameras), plans
 
 
 def cameras_at_rest(
@@ -289,16 +283,8 @@ def _program() -> Callable:
     return jit(_ascend, static_argnames=("plans", "scale", "levels"))
 
 
-def _blocks(camera: AnyCamera, about_mm: Float[np.ndarray, "3"], scale: Scale) -> tuple[int, int]:
-    """How many rows and columns make a pixel of the scale's pitch where rays cross `about_mm`."""
-    centre, u, v = (np.asarray(part, np.float64) for part in (camera.centre, camera.u, camera.v))
-    shrink = 1.0
-    if not isinstance(camera, ParallelCamera):
-        source, normal = np.asarray(camera.source, np.float64), np.cross(u, v)
-        shrink = float(abs(normal @ (about_mm - source)) / abs(normal @ (centre - source)))
-
-    def count(step: np.ndarray, pixels: int) -> int:
-        wanted = round(scale.pitch_mm / max(float(np.linalg.norm(step)) * shrink, 1e-6))
-        return max(1, min(wanted, pixels // LEAST_PIXELS))
-
-    return count(v, camera.shape[0]), count(u, camera.shape[1])
+def _blocks(camera: AnyCamera, about_mm: Float[AnyArray, "3"], pitch_mm: float) -> tuple[int, ...]:
+    """How many rows and columns make a pixel of this pitch where rays cross `about_mm`."""
+    wanted = [round(pitch_mm / max(float(pitch), 1e-6)) for pitch in pitch_at(camera, about_mm)]
+    most = (pixels // LEAST_PIXELS for pixels in camera.shape)
+    return tuple(max(1, min(count, limit)) for count, limit in zip(wanted, most))

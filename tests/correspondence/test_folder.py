@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jxrecon import prepare
-from jxrecon.cli import entry
 from jxrecon.correspondence import folder
 from jxrecon.correspondence.fit import Fit, Settings, Stage
 from jxrecon.correspondence.mean_template import geodesic_sphere
@@ -96,30 +95,32 @@ def test_folder_gets_one_topology_and_is_not_done_again(source, tmp_path, monkey
         folder.prepare_folder(sources, out, vertices=250, label=5, settings=QUICK)
 
 
-def test_command_shows_the_worst_and_exits_as_told(source, tmp_path, capsys, monkeypatch):
+def test_command_shows_the_worst_and_exits_as_told(
+    source, tmp_path, capsys, monkeypatch, run_command
+):
     out, given = tmp_path / "out", tmp_path / "mine.obj"
     sphere = geodesic_sphere(3)
     write_mesh(given, Mesh(sphere.vertices * 60, sphere.faces))
     monkeypatch.setattr(folder, "Settings", lambda: QUICK)
     arguments = ["meshes", str(source), str(out), "--template", str(given), "--label", "5"]
-    assert entry(prepare.main, [*arguments, "--limit", "2", "--strict"]) == 0
+    assert run_command(prepare, *arguments, "--limit", 2, "--strict") == 0
     said = capsys.readouterr().out
     assert "the worst 2 of 2 organs" in said
     assert "no flipped face in 2" in said
     assert "2 organs in" in said
     np.testing.assert_array_equal(read_mesh(out / "anna.ply").faces, sphere.faces)
     assert not (out / "carl.ply").exists()
-    assert entry(prepare.main, [*arguments, "--strict"]) == 1
+    assert run_command(prepare, *arguments, "--strict") == 1
     said = capsys.readouterr()
     assert "(2 were there); 3 left out" in said.out
     assert said.err.count("left out: ") == 3
 
     write_mesh(given, ellipsoid(60, 60, 60))
-    assert entry(prepare.main, arguments) == 2
+    assert run_command(prepare, *arguments) == 2
     assert "another template than" in capsys.readouterr().err
 
 
-def test_what_cannot_be_prepared_is_told_in_one_line(source, tmp_path, capsys):
+def test_what_cannot_be_prepared_is_told_in_one_line(source, tmp_path, capsys, run_command):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     out = str(tmp_path / "out")
@@ -138,7 +139,7 @@ def test_what_cannot_be_prepared_is_told_in_one_line(source, tmp_path, capsys):
             "empty.obj: cannot be read as OBJ",
         ),
     ):
-        assert entry(prepare.main, ["meshes", *arguments]) == 2
+        assert run_command(prepare, "meshes", *arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert reason in line
 

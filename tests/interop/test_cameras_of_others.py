@@ -227,7 +227,7 @@ DISTANCES = {
     ],
 )
 def test_dicom_angles_place_the_detector(angles, detector, columns, rows):
-    camera = interop.from_dicom(*angles, **DISTANCES, isocentre_mm=(1.0, 2.0, 3.0))
+    camera = interop.from_dicom(angles, **DISTANCES, isocentre_mm=(1.0, 2.0, 3.0))
     along = np.array(detector)
     np.testing.assert_allclose(camera.source, [1, 2, 3] - 800 * along, atol=1e-9)
     np.testing.assert_allclose(camera.centre, [1, 2, 3] + 400 * along, atol=1e-9)
@@ -237,7 +237,7 @@ def test_dicom_angles_place_the_detector(angles, detector, columns, rows):
 
 @pytest.mark.parametrize(("primary", "secondary"), [(0, 0), (30, 20), (-75, -25), (150, 5)])
 def test_flipped_dicom_camera_is_camera_at_from_the_other_side(primary, secondary):
-    camera = interop.from_dicom(primary, secondary, **DISTANCES, flipped=True)
+    camera = interop.from_dicom((primary, secondary), **DISTANCES, flipped=True)
     expected = camera_at(
         primary + 180,
         -secondary,
@@ -254,20 +254,18 @@ def test_flipped_dicom_camera_is_camera_at_from_the_other_side(primary, secondar
 @pytest.mark.parametrize("primary", [-180, -100, -3, 0, 60, 170])
 def test_dicom_angles_come_back(primary, secondary, flipped):
     given = {"flipped": flipped, "isocentre_mm": (4.0, -5.0, 6.0)}
-    camera = interop.from_dicom(primary, secondary, **DISTANCES, **given)
+    camera = interop.from_dicom((primary, secondary), **DISTANCES, **given)
     numbers = interop.to_dicom(camera, isocentre_mm=(4.0, -5.0, 6.0))
     _assert_same(interop.from_dicom(**numbers), camera, 1e-6)
-    np.testing.assert_allclose(numbers["secondary_deg"], secondary, atol=1e-6)
+    np.testing.assert_allclose(numbers["angles_deg"][1], secondary, atol=1e-6)
     assert numbers["flipped"] is flipped
-    turns = (numbers["primary_deg"] - primary) / 360
+    turns = (numbers["angles_deg"][0] - primary) / 360
     np.testing.assert_allclose(turns, np.round(turns), atol=1e-9)
 
 
 def test_the_orbits_float32_cameras_have_dicom_angles():
     numbers = interop.to_dicom(camera_at(150.0, 12.0))
-    np.testing.assert_allclose(
-        [numbers["primary_deg"], numbers["secondary_deg"]], [-30, -12], atol=1e-4
-    )
+    np.testing.assert_allclose(numbers["angles_deg"], [-30, -12], atol=1e-4)
     assert numbers["flipped"] is True
 
 
@@ -305,12 +303,12 @@ POSE = {"sdd": 1000.0, "height": 3, "width": 4, "delx": 1.0, "dely": 1.0}
         ),
         (lambda: interop.from_nanodrr((0, 0, 0), (0, 0, 0), **POSE | {"width": 2.5}), "2.5"),
         (lambda: interop.from_diffdrr((0, 0, 0), (0, 0, 0), **POSE | {"delx": "1"}), "delx is '1'"),
-        (lambda: interop.from_dicom(0, 0, **DISTANCES | {"pixel_mm": (1, 2, 3)}), "pixel_mm is"),
-        (lambda: interop.from_dicom(float("nan"), 0, **DISTANCES), "primary angle is nan"),
-        (lambda: interop.from_dicom(200, 0, **DISTANCES), "primary angle is 200"),
-        (lambda: interop.from_dicom(0, 91, **DISTANCES), "secondary angle is 91"),
+        (lambda: interop.from_dicom((0, 0), **DISTANCES | {"pixel_mm": (1, 2, 3)}), "pixel_mm is"),
+        (lambda: interop.from_dicom((float("nan"), 0), **DISTANCES), "primary angle is nan"),
+        (lambda: interop.from_dicom((200, 0), **DISTANCES), "primary angle is 200"),
+        (lambda: interop.from_dicom((0, 91), **DISTANCES), "secondary angle is 91"),
         (
-            lambda: interop.from_dicom(0, 0, **DISTANCES | {"source_detector_mm": 700.0}),
+            lambda: interop.from_dicom((0, 0), **DISTANCES | {"source_detector_mm": 700.0}),
             "more than source_patient_mm",
         ),
         (lambda: interop.from_astra(np.zeros(9), _oblique_grid(), (3, 4), "cone_vec"), "12 finite"),

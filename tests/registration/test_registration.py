@@ -17,7 +17,6 @@ from jxrecon.registration import (
     Scale,
     Settings,
     cameras_at_rest,
-    coarser_image,
     coarser_volume,
     random_poses,
     register,
@@ -121,15 +120,6 @@ def test_coarser_volumes_stay_in_place_and_lose_nothing() -> None:
         return affine[:3, :3] @ middle + affine[:3, 3]
 
     np.testing.assert_allclose(middle_of_mass(small, affine), middle_of_mass(mu, GRID.affine))
-
-
-@pytest.mark.parametrize("kind", [camera_at, parallel_at])
-def test_coarser_images_keep_every_pixel_where_it_stood(kind) -> None:
-    camera = kind(30.0, 10.0, shape=(11, 14), pixel_mm=2.0)
-    image, small = coarser_image(np.ones((11, 14), np.float32), camera, (2, 3))
-    assert image.shape == small.shape == (5, 4)
-    blocks = np.asarray(camera.pixels())[:10, :12].reshape(5, 2, 4, 3, 3).mean((1, 3))
-    np.testing.assert_allclose(small.pixels(), blocks, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [camera_at, parallel_at])

@@ -1,0 +1,181 @@
+"""A folder of CTs in the layout and geometry of X2CT-GAN's data set: what `jxrecon prepare lidc` makes.
+
+Every DICOM series or NIfTI file is a case. The lists of training and test share no patient: of DICOM the
+Patient ID, of NIfTI LIDC-IDRI-NNNN where the path has one, else the first folder below the source, else
+the file. The authors' body masks were never released: ours takes their place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jxrecon.data import lidc
+from jxrecon.files import write_file
+from jxrecon.io import dicom
+from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.terminal import progress
+from jxrecon.types import InputError
+
+LEAKED = "LIDC-IDRI-0442"
+"""The patient that is in both of the authors' lists."""
+
+_LIDC = re.compile(r"LIDC-IDRI-\d{4}")
+
+
+class Source(NamedTuple):
+    """One CT to prepare.
+
+    Attributes:
+        name: name of the case.
+        patient: whose CT it is; no patient is in both lists.
+        files: one NIfTI file, or the slices of a DICOM series.
+    """
+
+    name: str
+    patient: str
+    files: tuple[Path, ...]
+
+
+class Outcome(NamedTuple):
+    """What became of a folder.
+
+    Attributes:
+        lists: names of the cases of "train" and "test".
+        skipped: how many were there already.
+        rejected: a line for each that cannot be used.
+        leaked: the list that holds the patient who is in both of the authors' lists; None without one.
+    """
+
+    lists: dict[str, list[str]]
+    skipped: int
+    rejected: list[str]
+    leaked: str | None
+
+
+def find_sources(folder: Path) -> list[Source]:
+    """The CTs below a folder, in the order of their names.
+
+    Raises:
+        InputError: there is no such folder, or no CT in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected DICOM series or NIfTI files")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found: list[tuple[str, str, tuple[Path, ...]]] = [
+        (_stem(path), _patient(path.relative_to(folder)), (path,))
+        for path in files
+        if is_volume(path)
+    ]
+    others = [path for path in files if not is_volume(path)]
+    for series in dicom.find_series(progress(others, "looking for CT series", len(others))):
+        patient = series.patient or series.uid
+        found.append((patient, patient, series.files))
+    if not found:
+        raise InputError(f"{folder}: no CT found, expected DICOM series or NIfTI files")
+    count, seen, sources = Counter(name for name, _, _ in found), Counter[str](), []
+    for name, patient, paths in found:
+        safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "case"
+        seen[name] += 1
+        many = f"_{seen[name]}" if count[name] > 1 else ""
+        sources.append(Source(f"{safe}{many}", patient, paths))
+    return sorted(sources)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct")
+
+
+def _patient(path: Path) -> str:
+    known = _LIDC.search(str(path))
+    return known[0] if known else (path.parts[0] if len(path.parts) > 1 else _stem(path))
+
+
+def split(sources: Sequence[Source], share: float, seed: int) -> dict[str, list[str]]:
+    """Names of the cases of train and test: about `share` of the patients, by lot, are in test.
+
+    A patient's lot depends on the seed and on the name alone; with two patients or more neither list is
+    empty.
+    """
+
+    def lot(patient: str) -> str:
+        return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
+
+    patients = sorted({source.patient for source in sources}, key=lot)
+    count = min(max(1, round(share * len(patients))), len(patients) - 1)
+    test = set(patients[:count])
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for source in sources:
+        lists["test" if source.patient in test else "train"].append(source.name)
+    return lists
+
+
+def prepare_folder(
+    sources: Sequence[Source],
+    out: Path,
+    share: float = 0.1,
+    seed: int = 0,
+    edge: int = lidc.EDGE,
+    fix: bool = False,
+) -> Outcome:
+    """Writes a file a case, the two lists and rejected.txt; finished cases are not prepared again.
+
+    Args:
+        sources: of `find_sources`.
+        out: folder to fill: CASE/ct_xray_data.h5, train.txt, test.txt, rejected.txt.
+        share: about this share of the patients is in the test list.
+        seed: seed of the lists.
+        edge: voxels and pixels along each edge; the paper's is 320.
+        fix: repair DICOM series, see `dicom.read_series`.
+
+    Raises:
+        InputError: no CT can be used, or the folder cannot be written.
+    """
+    done: list[Source] = []
+    rejected: list[str] = []
+    skipped = 0
+    for source in progress(sources, "preparing", len(sources)):
+        path = out / source.name / lidc.FILE
+        if _finished(path, edge):
+            skipped += 1
+        else:
+            try:
+                _prepare_case(source, path, edge, fix)
+            except InputError as error:
+                rejected.append(f"{source.name}: {error}")
+                print(f"left out: {rejected[-1]}", file=sys.stderr)
+                continue
+        done.append(source)
+    write_file(out / "rejected.txt", "".join(f"{line}\n" for line in rejected))
+    if not done:
+        raise InputError(f"none of the {len(rejected)} CTs can be used; {rejected[0]}")
+    lists = split(done, share, seed)
+    for name, cases in lists.items():
+        write_file(out / f"{name}.txt", "".join(f"{case}\n" for case in cases))
+    leaked = None
+    if any(source.patient == LEAKED for source in done):
+        leaked = next(name for name, cases in lists.items() if any(LEAKED in c for c in cases))
+    return Outcome(lists, skipped, rejected, leaked)
+
+
+def _prepare_case(source: Source, path: Path, edge: int, fix: bool) -> None:
+    """Writes a case's file: volume and X-rays in the paper's geometry."""
+    first = source.files[0]
+    hu, affine = read_volume(first) if is_volume(first) else dicom.read_series(source.files, fix)
+    try:
+        ct = lidc.standard_volume(hu, affine, edge)
+    except InputError as error:
+        raise InputError(f"{first}: {error}") from None
+    lidc.write_case(path, lidc.Case(ct, *lidc.make_xrays(ct, 1.0, edge)))
+
+
+def _finished(path: Path, edge: int) -> bool:
+    try:
+        return path.is_file() and lidc.read_case(path).ct.shape == (edge,) * 3
+    except InputError:
+        return False

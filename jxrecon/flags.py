@@ -1,0 +1,98 @@
+"""Flags that commands share: X-rays with their cameras, and what a simulated exposure shows.
+
+What the flags mean is read here too; libraries are imported there, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jxrecon.types import InputError
+
+if TYPE_CHECKING:
+    from jxrecon.drr.exposure import Exposure
+    from jxrecon.io.radiographs import Given
+
+
+def add_xray_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds the flags that `xrays_of` reads; several X-rays by one flag or by its repetition."""
+    text = "cameras come from a JSON sidecar beside each X-ray, or from these flags"
+    add = parser.add_argument_group("X-rays", text).add_argument
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    add("--xray", type=Path, metavar="FILE", required=required, help="NIfTI, NPZ or PNG", **several)
+    add("--view", help="frontal, lateral or ANGLE[,ELEVATION] in degrees, one an X-ray", **several)
+    add("--sad", type=float, help="source-axis distance, mm")
+    add("--sid", type=float, help="source-detector distance, mm")
+    add("--pixel-mm", help="pixel pitch on the detector, mm, ROW[,COLUMN]")
+    add("--isocentre", help="X,Y,Z in mm of the X-rays' world that the views turn about")
+    add("--intensity", choices=("log", "raw", "display"), help="what the pixels are")
+    add("--i0", type=float, help="intensity of the unattenuated beam, for --intensity raw")
+
+
+def xrays_of(options: argparse.Namespace) -> list[tuple[Path, Given]]:
+    """Every X-ray with what the flags say about it.
+
+    Raises:
+        InputError: there are more or fewer views than X-rays, or a flag's numbers are none.
+    """
+    from jxrecon.io.radiographs import Given, numbers
+
+    views = options.view or [None] * len(options.xray)
+    if len(views) != len(options.xray):
+        raise InputError(
+            f"{len(views)} --view for {len(options.xray)} --xray: expected one for each, or none"
+        )
+    given = Given(None, options.sad, options.sid, None, None, options.intensity, options.i0)
+    if options.pixel_mm is not None:
+        pitch = numbers(options.pixel_mm, (1, 2), "--pixel-mm")
+        given = given._replace(pixel_mm=(pitch[0], pitch[-1]))
+    if options.isocentre is not None:
+        x, y, z = numbers(options.isocentre, (3,), "--isocentre")
+        given = given._replace(isocentre_mm=(x, y, z))
+    return [(path, given._replace(view=view)) for path, view in zip(options.xray, views)]
+
+
+def add_exposure_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `exposure_of` reads."""
+    text = "what the X-rays show beside ideal line integrals (default: nothing)"
+    add = parser.add_argument_group("exposure", text).add_argument
+    attenuation = "HU to 1/mm at one energy: bilinear has bone of its own (default: linear)"
+    add("--attenuation", choices=("linear", "bilinear"), help=attenuation)
+    add("--kvp", type=float, help="tube voltage, kV: a spectrum, so that the beam hardens")
+    add("--filter-mm", type=float, help="aluminium before the tube, mm (2.5; with --kvp)")
+    add("--scatter", type=float, help="scatter-to-primary ratio behind the body")
+    add("--scatter-mm", type=float, help="its width, standard deviation, mm (50; with --scatter)")
+    add("--blur-mm", type=float, help="blur on the detector, standard deviation, mm")
+    add("--dose", type=float, help="photons per pixel of the unattenuated beam: Poisson noise")
+    add("--electronic", type=float, help="read-out noise, photons (0; with --dose)")
+    add("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
+
+
+def exposure_of(options: argparse.Namespace) -> Exposure:
+    """The exposure that the flags of `add_exposure_flags` describe.
+
+    Raises:
+        InputError: a number is out of range, or a flag lacks or contradicts another.
+    """
+    from jxrecon.drr.exposure import NEEDS, RANGES, Exposure
+
+    given = {name: getattr(options, name) for name in ("attenuation", *RANGES)}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, (low, high, unit) in RANGES.items():
+        value, flag, needed = given.get(name), _flag(name), NEEDS.get(name, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{flag} {value:g}: expected {low:g} to {high:g} {unit}")
+        if value is not None and needed not in given:
+            raise InputError(f"{flag} {value:g}: expected {_flag(needed)} with it")
+    if {"attenuation", "kvp"} <= set(given):
+        raise InputError(
+            f"--attenuation {options.attenuation}: expected without --kvp, whose spectrum sees HU as "
+            "water and bone"
+        )
+    return Exposure(**given)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
