@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jxrecon.io.views import centred_view, common_isocentre
 from PIL import Image
 
 from jxrecon.drr import hu_to_mu, line_integrals, mu_to_hu
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.io.nifti import read_volume, write_volume
 from jxrecon.io.radiographs import Radiograph, read, write
+from jxrecon.io.views import centred_view, common_isocentre
 from jxrecon.methods.base.method import Problem
 from jxrecon.project import command as drr
 from jxrecon.reconstruct import command, main, parser
