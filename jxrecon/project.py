@@ -12,7 +12,7 @@ from jxrecon.flags import add_exposure_flags, exposure_of
 from jxrecon.types import InputError
 
 if TYPE_CHECKING:
-    from jxrecon.io.simulated import Scene
+    from jxrecon.data.simulated import Scene
 
 _ENDINGS = {"nifti": (".nii.gz", ".png"), "npz": (".npz",), "png": (".png",)}
 
@@ -45,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace) -> int:
     """Runs the command."""
+    from jxrecon.data.simulated import simulated_xrays
     from jxrecon.io import radiographs
-    from jxrecon.io.simulated import simulated_xrays
 
     scene, exposure = _scene(options), exposure_of(options)
     xrays = simulated_xrays(options.ct, scene, exposure, options.method)
@@ -66,8 +66,8 @@ def _scene(options: argparse.Namespace) -> Scene:
     Raises:
         InputError: two views are one, a flag's numbers are none, or flags contradict each other.
     """
+    from jxrecon.data.simulated import Scene, xray_name
     from jxrecon.io import images, radiographs
-    from jxrecon.io.simulated import Scene, xray_name
 
     scene = Scene(tuple(options.view or Scene().views), parallel=options.parallel)
     if len({xray_name(options.ct, view) for view in scene.views}) < len(scene.views):

@@ -111,7 +111,7 @@ def _search(options: argparse.Namespace) -> Search:
 def _case(options: argparse.Namespace, search: Search) -> Case:
     """What is to be registered; refuses flags that make no sense together."""
     from jxrecon.data.sample import chest_ct_path
-    from jxrecon.io.simulated import Scene
+    from jxrecon.data.simulated import Scene
     from jxrecon.registration.cases import from_files, synthetic
 
     if options.demo and options.xray:

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jxrecon.data.simulated import Scene
 from jxrecon.drr import hu_to_mu
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid, depth_of, places_of
 from jxrecon.io import images, radiographs
 from jxrecon.io.nifti import read_volume
 from jxrecon.io.radiographs import Given, Radiograph
-from jxrecon.io.simulated import Scene
 from jxrecon.io.views import common_isocentre
 from jxrecon.pose import Pose, still
 from jxrecon.registration.ascent import cameras_at_rest, random_poses
