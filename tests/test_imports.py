@@ -37,7 +37,7 @@ KNOWS = {
     "data": {*IMAGING, "deformation", "experiment", "io", *WORK},
     "methods.base": {*IMAGING, "nn", "metrics"},
     "methods": {*IMAGING, "nn", "metrics", "methods.base"},
-    "registration": {*IMAGING, "nn", "io", "compile"},
+    "registration": {*IMAGING, "nn", "compile", *FILES_IN},
     "correspondence": {*IMAGING, "nn", "io", *WORK},
     "runs": {*CAMERAS, "experiment", "methods.base", *WORK},
     "inference": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "correspondence"},
