@@ -15,7 +15,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else the CPU cache warns at every load
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from jxrecon.geometry import Grid  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -41,6 +44,21 @@ def run_command() -> Callable[..., int]:
         return code
 
     return run
+
+
+@pytest.fixture(scope="session")
+def jacobian() -> Callable[[np.ndarray, Grid], np.ndarray]:
+    """jacobian(field, nodes): det of the derivative of y -> y + d(y); 0 or less where space folds.
+
+    The axes of the lattice are those of the world.
+    """
+
+    def determinants(field: np.ndarray, nodes: Grid) -> np.ndarray:
+        step = np.diagonal(nodes.affine)[:3]
+        rows = [np.stack(np.gradient(field[..., c], *step), -1) for c in range(3)]
+        return np.linalg.det(np.stack(rows, axis=-2) + np.eye(3))
+
+    return determinants
 
 
 @pytest.fixture(scope="session")

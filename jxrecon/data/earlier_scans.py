@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,6 @@ from jxrecon.units import HU_AIR
 
 ENDINGS = ("_ct.nii.gz", "_ct.nii", ".nii.gz", ".nii")
 """What follows the name of a case."""
-
 
 WAVES = 128
 """Waves of d: enough to be Gaussian to the eye."""
@@ -87,17 +87,31 @@ def read_earlier(
     return np.asarray(found, np.float32)
 
 
+class Changes(NamedTuple):
+    """How much changes between the scans.
+
+    Attributes:
+        displacement_mm: root mean square of |d| over the grid.
+        correlation_mm: L.
+        rotation_deg: angle of R, about a random axis through the middle of the grid.
+        translation_mm: length of t, in a random direction.
+        gain: standard deviation of g; air stays.
+        noise_hu: standard deviation of the noise, without correlation from voxel to voxel.
+    """
+
+    displacement_mm: float = 4.0
+    correlation_mm: float = 40.0
+    rotation_deg: float = 3.0
+    translation_mm: float = 3.0
+    gain: float = 0.02
+    noise_hu: float = 15.0
+
+
 def simulated_earlier_scan(
     hu: Float[Array, "x y z"],
     spacing_mm: tuple[float, float, float],
     key: Key,
-    *,
-    displacement_mm: float = 4.0,
-    correlation_mm: float = 40.0,
-    rotation_deg: float = 3.0,
-    translation_mm: float = 3.0,
-    gain: float = 0.02,
-    noise_hu: float = 15.0,
+    changes: Changes | None = None,
 ) -> Float[Array, "x y z"]:
     """The earlier scan, SIMULATED; the same key gives the same scan.
 
@@ -106,22 +120,18 @@ def simulated_earlier_scan(
     Args:
         hu: the present scan.
         spacing_mm: edges of a voxel, numbers and not traced.
-        key: of everything random.
-        displacement_mm: root mean square of |d| over the grid.
-        correlation_mm: L.
-        rotation_deg: angle of R, about a random axis through the middle of the grid.
-        translation_mm: length of t, in a random direction.
-        gain: standard deviation of g; air stays.
-        noise_hu: standard deviation of the noise, without correlation from voxel to voxel.
+        key: key of everything random.
+        changes: how much changes; None: the defaults.
 
     Raises:
         InputError: an amplitude is negative, or the correlation or spacing not positive.
     """
-    sizes = (displacement_mm, rotation_deg, translation_mm, gain, noise_hu)
-    if not min(sizes) >= 0 or not min(correlation_mm, *spacing_mm) > 0:
+    changes = changes or Changes()
+    displacement_mm, correlation_mm, rotation_deg, translation_mm, gain, noise_hu = changes
+    if not all(size >= 0 for size in changes) or not min(correlation_mm, *spacing_mm) > 0:
         raise InputError(
-            f"simulated earlier scan with amplitudes {sizes}, correlation {correlation_mm} mm and spacing "
-            f"{spacing_mm} mm, expected amplitudes from 0 on and positive lengths"
+            f"simulated earlier scan with {changes} and spacing {spacing_mm} mm, expected amplitudes "
+            "from 0 on and positive lengths"
         )
     bend, turn, push, scale, noise = jax.random.split(key, 5)
     x, y, z = hu.shape

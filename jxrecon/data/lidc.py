@@ -15,13 +15,13 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int16, Shaped, UInt8
+from jaxtyping import Array, Float, Int16, Shaped, UInt8
 from scipy import ndimage
 
 from jxrecon import drr
@@ -31,18 +31,14 @@ from jxrecon.data.volumes import Dataset, VolumeSet
 from jxrecon.experiment import Experiment
 from jxrecon.files import write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
-from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.cache import fingerprint
 from jxrecon.io.nifti import MAX_BYTES, resample
-from jxrecon.terminal import progress
 from jxrecon.types import InputError
 
 FILE = "ct_xray_data.h5"
 
 OFFSET_HU = 1024
 """Added to HU in the files, so that nothing is negative."""
-
-TOP = 2500
-"""Stored values are clipped to [0, TOP], -1024 to 1476 HU, which the networks see as [0, 1]."""
 
 EDGE = 320
 """Voxels of 1 mm along each edge of a volume, and pixels of an X-ray."""
@@ -53,7 +49,7 @@ SOURCE_AXIS_MM, SOURCE_DETECTOR_MM, DETECTOR_MM = 541.0, 949.0, 500.0
 WATER_PER_MM, AIR_HU = 0.0022, -800.0
 """[X2CT data] Attenuation of water in the DRRs; at or below AIR_HU nothing attenuates."""
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _EXTENT_TOLERANCE = 0.02  # of the field's edges, which the files fix
 
 
@@ -147,33 +143,12 @@ def splits(folder: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     return lists, tuple(name for name in lists["train"] if name in set(lists["test"]))
 
 
-# The authors' transforms.
-
-
 def resized(array: Shaped[np.ndarray, "*n"], size: int) -> Shaped[np.ndarray, "*m"]:
     """Corner-aligned linear interpolation without anti-aliasing to `size` along every axis.
 
     Whole numbers stay whole, rounded half away from zero, as in the authors' transforms.
     """
     return ndimage.zoom(array, [size / n for n in array.shape], order=1, prefilter=False)
-
-
-def scaled(array: Shaped[np.ndarray, "*n"], top: float) -> Float32[np.ndarray, "*n"]:
-    """Clipped to [0, top], divided by top, rounded to six decimals."""
-    return np.round(np.clip(array, 0, top) / top, 6).astype(np.float32)
-
-
-def network_inputs(
-    case: Case, size: int = 128
-) -> tuple[Float32[np.ndarray, "d h w"], tuple[Float32[np.ndarray, "d s"], ...]]:
-    """What the authors' networks are trained on: the volume and both X-rays, in [0, 1]."""
-    xrays = tuple(scaled(resized(image, size), 255) for image in (case.xray1, case.xray2))
-    return scaled(resized(case.ct, size), TOP), xrays
-
-
-def read_xrays(folder: Path, name: str, pixels: int = 128) -> Float32[np.ndarray, "2 s s"]:
-    """The X-rays of a case's file, frontal and lateral, as the networks take them."""
-    return np.stack(network_inputs(read_case(Path(folder) / name / FILE), pixels)[1])
 
 
 def to_hu(ct: Shaped[np.ndarray, "d h w"]) -> Int16[np.ndarray, "x y z"]:
@@ -192,7 +167,7 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
     """The volumes of an experiment: of the authors' files, or as `volumes.load` finds them.
 
     The test list is what methods are judged on: validation. X-rays are projected from the volumes by
-    the experiment's cameras; `read_xrays` gives those of the files.
+    the experiment's cameras.
 
     Args:
         experiment: its field must be a cube of about 320 mm, which the files are resized to.
@@ -242,41 +217,15 @@ def _read_split(
     facts = [(p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else None for p in paths]
     key = fingerprint(_CACHE_FORMAT, "lidc", grid.shape, names, facts, grid.affine.tolist())
     kept = None if cache is None else Path(cache) / f"lidc_{split}_{key[:16]}.npz"
-    found = None if kept is None else load_arrays(kept, key)
-    if found is None:
-        found = _read_all(paths, names, split, grid)
-        if kept is not None:
-            save_arrays(kept, key, found)
-    good, hu = tuple(found["names"].tolist()), found["hu"]
-    body = np.unpackbits(found["body"], count=hu.size).astype(bool).reshape(hu.shape)
-    affines = np.tile(grid.affine, (len(good), 1, 1))
-    return VolumeSet(good, hu, body, affines), found["rejected"].tolist()
 
+    def read(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        hu = to_hu(resized(read_case(paths[number]).ct, grid.shape[0]))
+        body = body_mask(hu, grid.affine)
+        if not body.any():
+            raise InputError(f"{paths[number]}: no body found, expected HU + {OFFSET_HU} in ct")
+        return hu, body, grid.affine
 
-def _read_all(
-    paths: Sequence[Path], names: Sequence[str], split: str, grid: Grid
-) -> dict[str, Any]:
-    good, hu, body, bad = [], [], [], []
-    for name, path in progress(list(zip(names, paths)), f"reading {split}", len(paths)):
-        try:
-            volume = to_hu(resized(read_case(path).ct, grid.shape[0]))
-            inside = body_mask(volume, grid.affine)
-            if not inside.any():
-                raise InputError(f"{path}: no body found, expected HU + {OFFSET_HU} in ct")
-        except InputError as error:
-            bad.append(str(error))
-            continue
-        good.append(name)
-        hu.append(volume)
-        body.append(inside)
-    if not good:
-        raise InputError(f"none of the {len(bad)} cases of {split}.txt can be used; {bad[0]}")
-    return {
-        "names": np.array(good, np.str_),
-        "hu": np.stack(hu),
-        "body": np.packbits(np.stack(body)),
-        "rejected": np.array(bad, np.str_),
-    }
+    return volumes.read_split(names, read, f"{split}.txt", kept, key)
 
 
 # The paper's geometry, for CTs of one's own.

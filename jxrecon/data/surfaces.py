@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int32
 
 from jxrecon import drr
 from jxrecon.data.breathing_body import breathed, field_of, patient, sample_body
-from jxrecon.deformation import shape_model as population
+from jxrecon.deformation import shape_model
 from jxrecon.deformation.breathing import draw_motion, lujan
 from jxrecon.geometry import AnyCamera
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
@@ -238,11 +238,11 @@ def _evenly(total: int, count: int) -> np.ndarray:
 
 def _augmented(train: _Livers, settings: SurfacePopulation) -> _Livers:
     """The training livers and new ones of their shape model."""
-    model = population.fit(train.surfaces)
+    model = shape_model.fit(train.surfaces)
     random = np.random.default_rng([settings.seed, 1])
     names = tuple(f"drawn_{n:04d}" for n in range(settings.augment))
-    placed = population.aligned(train.surfaces)
-    drawn = population.draw(model, random, settings.augment)
+    placed = shape_model.aligned(train.surfaces)
+    drawn = shape_model.draw(model, random, settings.augment)
     return _Livers(train.names + names, np.concatenate([placed, drawn]).astype(np.float32))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -187,38 +187,54 @@ def _read_split(
     samples: tuple[int, int, int] | None,
     cache: Path | None,
 ) -> tuple[VolumeSet, list[str]]:
-    """All usable cases of a split, from the cache where the files are the same."""
-    key = fingerprint(
-        _CACHE_FORMAT,
-        grid.shape,
-        grid.affine.tolist(),
-        samples,
-        [(case.centre_mm, *_stamp(case.path)) for case in cases],
-    )
+    stamps = [(case.centre_mm, *_stamp(case.path)) for case in cases]
+    key = fingerprint(_CACHE_FORMAT, grid.shape, grid.affine.tolist(), samples, stamps)
     kept = None if cache is None else Path(cache) / f"{split}_{key[:16]}.npz"
-    if kept is not None and (found := load_arrays(kept, key)) is not None:
-        names, bad = found["names"].tolist(), found["rejected"].tolist()
-        body = np.unpackbits(found["body"], count=found["hu"].size).astype(bool)
-        hu = found["hu"]
-        return VolumeSet(tuple(names), hu, body.reshape(hu.shape), found["affines"]), bad
+    names = [case.name for case in cases]
+    return read_split(names, lambda n: _read_case(cases[n], grid, samples), f"{split}/", kept, key)
 
-    def read(case: _Case) -> tuple[np.ndarray, np.ndarray, np.ndarray] | InputError:
+
+def read_split(
+    names: Sequence[str],
+    read: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    place: str,
+    kept: Path | None,
+    key: str,
+) -> tuple[VolumeSet, list[str]]:
+    """All usable cases of a split, from the cache where it is that of the key; and a line for each other one.
+
+    Args:
+        names: names of the cases.
+        read: number of a case -> HU, body and affine; what cannot be used raises InputError.
+        place: where the cases lie, to be printed.
+        kept: file of the cache; None keeps nothing.
+        key: fingerprint of all that the volumes depend on.
+
+    Raises:
+        InputError: no case can be used.
+    """
+    if kept is not None and (found := load_arrays(kept, key)) is not None:
+        good, hu = tuple(found["names"].tolist()), found["hu"]
+        body = np.unpackbits(found["body"], count=hu.size).astype(bool).reshape(hu.shape)
+        return VolumeSet(good, hu, body, found["affines"]), found["rejected"].tolist()
+
+    def usable(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | InputError:
         try:
-            return _read_case(case, grid, samples)
+            return read(number)
         except InputError as error:
             return error
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(progress(pool.map(read, cases), f"reading {split}", len(cases)))
-    good = [(c.name, r) for c, r in zip(cases, results) if not isinstance(r, InputError)]
+        made = pool.map(usable, range(len(names)))
+        results = list(progress(made, f"reading {place}", len(names)))
+    cases = [(name, r) for name, r in zip(names, results) if not isinstance(r, InputError)]
     bad = [str(r) for r in results if isinstance(r, InputError)]
-    if not good:
-        raise InputError(f"none of the {len(bad)} volumes of {split}/ can be used; {bad[0]}")
-    volumes = VolumeSet(tuple(n for n, _ in good), *map(np.stack, zip(*(r for _, r in good))))
+    if not cases:
+        raise InputError(f"none of the {len(bad)} volumes of {place} can be used; {bad[0]}")
+    volumes = VolumeSet(tuple(n for n, _ in cases), *map(np.stack, zip(*(r for _, r in cases))))
     if kept is not None:
-        body = np.packbits(volumes.body)
-        arrays = {**volumes._asdict(), "body": body, "rejected": np.array(bad, np.str_)}
-        save_arrays(kept, key, arrays)
+        packed = {"body": np.packbits(volumes.body), "rejected": np.array(bad, np.str_)}
+        save_arrays(kept, key, volumes._asdict() | packed)
     return volumes, bad
 
 

@@ -1,8 +1,8 @@
-"""A shape model of a population: mean and principal components of corresponding surfaces.
+"""A shape model: mean and principal components of corresponding surfaces.
 
     x = mean + sum_m b_m sigma_m phi_m        x: V vertices as one vector, phi_m orthonormal, b_m ~ N(0, 1)
 
-[Cootes 1995] Surfaces keep their size; their places (and, if asked for, their turns) are taken away.
+[Cootes 1995] Surfaces keep their size and their turn; their places are taken away.
 New shapes with |b_m| <= 2 augment a training set as in Wu 2019 (statistical deformation model).
 """
 
@@ -20,52 +20,26 @@ LIMIT_SD = 2.0
 
 
 class ShapeModel(NamedTuple):
-    """Mean and modes of a population of n surfaces.
+    """Mean and modes of n surfaces.
 
     Attributes:
         mean: [V, 3] mm, its centroid at the origin.
         components: [M, V, 3] orthonormal, by falling deviation; M at most n - 1.
-        deviations: [M] standard deviation of the population along each, mm.
+        deviations: [M] standard deviation along each, mm.
     """
 
     mean: Float[np.ndarray, "v 3"]
     components: Float[np.ndarray, "m v 3"]
     deviations: Float[np.ndarray, " m"]
 
-    @property
-    def explained(self) -> Float[np.ndarray, " m"]:
-        """Share of the variance in the first 1, 2, ... modes kept; the last is 1."""
-        variance = np.cumsum(self.deviations**2)
-        return variance / variance[-1]
+
+def aligned(surfaces: Float[np.ndarray, "n v 3"]) -> Float[np.ndarray, "n v 3"]:
+    """The surfaces with their centroids at the origin."""
+    return surfaces - surfaces.mean(1, keepdims=True)
 
 
-def aligned(surfaces: Float[np.ndarray, "n v 3"], turn: bool = False) -> Float[np.ndarray, "n v 3"]:
-    """The surfaces with their centroids at the origin, sizes kept.
-
-    Args:
-        surfaces: corresponding vertices, mm.
-        turn: also rotate each onto the mean (Kabsch, repeated three times); patients in one position
-            need no turning, and it takes away what is anatomy.
-    """
-    placed = surfaces - surfaces.mean(1, keepdims=True)
-    for _ in range(3 if turn else 0):
-        mean = placed.mean(0)
-        for n, surface in enumerate(placed):
-            u, _, vt = np.linalg.svd(surface.T @ mean)
-            flip = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-            placed[n] = surface @ ((u * flip) @ vt)
-    return placed
-
-
-def fit(
-    surfaces: Float[np.ndarray, "n v 3"], modes: int | None = None, turn: bool = False
-) -> ShapeModel:
-    """The model of corresponding surfaces.
-
-    Args:
-        surfaces: [n, V, 3] mm, vertex k the same place of each.
-        modes: how many to keep at most; None is all that there are.
-        turn: see `aligned`.
+def fit(surfaces: Float[np.ndarray, "n v 3"]) -> ShapeModel:
+    """The model of corresponding surfaces: [n, V, 3] mm, vertex k the same place of each.
 
     Raises:
         InputError: there are fewer than two surfaces, a vertex is not finite, or all are one shape.
@@ -78,7 +52,7 @@ def fit(
     if not np.isfinite(surfaces).all():
         bad = int(np.flatnonzero(~np.isfinite(surfaces).all((1, 2)))[0])
         raise InputError(f"shape model: surface {bad} holds a vertex that is not finite")
-    flat = aligned(surfaces, turn).reshape(len(surfaces), -1)
+    flat = aligned(surfaces).reshape(len(surfaces), -1)
     mean = flat.mean(0)
     # By the n x n matrix of products: V is much larger than n.
     centred = flat - mean
@@ -86,7 +60,7 @@ def fit(
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
     count = int(np.sum(values > 1e-12 * max(values[0], 1e-12)))
-    count = min(count, len(surfaces) - 1, len(surfaces) - 1 if modes is None else modes)
+    count = min(count, len(surfaces) - 1)
     if count < 1 or values[0] <= 1e-9:
         raise InputError("shape model: all surfaces have one shape, expected some that differ")
     components = (vectors[:, :count].T @ centred) / np.sqrt(values[:count])[:, None]
@@ -108,9 +82,3 @@ def draw(model: ShapeModel, random: np.random.Generator, count: int) -> Float[np
     """`count` new surfaces in mm: normal coefficients, none beyond `LIMIT_SD`. [Wu 2019]"""
     coefficients = random.normal(size=(count, len(model.deviations)))
     return shapes(model, coefficients.clip(-LIMIT_SD, LIMIT_SD))
-
-
-def project(model: ShapeModel, surfaces: Float[np.ndarray, "n v 3"]) -> Float[np.ndarray, "n m"]:
-    """Coefficients in standard deviations of surfaces of the same topology, least squares."""
-    offset = aligned(np.asarray(surfaces, np.float64)) - model.mean
-    return np.tensordot(offset, model.components, ([1, 2], [1, 2])) / model.deviations

@@ -67,7 +67,8 @@ def surface_field(
         before: vertices of the organ in the volume, world mm.
         after: where they are to be.
         faces: triangles, counter-clockwise seen from outside.
-        reach_mm: where the motion has faded out.
+        reach_mm: where the motion has faded out. It has to be well above the largest motion (about 1.6
+            times), or space folds.
     """
     points = places(nodes).reshape(-1, 3)
     field = np.zeros((len(points), 3), np.float32)
@@ -83,13 +84,9 @@ def surface_field(
     weight = 1.0 / (distance**2 + _SOFT_MM**2)
     weight /= weight.sum(1, keepdims=True)
     moved = np.einsum("pk,pkc->pc", weight, (before - after)[index])
-    field[near] = moved * fading(outside, reach_mm)[:, None]
+    fading = np.cos(np.pi / 2 * np.clip(outside / reach_mm, 0.0, 1.0)) ** 2  # e
+    field[near] = moved * fading[:, None]
     return field.reshape(*nodes.shape, 3)
-
-
-def fading(outside_mm: Float[np.ndarray, "*n"], reach_mm: float) -> Float[np.ndarray, "*n"]:
-    """e: 1 at the organ, 0 from `reach_mm` on, smooth."""
-    return np.cos(np.pi / 2 * np.clip(outside_mm / reach_mm, 0.0, 1.0)) ** 2
 
 
 def at_places(
@@ -130,7 +127,6 @@ def pulled_back(
     source: Grid,
     grid: Grid,
     field: Float[np.ndarray, "i j k 3"],
-    order: int = 1,
 ) -> Float[np.ndarray, "a b c"]:
     """volume(y + d(y)) for every voxel y of a grid; beyond the volume its nearest value.
 
@@ -139,52 +135,10 @@ def pulled_back(
         source: where they lie.
         grid: where the result lies.
         field: d at the nodes of `lattice(grid)`, mm.
-        order: 1 linear, 0 nearest (labels).
     """
     # y + d(y) in voxels of the source is made on the lattice: both summands are linear between nodes
     nodes = lattice_of(grid, field.shape[:3])
     inverse = np.linalg.inv(source.affine).astype(np.float32)
     index = (places(nodes) + field) @ inverse[:3, :3].T + inverse[:3, 3]
     fine = upsampled(index, grid.shape)
-    return ndimage.map_coordinates(volume, fine, np.float32, order=order, mode="nearest")
-
-
-def warp(
-    volume: Shaped[np.ndarray, "x y z"],
-    affine: Float[np.ndarray, "4 4"],
-    before: Float[np.ndarray, "v 3"],
-    after: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    reach_mm: float = REACH_MM,
-    order: int = 1,
-) -> Float[np.ndarray, "x y z"]:
-    """The volume with an organ's surface moved to another place.
-
-    Args:
-        volume: HU or labels, axes [x, y, z].
-        affine: index -> world mm.
-        before: vertices of the organ as it lies in the volume, world mm.
-        after: where they are to be.
-        faces: triangles, counter-clockwise seen from outside.
-        reach_mm: distance from the organ at which nothing moves any more. It has to be well above
-            the largest motion (about 1.6 times), or space folds.
-        order: 1 linear, 0 nearest (labels).
-
-    Returns:
-        float32 on the same grid.
-    """
-    grid = Grid((volume.shape[0], volume.shape[1], volume.shape[2]), np.asarray(affine, np.float64))
-    field = surface_field(lattice(grid), before, after, faces, reach_mm)
-    return pulled_back(volume, grid, grid, field, order)
-
-
-def jacobian(field: Float[np.ndarray, "i j k 3"], nodes: Grid) -> Float[np.ndarray, "i j k"]:
-    """det of the derivative of y -> y + d(y) at the nodes: 0 or less where space folds.
-
-    The axes of the lattice are those of the world.
-    """
-    step = np.diagonal(nodes.affine)[:3]
-    gradient = np.stack(
-        [np.stack(np.gradient(field[..., c], *step), -1) for c in range(3)], axis=-2
-    )
-    return np.linalg.det(gradient + np.eye(3))
+    return ndimage.map_coordinates(volume, fine, np.float32, order=1, mode="nearest")

@@ -23,20 +23,3 @@ from jxrecon.drr.beam import absorption, hu_to_mu, line_integrals_of, mu_to_hu, 
 from jxrecon.drr.many_views import project, project_sharded, stacked
 from jxrecon.drr.projection import EXTENTS, METHODS, choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
-
-__all__ = [
-    "EXTENTS",
-    "METHODS",
-    "Plan",
-    "absorption",
-    "choose",
-    "hu_to_mu",
-    "line_integrals",
-    "line_integrals_of",
-    "mu_to_hu",
-    "plan",
-    "project",
-    "project_sharded",
-    "stacked",
-    "transmission",
-]

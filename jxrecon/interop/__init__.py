@@ -15,17 +15,3 @@ from __future__ import annotations
 from jxrecon.interop.dicom import from_dicom, to_dicom
 from jxrecon.interop.euler import from_diffdrr, from_nanodrr, to_diffdrr, to_nanodrr
 from jxrecon.interop.vectors import astra_voxel_mm, from_astra, from_modular, to_astra, to_modular
-
-__all__ = [
-    "astra_voxel_mm",
-    "from_astra",
-    "from_dicom",
-    "from_diffdrr",
-    "from_modular",
-    "from_nanodrr",
-    "to_astra",
-    "to_dicom",
-    "to_diffdrr",
-    "to_modular",
-    "to_nanodrr",
-]

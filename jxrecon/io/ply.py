@@ -61,95 +61,75 @@ class _Stream:
     """Elements of a PLY one after the other, ASCII or binary."""
 
     def __init__(self, body: bytes, order: str) -> None:
-        self.body, self.order, self.at = body, order, 0
-        self.words = [] if order else body.split()
+        self.order, self.at = order, 0
+        self.body: bytes | list[bytes] = body if order else body.split()
 
     def element(self, count: int, properties: list) -> list:
         """Of every property its values, float or int [count]; of a list (lengths, values in one row)."""
-        lengths = [0 if len(types) == 1 else self._peek(properties) for _, types in properties]
-        fast = self._uniform(count, properties, lengths)
-        if fast is not None:
-            return fast
-        rows: list[list] = [[] for _ in properties]
-        for _ in range(count):  # faces of different numbers of corners: one at a time
-            for row, (_, types) in zip(rows, properties):
-                length = int(self._take(types[0], 1)[0]) if len(types) == 2 else 1
-                if length < 0:
-                    raise InputError(f"a list of {length} values")
-                row.append(self._take(types[-1], length))
-        values: list = []
-        for row, (_, types) in zip(rows, properties):
-            joined = np.concatenate(row) if row else np.empty(0, int)
-            lengths_of = np.array([len(one) for one in row], int)
-            values.append((lengths_of, joined) if len(types) == 2 else joined)
+        if not count:
+            return [
+                (np.empty(0, int),) * 2 if len(t) == 2 else np.empty(0, int) for _, t in properties
+            ]
+        start = self.at
+        lengths = [len(values) for values in self._record(properties)]
+        self.at = start
+        columns = self._alike(count, properties, lengths)
+        if columns is not None:
+            return columns
+        values = []  # faces of different numbers of corners: one at a time
+        for rows, (_, types) in zip(
+            zip(*(self._record(properties) for _ in range(count))), properties
+        ):
+            joined, row_lengths = np.concatenate(rows), np.array([len(row) for row in rows], int)
+            values.append((row_lengths, joined) if len(types) == 2 else joined)
         return values
 
-    def _peek(self, properties: list) -> int:
-        """Length of the first element's list, if nothing but numbers stands before it."""
-        before = 0
-        for _, types in properties:
-            if len(types) == 2:
-                kept, self.at = self.at, self.at + before
-                enough = self.at < len(self.body if self.order else self.words)
-                length = int(self._take(types[0], 1)[0]) if enough else 0
-                self.at = kept
-                return length
-            before += np.dtype(types[0]).itemsize if self.order else 1
-        return 0
+    def _record(self, properties: list) -> list[np.ndarray]:
+        """The values of every property of the next record."""
+        return [
+            self._take(types[-1], int(self._take(types[0], 1)[0]) if len(types) == 2 else 1)
+            for _, types in properties
+        ]
 
-    def _uniform(self, count: int, properties: list, lengths: list[int]) -> list | None:
-        """All elements at once, where there is at most one list and always as long as the first."""
-        if sum(len(types) == 2 for _, types in properties) > 1 or min(lengths, default=0) < 0:
-            return None
+    def _alike(self, count: int, properties: list, lengths: list[int]) -> list | None:
+        """All records at once; None where a list is not as long as in the first one."""
         fields: list = []
-        for n, (_, types) in enumerate(properties):
-            if len(types) == 2:
-                fields.append((f"n{n}", self.order + types[0]))
-            shape = (lengths[n],) if len(types) == 2 else ()
-            fields.append((f"p{n}", self.order + types[-1], shape))
-        record = np.dtype(fields)
-        width = sum(max(int(np.prod(f[2])) if len(f) == 3 else 1, 0) for f in fields)
+        for n, ((_, types), length) in enumerate(zip(properties, lengths)):
+            fields += [(f"n{n}", self.order + types[0], 1)] if len(types) == 2 else []
+            fields.append((f"p{n}", self.order + types[-1], length))
+        record = np.dtype([(name, kind, (width,)) for name, kind, width in fields])
+        size = count * (record.itemsize if self.order else sum(width for _, _, width in fields))
+        if len(self.body) - self.at < size:
+            return None
         if self.order:
-            size = record.itemsize * count
-            if len(self.body) - self.at < size:
-                return None
-            data = np.frombuffer(self.body, record, count, self.at)
+            data = np.frombuffer(self.body, record, count, self.at)  # type: ignore[call-overload]
         else:
-            size = width * count
-            if len(self.words) - self.at < size:
-                return None
-            table = np.array(self.words[self.at : self.at + size], "S").reshape(count, width)
-            numbers, column, data = table.astype(np.float64), 0, np.zeros(count, record)
-            for field in fields:
-                wide = int(np.prod(field[2])) if len(field) == 3 else 1
-                part = numbers[:, column : column + wide]
-                if np.dtype(field[1]).kind in "iu" and not (np.isfinite(part)).all():
+            table = np.array(self.body[self.at : self.at + size], "S").reshape(count, -1)
+            numbers, data, column = table.astype(np.float64), np.zeros(count, record), 0
+            for name, kind, width in fields:
+                part = numbers[:, column : column + width]
+                if np.dtype(kind).kind in "iu" and not np.isfinite(part).all():
                     return None
-                data[field[0]] = part.reshape(data[field[0]].shape)
-                column += wide
+                data[name], column = part, column + width
         values: list = []
-        for n, (_, types) in enumerate(properties):
-            part = data[f"p{n}"]
-            if len(types) == 2:
-                if (data[f"n{n}"] != lengths[n]).any():
-                    return None
-                values.append((np.full(count, lengths[n]), part.reshape(-1)))
-            else:
-                values.append(part)
+        for n, ((_, types), length) in enumerate(zip(properties, lengths)):
+            part = data[f"p{n}"].reshape(-1)
+            if len(types) == 2 and (data[f"n{n}"] != length).any():
+                return None
+            values.append((np.full(count, length), part) if len(types) == 2 else part)
         self.at += size
         return values
 
     def _take(self, kind: str, count: int) -> np.ndarray:
         dtype = np.dtype(self.order + kind)
         size = dtype.itemsize * count if self.order else count
-        if self.at + size > len(self.body if self.order else self.words):
+        if count < 0:
+            raise InputError(f"a list of {count} values")
+        if self.at + size > len(self.body):
             raise InputError("cut short, fewer numbers than its header declares")
-        if self.order:
-            values = np.frombuffer(self.body, dtype, count, self.at)
-        else:
-            values = np.array(self.words[self.at : self.at + size], "S").astype(dtype)
+        part = self.body[self.at : self.at + size]
         self.at += size
-        return values
+        return np.frombuffer(part, dtype) if self.order else np.array(part, "S").astype(dtype)  # type: ignore[call-overload]
 
 
 def ply_bytes(mesh: Mesh, comment: str) -> bytes:

@@ -13,31 +13,3 @@ from jxrecon.mesh.quality import (
 from jxrecon.mesh.rasterising import is_closed, outline, rasterise, silhouette
 from jxrecon.mesh.subdivision import subdivided, unpool
 from jxrecon.mesh.topology import Mesh, Template, edges_of, graph, neighbour_table, template
-
-__all__ = [
-    "Aggregate",
-    "Laplacian",
-    "Mesh",
-    "Neighbours",
-    "Template",
-    "cotangent_laplacian",
-    "edges_of",
-    "enclosed_volume",
-    "face_areas",
-    "face_normals",
-    "flipped_faces",
-    "graph",
-    "is_closed",
-    "neighbour_table",
-    "normalised",
-    "outline",
-    "rasterise",
-    "segment_sum",
-    "self_intersecting_faces",
-    "silhouette",
-    "subdivided",
-    "template",
-    "uniform_laplacian",
-    "unpool",
-    "vertex_normals",
-]

@@ -14,20 +14,3 @@ from jxrecon.phantom.primitives import (
     stack,
 )
 from jxrecon.phantom.subjects import Latents, anatomy, average, batch, draw, population, subject
-
-__all__ = [
-    "Latents",
-    "Primitives",
-    "anatomy",
-    "average",
-    "batch",
-    "box",
-    "cylinder",
-    "draw",
-    "ellipsoid",
-    "line_integrals",
-    "population",
-    "rasterise",
-    "stack",
-    "subject",
-]

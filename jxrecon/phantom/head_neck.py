@@ -32,21 +32,7 @@ VERTEBRA_Z_MM = (46.0, 28.0, 11.0, -6.0, -23.0, -41.0, -60.0, -81.0, -103.0, -12
 """Heights of the middles of the vertebral bodies; C1, a ring without body, lies at z = 63."""
 
 _CORD_Z = (-150.0, -126.0, -99.0, -85.0, -70.0, -56.0, -41.0, -27.0, -13.0, 2.0, 16.0, 31.0, 70.0)
-_CORD_Y = (
-    -97.0,
-    -87.0,
-    -76.0,
-    -70.0,
-    -63.0,
-    -56.0,
-    -50.0,
-    -45.0,
-    -41.0,
-    -38.5,
-    -37.0,
-    -36.0,
-    -36.0,
-)
+_CORD_Y = (-97, -87, -76, -70, -63, -56, -50, -45, -41, -38.5, -37, -36, -36)
 
 
 def cord_y_mm(z: float) -> float:
@@ -92,44 +78,18 @@ def _medium(b: Builder) -> None:
     b.add(ellipsoid((0, 10, -84), (20, 8, 22), -70), SHOULDER)
     b.pair(ellipsoid((50, 16, -118), (44, 9, 40), 60, turned(-12, "x")), SHOULDER)
     b.pair(ellipsoid((104, -60, -90), (36, 13, 12), 58, turned(12, "y")), SHOULDER)
-    neck = [
-        (16, -66, 56),
-        (20, -66, 20),
-        (21, -70, -20),
-        (22, -84, -60),
-        (22, -102, -100),
-        (22, -118, -140),
-    ]
-    b.tube(
-        neck,
-        [(15, 9), (15, 11), (15, 11), (17, 10), (18, 11), (18, 11)],
-        58,
-        NECK,
-        pieces=6,
-        paired=True,
-    )
-    trapezius = [
-        (10, -88, 52),
-        (24, -84, 10),
-        (40, -86, -25),
-        (66, -84, -46),
-        (110, -76, -62),
-        (140, -62, -66),
-    ]
-    b.tube(
-        trapezius,
-        [(12, 4), (18, 4), (20, 6), (20, 8), (16, 9), (12, 8)],
-        55,
-        SHOULDER,
-        pieces=7,
-        paired=True,
-    )
+    neck = [(16, -66, 56), (20, -66, 20), (21, -70, -20),
+            (22, -84, -60), (22, -102, -100), (22, -118, -140)]  # fmt: skip
+    b.tubes(neck, [(15, 9), (15, 11), (15, 11), (17, 10), (18, 11), (18, 11)], 58, NECK, 6)
+    trapezius = [(10, -88, 52), (24, -84, 10), (40, -86, -25),
+                 (66, -84, -46), (110, -76, -62), (140, -62, -66)]  # fmt: skip
+    b.tubes(trapezius, [(12, 4), (18, 4), (20, 6), (20, 8), (16, 9), (12, 8)], 55, SHOULDER, 7)
     sterno = [(58, -34, 66), (54, -18, 25), (44, -2, -20), (30, 8, -52), (16, 8, -82)]
-    b.tube(sterno, [(6, 12), (7, 13), (7, 12), (8, 8), (7, 6)], 60, NECK, pieces=7, paired=True)
+    b.tubes(sterno, [(6, 12), (7, 13), (7, 12), (8, 8), (7, 6)], 60, NECK, 7)
     levator = [(30, -30, 55), (36, -44, 15), (38, -52, -25), (48, -72, -60)]
-    b.tube(levator, [(8, 9), (9, 11), (10, 13), (11, 12)], 57, NECK, pieces=5, paired=True)
+    b.tubes(levator, [(8, 9), (9, 11), (10, 13), (11, 12)], 57, NECK, 5)
     scalene = [(22, -22, 25), (28, -28, -15), (34, -32, -50), (44, -38, -70)]
-    b.tube(scalene, [(6, 8), (8, 9), (9, 10), (9, 9)], 56, NECK, pieces=5, paired=True)
+    b.tubes(scalene, [(6, 8), (8, 9), (9, 10), (9, 9)], 56, NECK, 5)
     b.pair(ellipsoid((10, -8, 30), (9, 4, 46), 56), NECK)  # longus colli, in front of the spine
     b.pair(ellipsoid((58, 18, 47), (7, 17, 28), 62, turned(6, "y")), JAW)  # masseter
     b.pair(ellipsoid((35, 12, 62), (8, 15, 22), 60), HEAD)  # pterygoids
@@ -139,9 +99,9 @@ def _medium(b: Builder) -> None:
     b.pair(ellipsoid((60, -12, 50), (8, 17, 23), -15), HEAD)  # parotid
     b.pair(ellipsoid((30, 22, 8), (9, 13, 12), 45), JAW)  # submandibular gland
     carotid = [(26, -10, 62), (24, -6, 10), (22, -4, -30), (20, -10, -70), (14, -20, -110)]
-    b.tube(carotid, [(3.5, 3.5)] * 5, 110, NECK, pieces=9, paired=True)
+    b.tubes(carotid, [(3.5, 3.5)] * 5, 110, NECK, 9)
     jugular = [(31, -16, 62), (32, -10, 10), (30, -6, -30), (28, -8, -72), (18, -14, -110)]
-    b.tube(jugular, [(5, 5), (5, 6), (6, 6), (7, 6), (7, 7)], 95, NECK, pieces=9, paired=True)
+    b.tubes(jugular, [(5, 5), (5, 6), (6, 6), (7, 6), (7, 7)], 95, NECK, 9)
     b.pair(ellipsoid((32, 56, 100), (22, 27, 20), 500), HEAD, bone=True)  # orbit, its fat, the eye
     b.pair(ellipsoid((32, 60, 100), (19.5, 27, 17.5), -70), HEAD)
     b.pair(ellipsoid((32, 67, 100), (12, 12, 12), 15), HEAD)
@@ -159,13 +119,7 @@ def _skull_base(b: Builder) -> None:
     b.add(ellipsoid((0, 8, 96), (18, 15, 14), 650), HEAD, bone=True)  # sphenoid
     b.add(ellipsoid((0, 9, 96), (14, 11.5, 10.5), -960), HEAD)
     b.add(box((0, 9, 96), (0.9, 10, 10), 250), HEAD, bone=True)
-    b.tube(
-        [(0, -30, 108), (0, -34, 82), (0, -36, 55)],
-        [(14, 12), (12, 10), (9, 8)],
-        32,
-        HEAD,
-        pieces=5,
-    )
+    b.tube([(0, -30, 108), (0, -34, 82), (0, -36, 55)], [(14, 12), (12, 10), (9, 8)], 32, HEAD, 5)
 
 
 def _face(b: Builder) -> None:
@@ -185,25 +139,16 @@ def _face(b: Builder) -> None:
     b.add(ellipsoid((0, 77, 51), (25, 9, 9), 25), HEAD)
     b.add(ellipsoid((0, 76, 36), (24, 10, 9), 25), JAW)
     b.pair(ellipsoid((6, 82, 68), (3.5, 10, 5), -900, turned(25, "x")), HEAD)
-    b.pair(
-        ellipsoid((4, 81, 94), (2, 4, 10), 800, turned(-25, "x")), HEAD, bone=True
-    )  # nasal bones
+    nasal = ellipsoid((4, 81, 94), (2, 4, 10), 800, turned(-25, "x"))
+    b.pair(nasal, HEAD, bone=True)
     zygoma = [(42, 62, 82), (58, 46, 82), (66, 22, 84), (67, -4, 86)]
-    b.tube(zygoma, [(8, 6), (6, 8), (3, 5), (3, 5)], 950, HEAD, pieces=6, paired=True, bone=True)
-    b.tube(
-        [(44, 60, 84), (52, 58, 100), (46, 58, 116)],
-        [(6, 5), (4, 5), (6, 6)],
-        900,
-        HEAD,
-        pieces=3,
-        paired=True,
-        bone=True,
-    )  # lateral rim of the orbit
+    b.tubes(zygoma, [(8, 6), (6, 8), (3, 5), (3, 5)], 950, HEAD, 6, bone=True)
+    path = [(44, 60, 84), (52, 58, 100), (46, 58, 116)]
+    b.tubes(path, [(6, 5), (4, 5), (6, 6)], 900, HEAD, 3, bone=True)  # lateral rim of the orbit
     b.add(box((0, 46, 59), (21, 24, 2.2), 700), HEAD, bone=True)  # hard palate
     b.pair(ellipsoid((74, -22, 86), (6, 14, 27), -20, turned(12, "z")), HEAD)  # ears
-    b.pair(
-        box((22, 12, 74), (1.5, 5, 15), 700, turned(20, "z")), HEAD, bone=True
-    )  # pterygoid plates
+    pterygoid = box((22, 12, 74), (1.5, 5, 15), 700, turned(20, "z"))
+    b.pair(pterygoid, HEAD, bone=True)
 
 
 def _arch(angle_deg: float, half_width: float, depth: float, back: float) -> tuple[float, float]:
@@ -214,29 +159,13 @@ def _arch(angle_deg: float, half_width: float, depth: float, back: float) -> tup
 
 def _jaws(b: Builder) -> None:
     body = [(0, 72, 16), (12, 70, 17), (26, 57, 19), (37, 38, 21), (44, 20, 24), (49, 2, 31)]
-    b.tube(
-        body,
-        [(6, 12.5), (6, 12.5), (6, 13), (5.5, 13), (5, 13), (4, 12)],
-        1250,
-        JAW,
-        pieces=8,
-        paired=True,
-        bone=True,
-    )
-    b.tube(body, [(2.8, 8)] * 5 + [(2, 6)], 350, JAW, pieces=8, paired=True, bone=True)
+    radii = [(6, 12.5), (6, 12.5), (6, 13), (5.5, 13), (5, 13), (4, 12)]
+    b.tubes(body, radii, 1250, JAW, 8, bone=True)
+    b.tubes(body, [(2.8, 8)] * 5 + [(2, 6)], 350, JAW, 8, bone=True)
     ramus = [(50, 4, 26), (51, 1, 50), (51, -5, 72), (50, -8, 84)]
-    b.tube(
-        ramus, [(3.6, 15), (3.2, 16), (3.6, 9), (6, 6)], 1200, JAW, pieces=6, paired=True, bone=True
-    )
-    b.tube(
-        [(50, 8, 52), (48, 14, 66), (48, 16, 78)],
-        [(3, 11), (3, 7), (2.5, 4)],
-        1100,
-        JAW,
-        pieces=3,
-        paired=True,
-        bone=True,
-    )
+    b.tubes(ramus, [(3.6, 15), (3.2, 16), (3.6, 9), (6, 6)], 1200, JAW, 6, bone=True)
+    path = [(50, 8, 52), (48, 14, 66), (48, 16, 78)]
+    b.tubes(path, [(3, 11), (3, 7), (2.5, 4)], 1100, JAW, 3, bone=True)
     for angle in (9, 27, 45, 63, 81):
         x, y = _arch(angle, 27, 34, 37)
         b.pair(ellipsoid((x, y, 54), (6.5, 6, 9), 600), HEAD, bone=True)  # alveolar process, upper
@@ -293,24 +222,8 @@ def _vertebra(b: Builder, name: str, z: float) -> None:
 def _spine(b: Builder) -> None:
     b.pair(ellipsoid((21, -22, 63), (8, 10, 7), 750), NECK, bone=True)  # C1: masses, arches
     b.pair(ellipsoid((35, -24, 62), (9, 4.5, 4), 600), NECK, bone=True)
-    b.tube(
-        [(20, -16, 63), (10, -9, 63), (0, -7, 63)],
-        [(4.5, 3)] * 3,
-        850,
-        NECK,
-        pieces=3,
-        paired=True,
-        bone=True,
-    )
-    b.tube(
-        [(22, -30, 62), (16, -44, 61), (0, -52, 60)],
-        [(4, 3)] * 3,
-        800,
-        NECK,
-        pieces=4,
-        paired=True,
-        bone=True,
-    )
+    b.tubes([(20, -16, 63), (10, -9, 63), (0, -7, 63)], [(4.5, 3)] * 3, 850, NECK, 3, bone=True)
+    b.tubes([(22, -30, 62), (16, -44, 61), (0, -52, 60)], [(4, 3)] * 3, 800, NECK, 4, bone=True)
     for level, (upper, lower) in enumerate(pairwise(VERTEBRA_Z_MM)):
         middle, rotation = _vertebral(level + 0.5, (upper + lower) / 2)
         axes = (8.6 + 0.75 * level, 7.9 + 0.45 * level, 5.0)
@@ -318,83 +231,50 @@ def _spine(b: Builder) -> None:
     for name, z in zip(VERTEBRAE, VERTEBRA_Z_MM):
         _vertebra(b, name, z)
     canal = [(0.0, cord_y_mm(z), z) for z in (64, 31, 2, -27, -56, -85, -110, -148)]
-    b.tube(canal, [(10.5, 7.2)] * 8, 5, NECK, pieces=14)
-    b.tube(canal, [(6, 4.2)] * 8, 42, NECK, pieces=14)
+    b.tube(canal, [(10.5, 7.2)] * 8, 5, NECK, 14)
+    b.tube(canal, [(6, 4.2)] * 8, 42, NECK, 14)
 
 
 def _airway(b: Builder) -> None:
     path = [(0, 12, 82), (0, 4, 66), (0, 1, 45), (0, -2, 20), (0, 0, 2), (0, 4, -12), (0, 6, -24)]
-    b.tube(
-        path,
-        [(13, 11), (13, 8), (12, 6.5), (11, 6), (12, 6), (9, 6), (3.5, 9)],
-        -985,
-        NECK,
-        pieces=12,
-        airway=True,
-    )
+    radii = [(13, 11), (13, 8), (12, 6.5), (11, 6), (12, 6), (9, 6), (3.5, 9)]
+    b.tube(path, radii, -985, NECK, 12, airway=True)
     trachea = [(0, 6, -24), (0, 5, -34), (0, 2, -52), (0, -8, -78), (0, -18, -102), (0, -32, -140)]
-    b.tube(trachea, [(6, 10)] + [(10.5, 10.5)] * 5, 75, NECK, pieces=11, airway=True)
-    b.tube(trachea, [(3.5, 8)] + [(8.5, 8.5)] * 5, -985, NECK, pieces=11, airway=True)
+    b.tube(trachea, [(6, 10)] + [(10.5, 10.5)] * 5, 75, NECK, 11, airway=True)
+    b.tube(trachea, [(3.5, 8)] + [(8.5, 8.5)] * 5, -985, NECK, 11, airway=True)
     b.pair(box((9, 15, -20), (1.5, 11, 11), 190, turned(38, "z")), NECK)  # thyroid cartilage
     b.add(ellipsoid((0, -9, -36), (9, 2.5, 8), 170), NECK)  # cricoid
     hyoid = [(0, 26, -2), (12, 22, -2), (20, 4, 2)]
-    b.tube(hyoid, [(3, 3.5), (2.5, 3), (2, 2.5)], 600, NECK, pieces=4, paired=True, bone=True)
+    b.tubes(hyoid, [(3, 3.5), (2.5, 3), (2, 2.5)], 600, NECK, 4, bone=True)
     b.pair(ellipsoid((17, 0, -54), (7, 9, 19), 105), NECK)  # thyroid
     b.add(ellipsoid((0, 13, -52), (10, 3, 6), 105), NECK)
-    b.tube(
-        [(0, -14, -40), (0, -24, -75), (0, -36, -105), (0, -48, -140)],
-        [(7, 4.5)] * 4,
-        38,
-        NECK,
-        pieces=8,
-    )  # oesophagus
+    path = [(0, -14, -40), (0, -24, -75), (0, -36, -105), (0, -48, -140)]
+    b.tube(path, [(7, 4.5)] * 4, 38, NECK, 8)  # oesophagus
 
 
 def _shoulders(b: Builder) -> None:
     clavicle = [(14, 4, -88), (40, 8, -82), (75, -8, -72), (108, -34, -64), (138, -50, -60)]
-    b.tube(
-        clavicle,
-        [(6, 6), (5, 5), (4.8, 4.8), (5.5, 5), (7, 4.5)],
-        850,
-        SHOULDER,
-        pieces=10,
-        paired=True,
-        bone=True,
-    )
-    b.tube(clavicle, [(2.5, 2.5)] * 5, 300, SHOULDER, pieces=10, paired=True, bone=True)
-    b.add(
-        ellipsoid((0, 4, -112), (26, 7, 26), 480, turned(-15, "x")), SHOULDER, bone=True
-    )  # sternum
+    radii = [(6, 6), (5, 5), (4.8, 4.8), (5.5, 5), (7, 4.5)]
+    b.tubes(clavicle, radii, 850, SHOULDER, 10, bone=True)
+    b.tubes(clavicle, [(2.5, 2.5)] * 5, 300, SHOULDER, 10, bone=True)
+    sternum = ellipsoid((0, 4, -112), (26, 7, 26), 480, turned(-15, "x"))
+    b.add(sternum, SHOULDER, bone=True)
     ribs = [
         [(24, -70, -62), (48, -66, -64), (58, -38, -74), (46, -8, -90), (24, 4, -102)],
         [(26, -86, -82), (60, -88, -82), (78, -52, -94), (66, -8, -112), (40, 8, -126)],
         [(26, -98, -104), (66, -102, -104), (86, -60, -116), (78, -8, -136), (50, 14, -150)],
     ]
     for rib in ribs:
-        b.tube(rib, [(4.5, 3.5)] * 5, 700, SHOULDER, pieces=11, paired=True, bone=True)
+        b.tubes(rib, [(4.5, 3.5)] * 5, 700, SHOULDER, 11, bone=True)
     scapula = turned(-32, "z") @ turned(-8, "x")
     b.pair(ellipsoid((92, -98, -116), (30, 3, 35), 550, scapula), SHOULDER, bone=True)
-    b.tube(
-        [(76, -108, -92), (110, -100, -74), (144, -72, -60)],
-        [(5, 4), (5, 5), (8, 7)],
-        700,
-        SHOULDER,
-        pieces=5,
-        paired=True,
-        bone=True,
-    )
+    path = [(76, -108, -92), (110, -100, -74), (144, -72, -60)]
+    b.tubes(path, [(5, 4), (5, 5), (8, 7)], 700, SHOULDER, 5, bone=True)
     b.pair(ellipsoid((122, -40, -84), (7, 14, 7), 600), SHOULDER, bone=True)  # coracoid
     b.pair(ellipsoid((128, -58, -92), (9, 13, 18), 550), SHOULDER, bone=True)  # glenoid
     b.pair(ellipsoid((152, -54, -88), (21, 21, 21), 480), SHOULDER, bone=True)  # humerus
-    b.tube(
-        [(156, -54, -96), (162, -54, -130), (166, -52, -170)],
-        [(17, 17), (12, 12), (11, 11)],
-        900,
-        SHOULDER,
-        pieces=4,
-        paired=True,
-        bone=True,
-    )
+    path = [(156, -54, -96), (162, -54, -130), (166, -52, -170)]
+    b.tubes(path, [(17, 17), (12, 12), (11, 11)], 900, SHOULDER, 4, bone=True)
 
 
 def template() -> tuple[Template, dict[str, Stage]]:

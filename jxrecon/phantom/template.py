@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jxrecon.geometry import rotation_about
 from jxrecon.phantom.primitives import Primitives, ellipsoid, stack
 
 HEAD, JAW, NECK, SHOULDER = range(4)
@@ -80,8 +81,8 @@ class Builder:
         radii: Sequence[Sequence[float]],
         value: float,
         region: int,
-        *,
         pieces: int,
+        *,
         paired: bool = False,
         **options: Any,
     ) -> None:
@@ -95,6 +96,10 @@ class Builder:
             length = float(np.linalg.norm(last - first))
             body = ellipsoid((first + last) / 2, [*across, length], value, along(last - first))
             (self.pair if paired else self.add)(body, region, **options)
+
+    def tubes(self, *tube: Any, **options: Any) -> None:
+        """A tube on the patient's right and its mirror image on the left, piece by piece."""
+        self.tube(*tube, paired=True, **options)
 
     def build(self) -> Template:
         bodies, regions, bone, airway, vertebra = zip(*self.parts)
@@ -120,9 +125,4 @@ def along(direction: Sequence[float], sideways: Sequence[float] = (1.0, 0.0, 0.0
 
 def turned(degrees: float, axis: str) -> np.ndarray:
     """Rotation [3, 3] about the world's x, y or z."""
-    i = "xyz".index(axis)
-    j, k = (i + 1) % 3, (i + 2) % 3
-    matrix = np.eye(3)
-    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    matrix[j, j], matrix[j, k], matrix[k, j], matrix[k, k] = c, -s, s, c
-    return matrix
+    return rotation_about(axis, np.deg2rad(degrees))

@@ -16,15 +16,3 @@ from jxrecon.registration.ascent import (
     register,
     settings_of,
 )
-
-__all__ = [
-    "MOST_STARTS",
-    "Registration",
-    "Scale",
-    "Settings",
-    "cameras_at_rest",
-    "coarser_volume",
-    "random_poses",
-    "register",
-    "settings_of",
-]

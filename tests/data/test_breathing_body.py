@@ -15,7 +15,7 @@ from jxrecon.data.breathing_body import (
 )
 from jxrecon.data.sample import chest_ct, chest_ct_liver
 from jxrecon.deformation.breathing import draw_motion
-from jxrecon.deformation.warp import at_places, jacobian, lattice, pulled_back
+from jxrecon.deformation.warp import at_places, lattice, pulled_back
 from jxrecon.mesh.quality import vertex_normals
 from jxrecon.phantom.liver import liver, liver_template
 
@@ -128,7 +128,7 @@ def test_the_diaphragm_moves_and_spine_and_skin_stay(body, who, grid, motion):
     assert np.mean(outlines[0] != outlines[1]) < 0.005
 
 
-def test_breathing_folds_no_space_beyond_what_the_placing_does(who, grid, motion):
+def test_breathing_folds_no_space_beyond_what_the_placing_does(who, grid, motion, jacobian):
     nodes = lattice(grid)
     placed = jacobian(who.place, nodes) <= 0
     moved = jacobian(breathing_field(who, motion, 1.0), nodes) <= 0

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jxrecon.data.earlier_scans import simulated_earlier_scan, smooth_displacement
-from jxrecon.deformation.warp import jacobian, places
+from jxrecon.data.earlier_scans import Changes, simulated_earlier_scan, smooth_displacement
+from jxrecon.deformation.warp import places
 from jxrecon.geometry import centred_grid
 from jxrecon.types import InputError
 
@@ -31,8 +31,8 @@ HU = np.random.default_rng(0).uniform(-900, 1500, GRID.shape).astype(np.float32)
 @functools.cache
 def scan(**options):
     """(hu, key) -> the scan, with these options and no others."""
-    chosen = {**NOTHING, **options}
-    return jit(lambda hu, key: simulated_earlier_scan(hu, SPACING, key, **chosen))
+    changes = Changes(**{**NOTHING, **options})
+    return jit(lambda hu, key: simulated_earlier_scan(hu, SPACING, key, changes))
 
 
 def seen_motion(**options):
@@ -77,7 +77,7 @@ def test_the_displacement_correlates_as_a_gaussian_of_the_length_asked_for(field
         assert found == pytest.approx(expected, abs=0.12)
 
 
-def test_space_does_not_fold(fields):
+def test_space_does_not_fold(fields, jacobian):
     assert min(jacobian(d, GRID).min() for d in fields) > 0.5
 
 
@@ -121,5 +121,5 @@ def test_gain_scales_what_is_above_air():
 )
 def test_bad_amplitudes_are_refused_in_one_line(wrong):
     with pytest.raises(InputError, match="expected amplitudes") as refused:
-        simulated_earlier_scan(HU, SPACING, KEYS[0], **wrong)
+        simulated_earlier_scan(HU, SPACING, KEYS[0], Changes(**wrong))
     assert "\n" not in str(refused.value)

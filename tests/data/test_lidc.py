@@ -75,21 +75,6 @@ def test_resizing_joins_the_corners_and_keeps_whole_numbers():
     assert np.abs(lidc.resized(volume, 4) - exact).max() <= 0.5 + 1e-9
 
 
-def test_values_are_clipped_scaled_and_rounded_to_six_decimals():
-    got = lidc.scaled(np.array([-5, 0, 1, 1024, 2500, 4095], np.int16), 2500)
-    assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, np.float32([0, 0, 0.0004, 0.4096, 1, 1]))
-    np.testing.assert_array_equal(lidc.scaled(np.uint8([1]), 255), np.float32([0.003922]))
-
-
-def test_network_inputs_have_one_size_and_lie_in_the_unit_interval(folder):
-    volume, xrays = lidc.network_inputs(lidc.read_case(folder / "a" / lidc.FILE), 8)
-    assert volume.shape == (8, 8, 8)
-    np.testing.assert_array_equal(np.stack(xrays), lidc.read_xrays(folder, "a", 8))
-    assert volume.max() == np.float32(0.4096)
-    assert 0 <= xrays[0].min() < xrays[0].max() <= 1
-
-
 def test_frames_are_turned_both_ways():
     stored = np.zeros((2, 3, 4), np.int16)
     stored[0, 0, 0] = 1024 + 300  # head, front, right
