@@ -115,10 +115,7 @@ def still() -> Pose:
 
 
 def pose_error(
-    found: Pose,
-    true: Pose,
-    isocentre_mm: Any = (0.0, 0.0, 0.0),
-    about_mm: Any | None = None,
+    found: Pose, true: Pose, isocentre_mm: Any = (0.0, 0.0, 0.0), about_mm: Any | None = None
 ) -> PoseError:
     """The rotation between two poses and their distance at the isocentre.
 

@@ -67,16 +67,14 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _lidc(options: argparse.Namespace) -> int:
-    from jxrecon.data.lidc_folder import LEAKED, find_sources, prepare_folder
+    from jxrecon.data.lidc_folder import find_sources, prepare_folder
 
     if not 0 < options.test < 1:
         raise InputError(f"--test {options.test:g}: expected a share between 0 and 1")
     sources, seed = find_sources(options.source), options.seed
-    lists, skipped, rejected, leaked = prepare_folder(
+    lists, skipped, rejected = prepare_folder(
         sources, options.out, options.test, seed, options.edge, options.fix
     )
-    if leaked:
-        print(f"note: {LEAKED}, which is in both of the authors' lists, is in {leaked}.txt alone")
     train, test = len(lists["train"]), len(lists["test"])
     print(
         f"{train + test} cases in {options.out} ({skipped} were there): {train} train, "

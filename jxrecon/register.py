@@ -145,7 +145,7 @@ def _write(
     source = "SYNTHETIC X-ray of the demo, registered" if options.demo else "registered X-ray"
     for name, xray in zip(case.files, moved_xrays(case, found)):
         radiographs.write(options.out / name, xray, source=source, registered_to=ct)
-    facts = facts_of(case, search, found) | {"ct": ct}
+    facts = facts_of(case, search, found, ct)
     write_file(options.out / "pose.json", json.dumps(facts, indent=1) + "\n")
     write_file(options.out / "registration.png", registration_png(case, found, first))
 

@@ -10,7 +10,7 @@ import pytest
 from jxrecon import phantom
 from jxrecon.geometry import camera_at, centred_grid
 from jxrecon.phantom import head_neck, paint, subjects
-from jxrecon.phantom.template import turned
+from jxrecon.phantom.primitives import turned
 from jxrecon.types import InputError
 
 COARSE = centred_grid((20, 24, 28), (11.2, 10.0, 7.2))
@@ -135,8 +135,9 @@ def test_a_subject_depends_on_its_seed_and_number_only(coarse):
     assert coarse.shape == (12, 20, 24, 28)
     np.testing.assert_array_equal(phantom.population(COARSE, 3, 7, 2), coarse[7:9])
     assert np.abs(phantom.population(COARSE, 4, 7, 1)[0] - coarse[7]).max() > 100
-    batch = phantom.batch(COARSE, jax.random.key(3), 2)
-    np.testing.assert_array_equal(np.rint(np.asarray(batch)).astype(np.int16), coarse[:2])
+    for number in range(2):
+        hu = phantom.subject(COARSE, jax.random.fold_in(jax.random.key(3), number))
+        np.testing.assert_array_equal(np.rint(np.asarray(hu)).astype(np.int16), coarse[number])
 
 
 def test_negative_numbers_of_subjects_are_refused():

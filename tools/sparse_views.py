@@ -26,7 +26,7 @@ from jxrecon.geometry import AnyCamera, Grid, camera_at, centred_grid
 from jxrecon.methods.base.method import Method, Problem
 from jxrecon.methods.volumes import cgls, fdk, sirt, tv
 from jxrecon.metrics.volume import psnr
-from jxrecon.phantom.template import turned
+from jxrecon.phantom.primitives import turned
 from jxrecon.units import HU_AIR, MU_WATER_PER_MM, Window
 
 

@@ -46,6 +46,7 @@ from jxrecon.correspondence.pairing import Pairs, pair
 from jxrecon.correspondence.soundness import Report, measured, repaired
 from jxrecon.mesh import Mesh, Template
 from jxrecon.mesh.points import sampled
+from jxrecon.mesh.topology import Vertices
 from jxrecon.types import AnyArray, InputError
 
 MOST_VERTICES = 4000
@@ -105,7 +106,7 @@ class Fit(NamedTuple):
         report: how well it lies.
     """
 
-    vertices: Float[np.ndarray, "v 3"]
+    vertices: Vertices
     report: Report
 
 
@@ -190,7 +191,7 @@ def fit(
     return Fit((vertices + centre).astype(np.float32), report)
 
 
-def aligned(template: Template, found: Organ) -> Float[np.ndarray, "v 3"]:
+def aligned(template: Template, found: Organ) -> Vertices:
     """The template moved and scaled along each axis so that its area lies as the organ's does."""
     points = sampled(template.vertices, template.faces, len(found.points)).points
     scale = found.points.std(0) / points.std(0)

@@ -42,6 +42,13 @@ VERTICES = 1002
 TEMPLATE_ORGANS = 12
 """Most organs whose mean becomes the template."""
 
+_HEADS = {
+    "mesh": "mesh", "mean mm": "assd_mm", "to organ": "to_organ_mm", "from organ": "from_organ_mm",
+    "HD95": "hd95_mm", "largest": "largest_mm", "flipped": "flipped_faces",
+    "self-cut": "self_intersecting_faces", "rim edges": "organ_rim_edges",
+}  # fmt: skip
+"""Of the printed table: head of a column -> its name in the file."""
+
 Row = dict[str, str | float]
 
 
@@ -182,7 +189,7 @@ def prepare_folder(
         rows[source.name] = {"mesh": source.name, "source": told, **found.report._asdict()}
         _write_table(out / TABLE, {**known, **rows})
     ordered = [rows[source.name] for source in sources if source.name in rows]
-    write_file(out / REJECTED, "".join(f"{line}\n" for line in rejected).encode())
+    write_file(out / REJECTED, "".join(f"{line}\n" for line in rejected))
     if not ordered:
         raise InputError(f"none of the {len(rejected)} organs can be used; {rejected[0]}")
     return Outcome(ordered, skipped, rejected)
@@ -266,7 +273,7 @@ def _write_table(path: Path, rows: dict[str, Row]) -> None:
     for _, row in sorted(rows.items()):
         cells = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
         writer.writerow(cells)
-    write_file(path, text.getvalue().encode())
+    write_file(path, text.getvalue())
 
 
 def _read_table(path: Path) -> dict[str, Row]:
@@ -298,10 +305,10 @@ def print_quality(rows: Sequence[Row], worst: int = 10) -> None:
     low, middle, high = np.percentile(distances, [5, 50, 95])
     title = f"the worst {min(worst, len(rows))} of {len(rows)} organs by mean surface distance"
     table = Table(title=title)
-    for n, (_, head) in enumerate(_HEADS):
+    for n, head in enumerate(_HEADS):
         table.add_column(head, justify="right" if n else "left", no_wrap=True)
     for row in sorted(rows, key=lambda row: -float(row["assd_mm"]))[:worst]:
-        cells = (row[name] for name, _ in _HEADS)
+        cells = (row[name] for name in _HEADS.values())
         table.add_row(*(Text(f"{v:.2f}" if isinstance(v, float) else str(v)) for v in cells))
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
@@ -311,16 +318,3 @@ def print_quality(rows: Sequence[Row], worst: int = 10) -> None:
         f"another in {uncut} of {len(rows)}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
-
-
-_HEADS = (
-    ("mesh", "mesh"),
-    ("assd_mm", "mean mm"),
-    ("to_organ_mm", "to organ"),
-    ("from_organ_mm", "from organ"),
-    ("hd95_mm", "HD95"),
-    ("largest_mm", "largest"),
-    ("flipped_faces", "flipped"),
-    ("self_intersecting_faces", "self-cut"),
-    ("organ_rim_edges", "rim edges"),
-)

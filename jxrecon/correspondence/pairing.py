@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from jxrecon.correspondence.organ import Organ
 from jxrecon.mesh import face_normals, vertex_normals
 from jxrecon.mesh.points import nearest_in_triangles
+from jxrecon.mesh.topology import Faces, Vertices
 from jxrecon.types import AnyArray
 
 CANDIDATES = 6
@@ -37,13 +38,7 @@ class Pairs(NamedTuple):
     vertex_weights: Float[AnyArray, " v"]
 
 
-def pair(
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    found: Organ,
-    lever: float,
-    least: float,
-) -> Pairs:
+def pair(vertices: Vertices, faces: Faces, found: Organ, lever: float, least: float) -> Pairs:
     """Pairs of a template as it lies, nearest by position and normal together.
 
     Args:

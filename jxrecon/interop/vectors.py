@@ -34,10 +34,7 @@ def to_astra(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "12"]:
 
 
 def from_astra(
-    row: Sequence[float] | np.ndarray,
-    grid: Grid,
-    shape: tuple[int, int],
-    kind: str,
+    row: Sequence[float] | np.ndarray, grid: Grid, shape: tuple[int, int], kind: str
 ) -> AnyCamera:
     """The view of a row of ASTRA's `cone_vec` or `parallel3d_vec`: the inverse of `to_astra`.
 

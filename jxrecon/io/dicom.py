@@ -25,7 +25,7 @@ DUPLICATE_MM = 0.01
 
 _ASIDE_MM = 0.2  # that a slice may lie beside the others, across their normal
 _ALIKE = 1e-3  # of direction cosines and of spacings in mm that must be equal
-_HEADER = (
+_HEADER = [
     "SOPClassUID",
     "Modality",
     "PatientID",
@@ -46,7 +46,7 @@ _HEADER = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
-)
+]
 
 
 class Series(NamedTuple):
@@ -183,7 +183,7 @@ def read_series(
 
 def _read(path: Path, pixels: bool) -> pydicom.Dataset:
     """The elements that are used, and no other: what a vendor wrote into its own does not matter."""
-    wanted = [*_HEADER, "PixelData"] if pixels else list(_HEADER)
+    wanted = [*_HEADER, "PixelData"] if pixels else _HEADER
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with a value is told where it is used
@@ -245,17 +245,10 @@ def _checked(path: Path, header: pydicom.Dataset) -> _Slice:
     slope, intercept = (
         float(_numbers(path, header, name, 1)[0]) for name in ("RescaleSlope", "RescaleIntercept")
     )
-    number = header.get("InstanceNumber")
-    return _Slice(
-        path,
-        _numbers(path, header, "ImagePositionPatient", 3),
-        axes / np.linalg.norm(axes, axis=1, keepdims=True),
-        np.array([columns_mm, rows_mm]),
-        (columns, rows),
-        slope,
-        intercept,
-        0 if number is None else int(number),
-    )
+    position = _numbers(path, header, "ImagePositionPatient", 3)
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    spacing, number = np.array([columns_mm, rows_mm]), int(header.get("InstanceNumber") or 0)
+    return _Slice(path, position, axes, spacing, (columns, rows), slope, intercept, number)
 
 
 def _check_alike(slices: Sequence[_Slice]) -> None:

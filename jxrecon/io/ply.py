@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jxrecon.mesh import Mesh
@@ -62,7 +64,7 @@ class _Stream:
 
     def __init__(self, body: bytes, order: str) -> None:
         self.order, self.at = order, 0
-        self.body: bytes | list[bytes] = body if order else body.split()
+        self.body: Any = body if order else body.split()  # bytes, or words
 
     def element(self, count: int, properties: list) -> list:
         """Of every property its values, float or int [count]; of a list (lengths, values in one row)."""
@@ -102,7 +104,7 @@ class _Stream:
         if len(self.body) - self.at < size:
             return None
         if self.order:
-            data = np.frombuffer(self.body, record, count, self.at)  # type: ignore[call-overload]
+            data = np.frombuffer(self.body, record, count, self.at)
         else:
             table = np.array(self.body[self.at : self.at + size], "S").reshape(count, -1)
             numbers, data, column = table.astype(np.float64), np.zeros(count, record), 0
@@ -129,7 +131,7 @@ class _Stream:
             raise InputError("cut short, fewer numbers than its header declares")
         part = self.body[self.at : self.at + size]
         self.at += size
-        return np.frombuffer(part, dtype) if self.order else np.array(part, "S").astype(dtype)  # type: ignore[call-overload]
+        return np.frombuffer(part, dtype) if self.order else np.array(part, "S").astype(dtype)
 
 
 def ply_bytes(mesh: Mesh, comment: str) -> bytes:

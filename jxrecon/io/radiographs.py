@@ -25,19 +25,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from jxrecon import geometry
 from jxrecon.files import write_file
-from jxrecon.geometry import (
-    AnyCamera,
-    Camera,
-    ParallelCamera,
-    camera_at,
-    camera_from_dict,
-    finite,
-    pixel_mm,
-    source_detector_mm,
-    unit_normal,
-    vectors,
-)
+from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, finite
 from jxrecon.io.images import nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
 from jxrecon.types import InputError
 
@@ -148,10 +138,10 @@ def view_angles(text: str, origin: str = "--view") -> tuple[float, float]:
 
 def describe(camera: AnyCamera) -> dict[str, str]:
     """The camera's quantities as a person checks them, for printing."""
-    first, centre, _, _ = vectors(camera)
+    first, centre, _, _ = geometry.vectors(camera)
     lines = {
         "pixels": f"{camera.shape[0]} x {camera.shape[1]} (rows x columns)",
-        "pixel pitch": "{:.4g} x {:.4g} mm".format(*pixel_mm(camera)),
+        "pixel pitch": "{:.4g} x {:.4g} mm".format(*geometry.pixel_mm(camera)),
         "detector centre": "({:.1f}, {:.1f}, {:.1f}) mm".format(*centre),
     }
     if isinstance(camera, ParallelCamera):
@@ -160,7 +150,7 @@ def describe(camera: AnyCamera) -> dict[str, str]:
     return {
         **lines,
         "source": "({:.1f}, {:.1f}, {:.1f}) mm".format(*first),
-        "source to detector": f"{source_detector_mm(camera):.1f} mm",
+        "source to detector": f"{geometry.source_detector_mm(camera):.1f} mm",
     }
 
 
@@ -271,7 +261,7 @@ def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCa
         )
     if not isinstance(values, dict):
         raise InputError(f"{path}: the camera in {where} is {values!r}, expected its numbers")
-    camera = camera_from_dict(values, f"{path}: the camera in {where}")
+    camera = geometry.camera_from_dict(values, f"{path}: the camera in {where}")
     return camera, [(name, text, where) for name, text in describe(camera).items()]
 
 
@@ -367,8 +357,8 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def _detector_affine(camera: AnyCamera) -> np.ndarray:
     """Index (column, row, 0) -> where that pixel stood in the world, mm."""
-    _, centre, u, v = vectors(camera)
+    _, centre, u, v = geometry.vectors(camera)
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = u, v, unit_normal(camera)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = u, v, geometry.unit_normal(camera)
     affine[:3, 3] = centre - (camera.shape[1] - 1) / 2 * u - (camera.shape[0] - 1) / 2 * v
     return affine

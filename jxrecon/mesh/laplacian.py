@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.mesh.aggregation import Neighbours, mean_graph, neighbours
-from jxrecon.mesh.topology import Template
+from jxrecon.mesh.topology import Template, Vertices
 
 STEEPEST_COTANGENT = 1 / np.tan(np.deg2rad(1.0))
 """Angles below one degree (or above 179) count as one degree: slivers would rule their vertices."""
@@ -48,9 +48,7 @@ def uniform_laplacian(template: Template) -> Laplacian:
     return Laplacian(neighbours(mean_graph(template, self_loop=False)))
 
 
-def cotangent_laplacian(
-    template: Template, vertices: Float[np.ndarray, "v 3"] | None = None
-) -> Laplacian:
+def cotangent_laplacian(template: Template, vertices: Vertices | None = None) -> Laplacian:
     """Neighbours weigh by (cot a + cot b) / 2 of the two angles that face the edge, divided by the sum.
 
     L(v) of the shape's own vertices is normal to the surface for any triangulation, but for the clamps:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from jxrecon.mesh.quality import face_areas
+from jxrecon.mesh.topology import Faces, Vertices
 
 
 class Samples(NamedTuple):
@@ -39,12 +40,7 @@ class Nearest(NamedTuple):
     weights: Float[np.ndarray, "n 3"]
 
 
-def sampled(
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    count: int,
-    seed: int = 0,
-) -> Samples:
+def sampled(vertices: Vertices, faces: Faces, count: int, seed: int = 0) -> Samples:
     """Points spread over a surface in proportion to its area.
 
     Stratified along the faces: each of `count` equal shares of the area, in the order of the faces,
@@ -60,10 +56,7 @@ def sampled(
 
 
 def placed(
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    face: Int[np.ndarray, " n"],
-    weights: Float[np.ndarray, "n 3"],
+    vertices: Vertices, faces: Faces, face: Int[np.ndarray, " n"], weights: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n 3"]:
     """Where barycentric coordinates of faces lie, mm, in float64."""
     corners = np.asarray(vertices, np.float64)[np.asarray(faces)[face]]
@@ -110,11 +103,7 @@ def nearest_in_triangles(
     return np.where(within[:, None], foot, edge_wise)
 
 
-def nearest(
-    points: Float[np.ndarray, "n 3"],
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-) -> Nearest:
+def nearest(points: Float[np.ndarray, "n 3"], vertices: Vertices, faces: Faces) -> Nearest:
     """The nearest points of a surface, exactly: every face that could hold one is looked at.
 
     Args:

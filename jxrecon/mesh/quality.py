@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
-from jxrecon.mesh.topology import Mesh, Template, edges_of
+from jxrecon.mesh.topology import Faces, Mesh, Template, Vertices, edges_of
 
 
-def vector_areas(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Float[np.ndarray, "f 3"]:
+def vector_areas(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "f 3"]:
     """Each face's normal, outwards, as long as its area in mm^2; in float64."""
     a, b, c = np.asarray(vertices, np.float64)[np.asarray(faces).T]
     return np.cross(b - a, c - a) / 2
 
 
-def face_areas(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Float[np.ndarray, " f"]:
+def face_areas(vertices: Vertices, faces: Faces) -> Float[np.ndarray, " f"]:
     """Area of every face in mm^2."""
     return np.linalg.norm(vector_areas(vertices, faces), axis=1)
 
 
-def face_normals(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Float[np.ndarray, "f 3"]:
+def face_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "f 3"]:
     """Unit normal of every face; zeros where a face has no area."""
     return _units(vector_areas(vertices, faces))
 
 
-def vertex_normals(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Float[np.ndarray, "v 3"]:
+def vertex_normals(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "v 3"]:
     """Unit normal at every vertex: the mean of its faces', weighted by area; zeros at a lone vertex."""
     return _units(_gathered(vector_areas(vertices, faces), faces, len(vertices)))
 
 
-def enclosed_volume(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> float:
+def enclosed_volume(vertices: Vertices, faces: Faces) -> float:
     """mm^3 inside a closed surface, negative where its faces look inwards.
 
     Holes are closed by cones from the centroid of the vertices.
@@ -48,9 +40,7 @@ def enclosed_volume(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "
     return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6)
 
 
-def flipped_faces(
-    template: Template | Mesh, vertices: Float[np.ndarray, "v 3"]
-) -> Bool[np.ndarray, " f"]:
+def flipped_faces(template: Template | Mesh, vertices: Vertices) -> Bool[np.ndarray, " f"]:
     """Which faces of a deformed template lie upside down against the surface around them.
 
     A face's neighbourhood is every face that shares a vertex with it, and itself; its direction is the
@@ -71,9 +61,7 @@ def flipped_faces(
     return turned > np.pi / 2
 
 
-def self_intersecting_faces(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Bool[np.ndarray, " f"]:
+def self_intersecting_faces(vertices: Vertices, faces: Faces) -> Bool[np.ndarray, " f"]:
     """Which faces cut through another face of the same surface.
 
     Two faces cut each other where an edge of one pierces the other; both are marked, and so is the

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from skimage.measure import find_contours
 
 from jxrecon.geometry import AnyCamera, Camera, Grid, depth_of, vectors
-from jxrecon.mesh.topology import Mesh, Template
+from jxrecon.mesh.topology import Faces, Mesh, Template
 from jxrecon.types import InputError
 
 AT_ONCE = 1 << 22
@@ -51,7 +51,7 @@ def rasterise(mesh: Mesh | Template, grid: Grid) -> Bool[np.ndarray, "x y z"]:
     return np.abs(total) > 3
 
 
-def is_closed(faces: Int[np.ndarray, "f 3"]) -> bool:
+def is_closed(faces: Faces) -> bool:
     """Whether every edge is run through as often in one direction as in the other."""
     faces = np.asarray(faces, np.int64)
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jraph
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jxrecon.types import InputError
+
+Vertices: TypeAlias = Float[np.ndarray, "v 3"]
+"""Places in the world, mm."""
+
+Faces: TypeAlias = Int[np.ndarray, "f 3"]
+"""Triangles: indices of vertices, counter-clockwise seen from outside."""
 
 
 class Mesh(NamedTuple):
@@ -19,8 +25,8 @@ class Mesh(NamedTuple):
         faces: [F, 3] indices of vertices, counter-clockwise seen from outside.
     """
 
-    vertices: Float[np.ndarray, "v 3"]
-    faces: Int[np.ndarray, "f 3"]
+    vertices: Vertices
+    faces: Faces
 
 
 class Template(NamedTuple):
@@ -34,14 +40,14 @@ class Template(NamedTuple):
         degree: [V] int32, how many there are.
     """
 
-    vertices: Float[np.ndarray, "v 3"]
-    faces: Int[np.ndarray, "f 3"]
+    vertices: Vertices
+    faces: Faces
     edges: Int[np.ndarray, "e 2"]
     neighbours: Int[np.ndarray, "v d"]
     degree: Int[np.ndarray, " v"]
 
 
-def edges_of(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "e 2"]:
+def edges_of(faces: Faces) -> Int[np.ndarray, "e 2"]:
     """Every undirected edge once, the smaller index first, in lexical order."""
     pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     return np.unique(np.sort(pairs, axis=1), axis=0).astype(np.int32)

@@ -13,4 +13,4 @@ from jxrecon.phantom.primitives import (
     rasterise,
     stack,
 )
-from jxrecon.phantom.subjects import Latents, anatomy, average, batch, draw, population, subject
+from jxrecon.phantom.subjects import Latents, anatomy, average, draw, population, subject

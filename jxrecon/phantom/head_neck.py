@@ -14,18 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from jxrecon.phantom.primitives import box, cylinder, ellipsoid
-from jxrecon.phantom.template import (
-    HEAD,
-    JAW,
-    NECK,
-    SHOULDER,
-    Builder,
-    Stage,
-    Template,
-    along,
-    turned,
-)
+from jxrecon.phantom.primitives import box, cylinder, ellipsoid, turned
+from jxrecon.phantom.template import HEAD, JAW, NECK, SHOULDER, Builder, Stage, Template, along
 
 VERTEBRAE = ("C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4")
 VERTEBRA_Z_MM = (46.0, 28.0, 11.0, -6.0, -23.0, -41.0, -60.0, -81.0, -103.0, -126.0)

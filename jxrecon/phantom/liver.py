@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jxrecon.mesh import Mesh, Template, template
+from jxrecon.mesh.topology import Vertices
 
 SUBDIVISIONS = 3
 """Of the icosahedron: 642 vertices, 1,280 faces."""
@@ -39,7 +40,7 @@ def liver_template() -> Template:
     return template(Mesh(_shape(np.zeros(8)), _sphere().faces))
 
 
-def liver(seed: int, subject: int) -> Float[np.ndarray, "v 3"]:
+def liver(seed: int, subject: int) -> Vertices:
     """One synthetic liver, the same for the same numbers.
 
     Args:
@@ -61,7 +62,7 @@ def liver(seed: int, subject: int) -> Float[np.ndarray, "v 3"]:
     return (shape - shape.mean(0)).astype(np.float32)
 
 
-def _shape(z: Float[np.ndarray, "8"]) -> Float[np.ndarray, "v 3"]:
+def _shape(z: Float[np.ndarray, "8"]) -> Vertices:
     """The surface of eight standard deviations of size, lengths, depth, height, tip, tilt, underside."""
     size, right, left, depth, height, tip, tilt, under = z
     x, y, up = _sphere().vertices.T

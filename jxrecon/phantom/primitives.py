@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import Camera, Grid
+from jxrecon.geometry import Camera, Grid, rotation_about
 from jxrecon.types import AnyArray, InputError
 
 _FAR = 1e6  # mm; stands for "no bound" in float32
@@ -88,6 +88,11 @@ def box(
 ) -> Primitives:
     """One SYNTHETIC box of half-edges `axes`. As `ellipsoid`."""
     return _one(centre, axes, value, rotation, (1, 1, 1))
+
+
+def turned(degrees: float, axis: str) -> np.ndarray:
+    """Rotation [3, 3] about the world's x, y or z."""
+    return rotation_about(axis, np.deg2rad(degrees))
 
 
 def stack(primitives: Sequence[Primitives]) -> Primitives:

@@ -214,11 +214,6 @@ def _compiled(shape: tuple[int, int, int], affine: bytes) -> Callable[[Key], Arr
     return jax.jit(lambda keys: jax.lax.map(partial(_subject, grid), keys))
 
 
-def _painted(grid: Grid, keys: Key) -> Float[Array, "b x y z"]:
-    affine = np.asarray(grid.affine, np.float64)
-    return _compiled(tuple(grid.shape), affine.tobytes())(keys)
-
-
 def subject(grid: Grid, key: Key) -> Float[Array, "x y z"]:
     """The SYNTHETIC subject of this key in HU, with texture; -1000 exactly outside it.
 
@@ -226,12 +221,8 @@ def subject(grid: Grid, key: Key) -> Float[Array, "x y z"]:
         grid: as `anatomy`.
         key: draws latents and texture; the same key is the same person on every grid.
     """
-    return _painted(grid, key[None])[0]
-
-
-def batch(grid: Grid, key: Key, count: int) -> Float[Array, "b x y z"]:
-    """`count` SYNTHETIC subjects in HU: the i-th is `subject(grid, fold_in(key, i))`."""
-    return _painted(grid, jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)))
+    affine = np.asarray(grid.affine, np.float64)
+    return _compiled(tuple(grid.shape), affine.tobytes())(key[None])[0]
 
 
 def population(grid: Grid, seed: int, start: int, count: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jxrecon.geometry import rotation_about
 from jxrecon.phantom.primitives import Primitives, ellipsoid, stack
 
 HEAD, JAW, NECK, SHOULDER = range(4)
@@ -121,8 +120,3 @@ def along(direction: Sequence[float], sideways: Sequence[float] = (1.0, 0.0, 0.0
     x = side - (side @ z) * z
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z], 1)
-
-
-def turned(degrees: float, axis: str) -> np.ndarray:
-    """Rotation [3, 3] about the world's x, y or z."""
-    return rotation_about(axis, np.deg2rad(degrees))

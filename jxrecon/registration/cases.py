@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from jxrecon.data.simulated import Scene
-from jxrecon.drr import hu_to_mu
+from jxrecon.compile import jit
+from jxrecon.drr import hu_to_mu, line_integrals
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid, depth_of, places_of
 from jxrecon.io import images, radiographs
@@ -93,13 +93,13 @@ class Search(NamedTuple):
         )
 
 
-def _volume(path: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
-    """(HU, attenuation in 1/mm, grid) of the CT in a file."""
+def _volume(path: Path) -> tuple[np.ndarray, Grid]:
+    """(attenuation in 1/mm, grid) of the CT in a file."""
     hu, affine = read_volume(path)
     mu = np.asarray(hu_to_mu(np.asarray(hu, np.float32)))
     if not mu.max() > mu.min():
         raise InputError(f"{path}: every voxel attenuates {mu.max():g} per mm, expected a picture")
-    return hu, mu, Grid(mu.shape, affine)
+    return mu, Grid(mu.shape, affine)
 
 
 def from_files(ct: Path, xrays: Sequence[tuple[Path, Given]]) -> Case:
@@ -118,7 +118,7 @@ def from_files(ct: Path, xrays: Sequence[tuple[Path, Given]]) -> Case:
         if np.ptp(xray.line_integrals) == 0:
             raise InputError(f"{xray.origin}: all pixels are equal, expected a picture")
     files = [f"{name}{images.suffix(path)}" for name, (path, _) in zip(names, xrays)]
-    return Case(*_volume(ct)[1:], read, files)
+    return Case(*_volume(ct), read, files)
 
 
 def synthetic(ct: Path, scene: Scene, search: Search) -> Case:
@@ -134,7 +134,7 @@ def synthetic(ct: Path, scene: Scene, search: Search) -> Case:
     """
     if len(set(scene.views)) < len(scene.views):
         raise InputError(f"--view {' '.join(scene.views)}: expected different views")
-    hu, mu, grid = _volume(ct)
+    mu, grid = _volume(ct)
     hidden_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(search.seed), 1))
     true = random_poses(hidden_key, 1, search.range_deg, search.range_mm)
     true = jax.tree.map(lambda x: x[0], true)
@@ -143,9 +143,15 @@ def synthetic(ct: Path, scene: Scene, search: Search) -> Case:
     scene = scene._replace(pixel_mm=(pitch, pitch)).placed(grid, str(ct))
     cameras, exposure = scene.cameras(), Exposure(dose=DEMO_DOSE)
     rest = cameras_at_rest(cameras, true, grid.centre_mm)
-    pictures = exposure.images(hu, grid.affine, rest, (pitch, pitch), "siddon", noise_key)
+
+    @jit
+    def expose(mu: Array, camera: AnyCamera, key: Array) -> Array:
+        through = line_integrals(mu, grid.affine, camera, "siddon")
+        return exposure.expose(through[None], key, (pitch, pitch))
+
     xrays, files = [], []
-    for view, camera, image in zip(scene.views, cameras, pictures):
+    for n, (view, camera) in enumerate(zip(scene.views, cameras)):
+        image = np.asarray(expose(mu, rest[n], jax.random.fold_in(noise_key, n)))
         facts = radiographs.describe(camera) | {"pixels are": f"SYNTHETIC, {DEMO_DOSE:g} photons"}
         resolved = tuple((name, text, "demo") for name, text in facts.items())
         name = f"synthetic_{view.replace(',', '_')}"

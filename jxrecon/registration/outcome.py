@@ -29,8 +29,8 @@ def moved_xrays(case: Case, found: Registration) -> list[Radiograph]:
     return moved
 
 
-def facts_of(case: Case, search: Search, found: Registration) -> dict[str, Any]:
-    """The pose and how it was found, for a JSON file."""
+def facts_of(case: Case, search: Search, found: Registration, ct: str) -> dict[str, Any]:
+    """The pose of the CT of this name and how it was found, for a JSON file."""
     matrix = np.asarray(found.pose.matrix(), np.float64)
     translation = np.asarray(found.pose.translation_mm, np.float64)
     world = np.eye(4)
@@ -47,6 +47,7 @@ def facts_of(case: Case, search: Search, found: Registration) -> dict[str, Any]:
         "similarity_by_scale": [values.tolist() for _, values in found.starts],
         "starts_agreeing": _agreeing(found),
         "settings": search._asdict() | {"pitch_mm": ",".join(f"{x:g}" for x in search.pitch_mm)},
+        "ct": ct,
         "xrays": [xray.origin for xray in case.xrays],
         "synthetic": case.true is not None,
     }
