@@ -8,6 +8,7 @@ All functions take one pose; batches by `jax.vmap`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -17,6 +18,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from jxrecon.geometry import Camera, ParallelCamera
+from jxrecon.types import AnyArray
 
 AnyKind = TypeVar("AnyKind", Camera, ParallelCamera)
 
@@ -53,7 +55,9 @@ class Pose(struct.PyTreeNode):
         return rotation_matrix(self.rotation)
 
     def points(
-        self, points_mm: Float[Array, "*points 3"], about_mm: Any = (0.0, 0.0, 0.0)
+        self,
+        points_mm: Float[AnyArray, "*points 3"] | Sequence[float | Array],
+        about_mm: Any = (0.0, 0.0, 0.0),
     ) -> Float[Array, "*points 3"]:
         """Where these points of the world come to lie, mm.
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +31,7 @@ class Spinner:
         self._status = console.status(text) if console.is_terminal else None
         self._told = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Spinner:
         if self._status:
             self._status.start()
         return self

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jxrecon.geometry import AnyCamera, ParallelCamera
+from jxrecon.types import AnyArray
 
 STEEPEST = 1.5
 """Largest slope against the walking axis at which a whole image is walked along one axis."""
@@ -31,7 +32,7 @@ class Fan(NamedTuple):
     u: Any
     v: Any
 
-    def spread(self, shape: tuple[int, int]) -> Float[Array, "rows columns 3"]:
+    def spread(self, shape: tuple[int, int]) -> Float[AnyArray, "rows columns 3"]:
         """The vector of every pixel: NumPy or JAX as the fan is."""
         xp, dtype = (np if isinstance(self.corner, np.ndarray) else jnp), self.corner.dtype
         r = xp.arange(shape[0], dtype=dtype)[:, None, None]

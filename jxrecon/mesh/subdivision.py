@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jxrecon.mesh.topology import Mesh, Template, template
+from jxrecon.types import AnyArray
 
 
 def subdivided(coarse: Template) -> tuple[Template, Int[np.ndarray, "e 2"]]:
@@ -33,7 +34,7 @@ def subdivided(coarse: Template) -> tuple[Template, Int[np.ndarray, "e 2"]]:
 
 
 def unpool(
-    features: Float[Array, "*batch v c"], edges: Int[np.ndarray, "e 2"]
+    features: Float[AnyArray, "*batch v c"], edges: Int[np.ndarray, "e 2"]
 ) -> Float[Array, "*batch w c"]:
     """[Pixel2Mesh, graph unpooling] Features of the finer mesh: the mean of an edge's ends at its middle.
 

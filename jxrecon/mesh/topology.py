@@ -8,7 +8,7 @@ import jraph
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jxrecon.types import InputError
+from jxrecon.types import AnyArray, InputError
 
 Vertices: TypeAlias = Float[np.ndarray, "v 3"]
 """Places in the world, mm."""
@@ -116,7 +116,7 @@ def template(mesh: Mesh, origin: str = "mesh") -> Template:
 
 
 def graph(
-    template: Template, nodes: Float[Array, "v c"], weights: Float[Array, " e"] | None = None
+    template: Template, nodes: Float[AnyArray, "v c"], weights: Float[Array, " e"] | None = None
 ) -> jraph.GraphsTuple:
     """The template as a jraph graph: every edge in both directions, nodes with these features.
 

@@ -206,5 +206,7 @@ def _unit(f: Float[Array, "b r c channels"]) -> Float[Array, "b r c channels"]:
     return f / (length + EPSILON)
 
 
-def _max_pool(x: Float[Array, "b r c channels"], side: int) -> Float[Array, "b r c channels"]:
+def _max_pool(
+    x: Float[Array, "b r c channels"], side: int
+) -> Float[Array, "b rows columns channels"]:
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, side, side, 1), (1, 2, 2, 1), [(0, 0)] * 4)

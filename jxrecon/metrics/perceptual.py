@@ -60,7 +60,7 @@ def gradient_ssim_distance(
 def ssim(
     a: Float[Array, "*batch rows columns"],
     b: Float[Array, "*batch rows columns"],
-    data_range: float = 1.0,
+    data_range: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, "*batch"]:
     """Mean structural similarity (Wang et al. 2004) over the uniform windows that fit in the image."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2

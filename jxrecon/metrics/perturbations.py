@@ -174,7 +174,9 @@ def nodule_place(
     if not room.any():
         raise InputError("nodule: the body has no tissue but bone and air, expected a patient's CT")
     reach = np.ceil(radius / np.asarray(spacing_mm, np.float64)).astype(int)
-    touched = sphere(tuple(2 * reach + 1), spacing_mm, tuple(reach), diameter_mm) > 0
+    touched = (
+        sphere(tuple((2 * reach + 1).tolist()), spacing_mm, tuple(reach.tolist()), diameter_mm) > 0
+    )
     fits = ndimage.binary_erosion(room, touched)
     if not fits.any():
         depth = ndimage.distance_transform_edt(np.pad(room, 1), sampling=spacing_mm)

@@ -133,7 +133,7 @@ def _ssim(a: Volume, b: Volume, axis: int) -> float:
     size = [1 if k == axis else WIDTH for k in range(3)]
     inner = tuple(slice(None) if n == 1 else slice(WIDTH // 2, -(WIDTH // 2)) for n in size)
 
-    def mean(volume: Volume) -> Volume:
+    def mean(volume: Volume) -> Float[np.ndarray, "p q r"]:
         return uniform_filter(volume, size)[inner]
 
     c1, c2, sample = 0.01**2, 0.03**2, WIDTH**2 / (WIDTH**2 - 1)
