@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from jxrecon.io.meshes import write_mesh as write_mesh
     from jxrecon.io.nifti import read_volume as read_volume
     from jxrecon.io.nifti import write_volume as write_volume
-    from jxrecon.io.radiographs import read as read_xray  # noqa: F401
-    from jxrecon.io.radiographs import write as write_xray  # noqa: F401
+    from jxrecon.io.radiographs import read as read_xray
+    from jxrecon.io.radiographs import write as write_xray
     from jxrecon.report.page import write_report as write_report
     from jxrecon.runs.run import open_run as open_run
     from jxrecon.types import InputError as InputError
