@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.geometry import Camera, Grid, rotation_about
-from jxrecon.types import AnyArray, InputError, Vector
+from jxrecon.types import AnyArray, InputError
 
 _FAR = 1e6  # mm; stands for "no bound" in float32
 
@@ -43,7 +43,7 @@ class Primitives(NamedTuple):
 
 
 def _one(
-    centre: Vector,
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None,
@@ -57,7 +57,7 @@ def _one(
 
 
 def ellipsoid(
-    centre: Vector,
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
@@ -71,7 +71,7 @@ def ellipsoid(
 
 
 def cylinder(
-    centre: Vector,
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
@@ -81,7 +81,7 @@ def cylinder(
 
 
 def box(
-    centre: Vector,
+    centre: Sequence[float] | np.ndarray,
     axes: Sequence[float],
     value: float,
     rotation: np.ndarray | None = None,
