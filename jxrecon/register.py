@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for pose.json, X-rays and registration.png")
     demo = "instead of --xray: SYNTHETIC X-rays of the CT (the package's chest CT) in a hidden pose"
     add("--demo", action="store_true", help=demo)
-    centre = "begin with the CT's middle at the X-rays' isocentre (the CT's world is about theirs)"
+    centre = (
+        "begin with the CT's middle at the X-rays' isocentre (the CT's world is nearly the X-rays')"
+    )
     add("--centre", action="store_true", help=centre)
     add("--starts", type=int, default=8, help="poses to begin with (%(default)s)")
     add("--range-deg", type=float, default=10.0, help="rotation of the starts (%(default)s)")

@@ -162,8 +162,8 @@ def test_subjects_vary_as_much_as_patients_do(coarse):
 
 def test_every_latent_changes_the_anatomy():
     """One standard deviation of each moves some body by a millimetre, or changes its size or value."""
-    template, _ = head_neck.template()
-    deform = jax.jit(lambda z: subjects.deform(template, z))
+    blueprint, _ = head_neck.blueprint()
+    deform = jax.jit(lambda z: subjects.deform(blueprint, z))
     middle = deform(phantom.average())
     for name in phantom.Latents._fields:
         if name == "fat":  # acts on the outline's values, in `anatomy`
@@ -175,9 +175,9 @@ def test_every_latent_changes_the_anatomy():
 
 
 def test_bodies_keep_to_the_patch_they_are_painted_in():
-    template, stages = head_neck.template()
-    deform = jax.jit(lambda z: subjects.deform(template, z))
-    boxed = template.bodies.flat.any(1)[:, None]
+    blueprint, stages = head_neck.blueprint()
+    deform = jax.jit(lambda z: subjects.deform(blueprint, z))
+    boxed = blueprint.bodies.flat.any(1)[:, None]
     for draw in np.random.default_rng(0).standard_normal((40, len(phantom.Latents._fields))):
         latents = draw.clip(-2.2, 2.2).astype(np.float32)
         bodies = deform(phantom.Latents(*(jnp.asarray(x) for x in latents)))
@@ -235,9 +235,9 @@ def test_bone_is_where_bones_are(average):
 
 def test_vertebrae_are_separate_and_have_a_canal(average):
     """Down the middle of the bodies bone and disc alternate; behind them the cord is free of bone."""
-    template, _ = head_neck.template()
+    blueprint, _ = head_neck.blueprint()
     middles = np.unique(
-        template.vertebra[(template.vertebra != template.bodies.centre).any(1)], axis=0
+        blueprint.vertebra[(blueprint.vertebra != blueprint.bodies.centre).any(1)], axis=0
     )
     middles = middles[np.argsort(-middles[:, 2])]
     assert len(middles) == len(head_neck.VERTEBRAE)

@@ -50,7 +50,7 @@ from jxrecon.mesh.topology import Vertices
 from jxrecon.types import AnyArray, InputError
 
 MOST_VERTICES = 4000
-"""Of a template: its matrices are dense, eight of 64 MB then."""
+"""Most vertices of a template: its matrices are dense, eight of 64 MB then."""
 
 
 class Stage(NamedTuple):
@@ -74,12 +74,12 @@ class Settings(NamedTuple):
 
     Attributes:
         stages: stiff to soft.
-        steps: of L-BFGS in every round.
+        steps: steps of L-BFGS in every round.
         points: sampled on the organ.
         normal: a distance in which normals at right angles are as far apart as sqrt(2) of it.
         scatter: at least so far apart pairs are before they weigh much less.
         rounds_of_repair: at the end, until no face folds or cuts another.
-        seed: of the sampled points.
+        seed: seed of the sampled points.
     """
 
     stages: tuple[Stage, ...] = (

@@ -34,10 +34,13 @@ TEMPLATE, TABLE, REJECTED = "template.ply", "registration.csv", "rejected.txt"
 """Names of the other files."""
 
 COLUMNS = ("mesh", "source", *Report._fields)
-"""Of the table."""
+"""Columns of the table."""
 
 VERTICES = 1002
-"""Of the template by default."""
+"""Vertices of the template by default."""
+
+WORST = 10
+"""How many organs are printed."""
 
 TEMPLATE_ORGANS = 12
 """Most organs whose mean becomes the template."""
@@ -47,7 +50,7 @@ _HEADS = {
     "HD95": "hd95_mm", "largest": "largest_mm", "flipped": "flipped_faces",
     "self-cut": "self_intersecting_faces", "rim edges": "organ_rim_edges",
 }  # fmt: skip
-"""Of the printed table: head of a column -> its name in the file."""
+"""Head of a printed column -> its name in the file."""
 
 Row = dict[str, str | float]
 
@@ -56,8 +59,8 @@ class Source(NamedTuple):
     """An organ to fit a template to.
 
     Attributes:
-        name: of its mesh.
-        path: of the surface or the label volume.
+        name: name of its mesh.
+        path: file of the surface or the label volume.
     """
 
     name: str
@@ -68,7 +71,7 @@ class Outcome(NamedTuple):
     """What became of a folder.
 
     Attributes:
-        rows: of the table, by name.
+        rows: rows of the table, by name.
         skipped: how many were there already.
         rejected: a line for each that cannot be used.
     """
@@ -131,7 +134,7 @@ def read_organ(path: Path, label: int | None = None) -> Mesh:
     """The surface in a file, or of a label in a volume: one sound piece, faces outwards.
 
     Args:
-        path: of either.
+        path: file of a surface or a label volume.
         label: value of the organ's voxels; None: all above 0.
 
     Raises:
@@ -156,13 +159,13 @@ def prepare_folder(
     Meshes that are there with the template's faces and a row in the table are not fitted again.
 
     Args:
-        sources: of `find_organs`.
+        sources: organs found by `find_organs`.
         out: folder to fill: template.ply, NAME.ply, registration.csv, rejected.txt.
         template: a mesh to use as the template; None: out/template.ply if there is one, else the mean
             of up to 12 of the organs on a geodesic sphere.
         vertices: how many such a template has; the nearest 10 f^2 + 2.
         label: see `read_organ`.
-        settings: of the fits.
+        settings: how the fits run.
 
     Raises:
         InputError: no organ can be used, the template is none or not the one in `out`, or the folder
@@ -225,9 +228,7 @@ def _template(
     return built
 
 
-def typical(
-    sources: Sequence[Source], label: int | None = None, count: int = TEMPLATE_ORGANS
-) -> list[Mesh]:
+def typical(sources: Sequence[Source], label: int | None = None) -> list[Mesh]:
     """Some usable organs spread over the list, the one whose extents are nearest to the median first.
 
     Raises:
@@ -236,14 +237,14 @@ def typical(
     organs: list[Mesh] = []
     first = None
     # Every n-th first; the others stand in for those that cannot be used.
-    step = max(1, len(sources) // count)
+    step = max(1, len(sources) // TEMPLATE_ORGANS)
     order = [source for start in range(step) for source in sources[start::step]]
     for source in order:
         try:
             organs.append(read_organ(source.path, label))
         except InputError as error:
             first = first or error
-        if len(organs) == count:
+        if len(organs) == TEMPLATE_ORGANS:
             break
     if not organs:
         raise InputError(f"none of the {len(sources)} organs can be used; {first}")
@@ -297,17 +298,17 @@ def _read_table(path: Path) -> dict[str, Row]:
     return rows
 
 
-def print_quality(rows: Sequence[Row], worst: int = 10) -> None:
-    """Summary of a population and its worst organs by mean surface distance, as a table."""
+def print_quality(rows: Sequence[Row]) -> None:
+    """Prints a summary of the fits, and the worst organs by mean surface distance."""
     distances = np.array([float(row["assd_mm"]) for row in rows])
     sound_ones = sum(row["flipped_faces"] == 0 for row in rows)
     uncut = sum(row["self_intersecting_faces"] == 0 for row in rows)
     low, middle, high = np.percentile(distances, [5, 50, 95])
-    title = f"the worst {min(worst, len(rows))} of {len(rows)} organs by mean surface distance"
-    table = Table(title=title)
+    worst = sorted(rows, key=lambda row: -float(row["assd_mm"]))[:WORST]
+    table = Table(title=f"the worst {len(worst)} of {len(rows)} organs by mean surface distance")
     for n, head in enumerate(_HEADS):
         table.add_column(head, justify="right" if n else "left", no_wrap=True)
-    for row in sorted(rows, key=lambda row: -float(row["assd_mm"]))[:worst]:
+    for row in worst:
         cells = (row[name] for name in _HEADS.values())
         table.add_row(*(Text(f"{v:.2f}" if isinstance(v, float) else str(v)) for v in cells))
     console = Console(width=None if sys.stdout.isatty() else 160)

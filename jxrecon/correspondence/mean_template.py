@@ -1,4 +1,4 @@
-"""A template from a population: a geodesic sphere wrapped onto organs, and the mean of what comes out."""
+"""A template from several organs: a geodesic sphere wrapped onto them, and the mean of what comes out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COARSE = 4
 """Stages that the organs of a template are fitted with: details would not survive the mean."""
 
 LEAST_FREQUENCY = 3
-"""Of a geodesic sphere: 92 vertices."""
+"""Least frequency of a geodesic sphere: 92 vertices."""
 
 
 def frequency_of(vertices: int) -> int:
@@ -78,7 +78,7 @@ def build_template(
     Args:
         organs: surfaces without a handle, such as are to be fitted; the first one typical of them.
         vertices: how many; the nearest 10 f^2 + 2 is taken.
-        settings: of the fits.
+        settings: how the fits run.
         progress: wraps the fits of all rounds for a bar: items, what is done, how many.
         rounds: at least one.
 

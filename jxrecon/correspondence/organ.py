@@ -45,7 +45,7 @@ class Organ(NamedTuple):
     rim_edges: int
 
     def tree(self, lever_mm: float) -> cKDTree:
-        """Of points and normals together, six coordinates in mm."""
+        """A search tree of points and normals together, six coordinates in mm."""
         return cKDTree(np.concatenate([self.points, lever_mm * self.normals], 1))
 
     def moved(self, shift_mm: Float[np.ndarray, "3"]) -> Organ:
@@ -58,10 +58,10 @@ def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ
     """The organ of a mesh.
 
     Args:
-        mesh: of any topology, in mm. A soup's vertices are merged, faces that repeat one and all pieces
+        mesh: surface of any topology, mm. A soup's vertices are merged, faces that repeat one and all pieces
             but the largest are left out, faces that look inwards are turned.
         points: how many to sample.
-        seed: of their places.
+        seed: seed of their places.
         origin: file to name in an error.
 
     Raises:
@@ -86,7 +86,7 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     """The largest piece of a surface, vertices merged, faces outwards; see `organ`.
 
     Raises:
-        InputError: as there.
+        InputError: as `organ`.
     """
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
     usable = vertices.ndim == faces.ndim == 2 and len(faces) and np.isfinite(vertices).all()
@@ -139,7 +139,7 @@ def surface_of(
     Args:
         label: integers [x, y, z].
         affine: index -> world mm.
-        value: of the organ; None: every voxel above 0.
+        value: the organ's label; None: every voxel above 0.
         smoothing: standard deviation of the Gaussian that rounds off the steps, in the longest edge of
             a voxel.
         origin: file to name in an error.

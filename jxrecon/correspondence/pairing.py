@@ -1,4 +1,4 @@
-"""Which point of an organ draws which point of a template: nearest by position and by normal."""
+"""Which point of an organ attracts which point of a template: nearest by position and by normal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CANDIDATES = 6
 
 
 class Pairs(NamedTuple):
-    """Who is drawn to whom in one round.
+    """Which points attract each other in one round.
 
     Attributes:
         corners: [S, 3] vertices of the template's face nearest to each sampled point.
@@ -43,7 +43,7 @@ def pair(vertices: Vertices, faces: Faces, found: Organ, lever: float, least: fl
 
     Args:
         vertices: mm.
-        faces: of the template.
+        faces: faces of the template.
         found: the organ.
         lever: mm; a pair's normals count as lever times their difference does.
         least: mm; so far apart pairs are always trusted.

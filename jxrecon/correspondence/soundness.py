@@ -26,15 +26,15 @@ class Report(NamedTuple):
     """How near a fitted template is to its organ, and how sound.
 
     Attributes:
-        assd_mm: mean of the next two.
+        assd_mm: average surface distance, the mean of the next two.
         to_organ_mm: mean distance of the template's surface to the organ's, exact at sampled points.
-        from_organ_mm: of the organ's to the template's.
+        from_organ_mm: mean distance of the organ's surface to the template's.
         hd95_mm: the larger of both ways' 95th percentiles.
-        largest_mm: of all.
-        flipped_faces: of the template, against its own shape.
-        self_intersecting_faces: of the template.
-        smoothed_vertices: that the repair moved.
-        organ_vertices: of the source.
+        largest_mm: largest distance of either way.
+        flipped_faces: faces of the template that are flipped against its own shape.
+        self_intersecting_faces: faces of the template that cut others.
+        smoothed_vertices: vertices that the repair moved.
+        organ_vertices: vertices of the source.
         organ_rim_edges: edges of the source with one face: its holes.
     """
 

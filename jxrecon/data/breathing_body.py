@@ -138,11 +138,11 @@ def patient(
     """The body with this liver.
 
     Args:
-        body: of `sample_body`.
+        body: the body that `sample_body` gives.
         vertices: the liver, mm, RAS; where it lies does not matter.
         faces: triangles, counter-clockwise seen from outside, closed.
-        grid: of `field_of`.
-        scale: of the body beside the liver's own size: stout or slim.
+        grid: the grid that `field_of` gives.
+        scale: factor on the body beside the liver's own size: stout or slim.
         offset_mm: from the world's origin to the liver's centroid.
     """
     volume_ml, centroid = volume_and_centroid(vertices, faces)
@@ -166,9 +166,9 @@ def breathed(
     """(HU on the grid, the liver's vertices in world mm) of a patient who has breathed in so far.
 
     Args:
-        body: that the patient was made from.
+        body: the body that the patient was made from.
         who: the patient.
-        grid: that the patient was made on.
+        grid: the grid that the patient was made on.
         motion: how the patient breathes.
         inhaled: 0, exhaled, to 1.
     """

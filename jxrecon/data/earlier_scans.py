@@ -47,7 +47,7 @@ def find_earlier(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
     Args:
         folder: holds NAME_ct.nii.gz, NAME.nii.gz or the same without .gz.
-        names: of the cases.
+        names: names of the cases.
 
     Raises:
         InputError: a case has no file.
@@ -70,7 +70,7 @@ def read_earlier(
     Args:
         path: a CT in HU, rigidly registered: its world is the case's own.
         shape: voxels of the case along x, y, z.
-        affine: of the case, index -> world mm (RAS).
+        affine: affine of the case, index -> world mm (RAS).
 
     Raises:
         InputError: the file is no CT, or no body of it lies where the case is.
@@ -159,7 +159,7 @@ def smooth_displacement(
 
     Args:
         points_mm: places.
-        key: of the waves.
+        key: key of the waves.
         rms_mm: root mean square of |d| over the places.
         correlation_mm: L.
     """

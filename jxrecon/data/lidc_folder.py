@@ -124,7 +124,7 @@ def prepare_folder(
     """Writes a file a case, the two lists and rejected.txt; finished cases are not prepared again.
 
     Args:
-        sources: of `find_sources`.
+        sources: CTs found by `find_sources`.
         out: folder to fill: CASE/ct_xray_data.h5, train.txt, test.txt, rejected.txt.
         share: about this share of the patients is in the test list.
         seed: seed of the lists.

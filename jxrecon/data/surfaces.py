@@ -52,11 +52,11 @@ class SurfacePopulation:
         train: livers to learn from, evenly from the list; 0 is all that are not held out (of the
             synthetic ones: 32).
         validation: livers held out, evenly from the list; 0 is every fifth.
-        states: of breathing, one case each, a liver.
+        states: states of breathing of each liver, one case each.
         amplitude_mm: between which the dome's descent at full inhalation is drawn.
         augment: livers drawn from the shape model of the training livers and added to them. [Wu 2019]
-        spacing_mm: of the body's voxels when it is imaged.
-        seed: of all that is drawn.
+        spacing_mm: spacing of the body's voxels when it is imaged.
+        seed: seed of all that is drawn.
     """
 
     train: int = 0
@@ -72,7 +72,7 @@ class SurfaceSet(NamedTuple):
     """Cases of one split.
 
     Attributes:
-        names: of the cases, n of them: LIVER_STATE.
+        names: names of the n cases: LIVER_STATE.
         image: line integrals of the body with the moved liver.
         reference: the liver at the end of exhalation, world mm.
         target: the liver when the X-ray was taken, world mm.
@@ -123,7 +123,7 @@ def load(
     """The cases of an experiment, made or from the cache.
 
     Args:
-        camera: of the X-ray, its isocentre at the origin.
+        camera: camera of the X-ray, its isocentre at the origin.
         settings: which livers, and how they breathe.
         folder: template.ply and NAME.ply of its topology, mm, RAS, as `python -m jxrecon.prepare
             meshes` writes them; None is synthetic livers.

@@ -23,7 +23,7 @@ class Pictures(NamedTuple):
     """The images of a folder.
 
     Attributes:
-        names: of the files.
+        names: names of the files.
         unit: [n, rows, columns] float32 in [-1, 1].
         scale: "fixed" or "own", see `to_unit`.
     """

@@ -37,7 +37,7 @@ class VolumeSet(NamedTuple):
     """Volumes on the grid of an experiment.
 
     Attributes:
-        names: of the cases, n of them, no two alike.
+        names: names of the n cases, no two alike.
         hu: CT values in HU, air outside the body, axes [case, x, y, z].
         body: True inside the patient, cavities included.
         affines: index -> the patient's own world in mm (RAS), where the file had one.

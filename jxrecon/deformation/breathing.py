@@ -87,7 +87,7 @@ def displacement(
 
     Args:
         points_mm: world places at the end of exhalation.
-        motion: of the patient.
+        motion: how the patient breathes.
         inhaled: s, from 0 to 1.
     """
     points = np.asarray(points_mm, np.float32)

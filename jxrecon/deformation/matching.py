@@ -28,7 +28,7 @@ def matched(vertices: Vertices, surface: Float[np.ndarray, "s 3"]) -> Vertices:
     The start brings the bounding boxes together: place and size along each axis.
 
     Args:
-        vertices: of one organ, mm, in the same orientation.
+        vertices: vertices of one organ, mm, in the same orientation.
         surface: points on the other, as dense as the vertices or denser.
 
     Returns:

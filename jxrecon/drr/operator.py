@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
     Attributes:
         members: their places among the operator's cameras.
-        plan: of the projector.
+        plan: plan of the projector.
         cameras: one camera whose vectors are [views, 3].
     """
 
@@ -48,7 +48,7 @@ class Operator(NamedTuple):
 
     Attributes:
         grid: voxels of x.
-        groups: of views.
+        groups: groups of views.
     """
 
     grid: Grid
@@ -124,9 +124,9 @@ def operator(
     Args:
         grid: voxels of x.
         cameras: cone or parallel, mixed at will; with values, not traced.
-        method: of `line_integrals`.
-        separately: of up to `MOST_UNROLLED` views those along the volume's axes get a program of their
-            own, the fastest; not for `only`.
+        method: method of `line_integrals`.
+        separately: up to `MOST_UNROLLED` views along the volume's axes get a program each, the fastest;
+            not for `only`.
 
     Raises:
         InputError: there are no cameras, or the method does not fit them.

@@ -61,7 +61,7 @@ def plan(
         shape: voxels along x, y, z.
         method: one of `METHODS`; "auto" is "shear_warp" where it fits, else "joseph".
         extent: one of `EXTENTS`.
-        sampling: of the shear-warp: virtual pixels per detector pixel, each way (`SAMPLING`).
+        sampling: virtual pixels of the shear-warp per detector pixel, each way (`SAMPLING`).
 
     Raises:
         InputError: the method does not fit the camera, camera or affine are traced, or the sampling

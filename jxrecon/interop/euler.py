@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jxrecon.geometry import AnyCamera, Camera, finite, rotation_about
+from jxrecon.geometry import AnyCamera, Camera, finite, pixel_mm, rotation_about
 from jxrecon.interop.checks import ORIGIN, cone, detector_of, pixels, positive
 from jxrecon.types import InputError
 
@@ -16,11 +16,7 @@ _DIFFDRR = {
     "PA": np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]),
     None: np.eye(3),
 }
-_NANODRR = {
-    "AP": np.array([[-1.0, 0, 0], [0, 0, -1], [0, -1, 0]]),
-    "PA": np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
-    None: np.diag([-1.0, -1, 1]),
-}
+_NANODRR = {name: matrix @ np.diag([-1.0, -1, 1]) for name, matrix in _DIFFDRR.items()}
 
 
 def from_diffdrr(
@@ -49,12 +45,10 @@ def from_diffdrr(
         rot: Euler angles in radians, DiffDRR's order ZXY.
         xyz: DiffDRR's translation in mm; the source is R xyz.
         sdd: distance from source to detector, mm.
-        height: rows of the detector.
-        width: columns of the detector.
+        height, width: rows and columns of the detector.
         delx: pitch between columns, mm.
         dely: pitch between rows, mm; None: as delx.
-        x0: offset of the detector's centre, mm.
-        y0: the same along its other axis, mm.
+        x0, y0: offset of the detector's centre along its columns and rows, mm.
         orientation: "AP", "PA" or None, as given to `diffdrr.data.read`.
         reverse_x_axis: as given to `DRR`, whose default is True.
         isocentre_mm: what DiffDRR has moved to its origin: `grid.centre_mm` for a volume read with
@@ -88,10 +82,8 @@ def to_diffdrr(
     Raises:
         InputError: parallel rays, or u and v not at right angles.
     """
-    name = "DiffDRR"
-    source, centre, u, v, normal = detector_of(camera, name)
-    pitch = np.linalg.norm(u), np.linalg.norm(v)
-    frame = np.stack([-u / pitch[0], -v / pitch[1], normal], axis=1)
+    source, centre, u, v, normal = detector_of(camera, "DiffDRR")
+    frame = np.stack([-u / np.linalg.norm(u), -v / np.linalg.norm(v), normal], axis=1)
     reverse = bool(np.linalg.det(frame @ _reorient(_DIFFDRR, orientation).T) > 0)
     frame[:, 0] *= 1 if reverse else -1
     rotation = frame @ _reorient(_DIFFDRR, orientation).T
@@ -99,16 +91,8 @@ def to_diffdrr(
     return {
         "rot": _zxy_angles(rotation),
         "xyz": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
-        "sdd": float(sdd),
-        "height": camera.shape[0],
-        "width": camera.shape[1],
-        "delx": float(pitch[0]),
-        "dely": float(pitch[1]),
-        "x0": float(x0),
-        "y0": float(y0),
-        "orientation": orientation,
         "reverse_x_axis": reverse,
-        "isocentre_mm": tuple(isocentre_mm),
+        **_intrinsics(camera, (x0, y0, sdd), orientation, isocentre_mm),
     }
 
 
@@ -135,15 +119,9 @@ def from_nanodrr(
     Args:
         rotation: Euler angles in degrees, order ZXY.
         translation: in mm; the source is isocentre + R translation.
-        sdd: distance from source to detector, mm.
-        height: rows of the detector.
-        width: columns of the detector.
-        delx: pitch between columns, mm.
-        dely: pitch between rows, mm.
-        x0: offset of the principal point, mm.
-        y0: the same along its other axis, mm.
-        orientation: "AP", "PA" or None.
+        x0, y0: offset of the principal point, mm.
         isocentre_mm: nanodrr's isocenter, the middle of its subject: `grid.centre_mm`.
+        others: as in `from_diffdrr`.
 
     Raises:
         InputError: an orientation, size or distance that cannot be.
@@ -169,8 +147,7 @@ def to_nanodrr(
             (orientation "AP" and None hold the one handedness, "PA" the other).
     """
     source, centre, u, v, normal = detector_of(camera, "nanodrr")
-    pitch = np.linalg.norm(u), np.linalg.norm(v)
-    frame = np.stack([u / pitch[0], v / pitch[1], normal], axis=1)
+    frame = np.stack([u / np.linalg.norm(u), v / np.linalg.norm(v), normal], axis=1)
     rotation = frame @ _reorient(_NANODRR, orientation).T
     if np.linalg.det(rotation) < 0:
         other = "AP" if orientation == "PA" else "PA"
@@ -181,15 +158,7 @@ def to_nanodrr(
     return {
         "rotation": np.rad2deg(_zxy_angles(rotation)),
         "translation": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
-        "sdd": float(sdd),
-        "height": camera.shape[0],
-        "width": camera.shape[1],
-        "delx": float(pitch[0]),
-        "dely": float(pitch[1]),
-        "x0": float(-x0),
-        "y0": float(-y0),
-        "orientation": orientation,
-        "isocentre_mm": tuple(isocentre_mm),
+        **_intrinsics(camera, (-x0, -y0, sdd), orientation, isocentre_mm),
     }
 
 
@@ -209,6 +178,18 @@ def _camera(
         v=camera_to_world[:, 1] * row_mm,
         shape=pixels(shape),
     )
+
+
+def _intrinsics(
+    camera: AnyCamera,
+    centre: tuple[float, float, float],
+    orientation: str | None,
+    isocentre_mm: Sequence[float],
+) -> dict[str, Any]:
+    """What both packages call the detector's numbers."""
+    names = "x0", "y0", "sdd", "height", "width", "dely", "delx", "orientation", "isocentre_mm"
+    numbers = *map(float, centre), *camera.shape, *pixel_mm(camera)
+    return dict(zip(names, (*numbers, orientation, tuple(isocentre_mm))))
 
 
 def _zxy(angles: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def from_torch(state: State, table: Table) -> dict[str, Any]:
 
     Args:
         state: name -> array; the buffers of norms may be there or not, nothing else may be missing or more.
-        table: of the network.
+        table: table of the network.
 
     Raises:
         InputError: a tensor is missing or unknown, named with how many more there are.
@@ -106,7 +106,7 @@ def to_torch(
 
     Args:
         params: nested dictionaries below "params".
-        table: of the network.
+        table: table of the network.
         buffers: name -> array of running statistics to keep, as those of the checkpoint once read; those
             that are not given are 0, 1 and 0, as PyTorch starts them. No output depends on them.
         copy: whether arrays are made contiguous, or are views of the parameters.

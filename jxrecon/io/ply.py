@@ -67,7 +67,7 @@ class _Stream:
         self.body: Any = body if order else body.split()  # bytes, or words
 
     def element(self, count: int, properties: list) -> list:
-        """Of every property its values, float or int [count]; of a list (lengths, values in one row)."""
+        """Values of every property, float or int [count]; of a list (lengths, values in one row)."""
         if not count:
             return [
                 (np.empty(0, int),) * 2 if len(t) == 2 else np.empty(0, int) for _, t in properties

@@ -62,44 +62,33 @@ def mean_graph(template: Template, self_loop: bool = True) -> jraph.GraphsTuple:
     Returns:
         The template's graph, nodes its vertices in mm, edge features the weights [2E (+ V)] float32.
     """
-    vertices: Any = template.vertices
-    whole = graph(template, vertices)
-    senders, receivers = whole.senders, whole.receivers
+    whole = _looped(template) if self_loop else graph(template, template.vertices)
     count = template.degree + int(self_loop)
-    if self_loop:
-        loops = np.arange(len(template.vertices), dtype=senders.dtype)
-        senders, receivers = np.append(senders, loops), np.append(receivers, loops)
-    return whole._replace(
-        edges=(1 / count[receivers]).astype(np.float32),
-        senders=senders,
-        receivers=receivers,
-        n_edge=np.array([len(senders)]),
-    )
+    return whole._replace(edges=(1 / count[whole.receivers]).astype(np.float32))
+
+
+def _looped(template: Template) -> jraph.GraphsTuple:
+    """The template's graph, and behind its edges one from every vertex to itself."""
+    whole = graph(template, template.vertices)
+    loops = np.arange(len(template.vertices), dtype=whole.senders.dtype)
+    senders, receivers = np.append(whole.senders, loops), np.append(whole.receivers, loops)
+    return whole._replace(senders=senders, receivers=receivers, n_edge=np.array([len(senders)]))
 
 
 def chebyshev_graph(template: Template) -> jraph.GraphsTuple:
     """2 L / lambda_max - I with L = I - D^-1/2 A D^-1/2: the second of Pixel2Mesh's pair {I, .}."""
-    vertices: Any = template.vertices
-    whole = graph(template, vertices)
-    size, root = len(template.vertices), np.sqrt(template.degree.astype(np.float64))
-    loops = np.arange(size, dtype=whole.senders.dtype)
-    senders, receivers = np.append(whole.senders, loops), np.append(whole.receivers, loops)
-    beside = -1 / (root[whole.senders] * root[whole.receivers])
-    laplacian = coo_array((np.append(beside, np.ones(size)), (receivers, senders)), (size, size))
-    if size > 64:
-        start = np.cos(
-            np.arange(size, dtype=np.float64) ** 2
-        )  # any vector, but the same every time
+    whole, size = _looped(template), len(template.vertices)
+    root = np.sqrt(template.degree.astype(np.float64))
+    beside = -1 / (root[whole.senders] * root[whole.receivers])[:-size]
+    entries = np.append(beside, np.ones(size))
+    laplacian = coo_array((entries, (whole.receivers, whole.senders)), (size, size))
+    if size > 64:  # from any vector, but the same every time
+        start = np.cos(np.arange(size, dtype=np.float64) ** 2)
         largest = float(eigsh(laplacian.tocsr(), 1, v0=start, return_eigenvectors=False)[0])
     else:
         largest = float(np.linalg.eigvalsh(laplacian.toarray())[-1])
     entries = 2 / largest * laplacian.data - np.append(np.zeros(len(beside)), np.ones(size))
-    return whole._replace(
-        edges=entries.astype(np.float32),
-        senders=senders,
-        receivers=receivers,
-        n_edge=np.array([len(senders)]),
-    )
+    return whole._replace(edges=entries.astype(np.float32))
 
 
 def neighbours(operator: jraph.GraphsTuple) -> Neighbours:

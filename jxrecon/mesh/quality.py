@@ -130,7 +130,7 @@ def _near(
 def _piercing(
     vertices: np.ndarray, edges: np.ndarray, faces: np.ndarray, which: np.ndarray, face: np.ndarray
 ) -> np.ndarray:
-    """Of the pairs (which edge, face) those where the edge pierces the face, as [n, 2]."""
+    """Those of the pairs (edge, face) where the edge pierces the face, as [n, 2]."""
     apart = (edges[which][:, :, None] != faces[face][:, None, :]).all((1, 2))
     which, face = which[apart], face[apart]
     ends, corners = vertices[edges[which]], vertices[faces[face]]

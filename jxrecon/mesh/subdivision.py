@@ -39,7 +39,7 @@ def unpool(
     """[Pixel2Mesh, graph unpooling] Features of the finer mesh: the mean of an edge's ends at its middle.
 
     Args:
-        features: of the coarse vertices.
+        features: features of the coarse vertices.
         edges: as `subdivided` returns them.
 
     Returns:

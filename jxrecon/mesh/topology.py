@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 import jraph
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jxrecon.types import AnyArray, InputError
 
@@ -115,21 +115,12 @@ def template(mesh: Mesh, origin: str = "mesh") -> Template:
     )
 
 
-def graph(
-    template: Template, nodes: Float[AnyArray, "v c"], weights: Float[Array, " e"] | None = None
-) -> jraph.GraphsTuple:
-    """The template as a jraph graph: every edge in both directions, nodes with these features.
-
-    Args:
-        template: whose topology it is.
-        nodes: features of the vertices.
-        weights: one a directed edge [2E], in the order edges, then edges reversed; the graph's edge
-            features.
-    """
+def graph(template: Template, nodes: Float[AnyArray, "v c"]) -> jraph.GraphsTuple:
+    """The template as a jraph graph: every edge, then every edge reversed; nodes with these features."""
     edges = template.edges
     return jraph.GraphsTuple(
         nodes=nodes,
-        edges=weights,
+        edges=None,
         senders=np.concatenate([edges[:, 0], edges[:, 1]]),
         receivers=np.concatenate([edges[:, 1], edges[:, 0]]),
         n_node=np.array([len(template.vertices)]),

@@ -1,4 +1,4 @@
-"""The SYNTHETIC template of a head and neck: every organ of the average subject as a primitive.
+"""The SYNTHETIC blueprint of a head and neck: every organ of the average subject as a primitive.
 
 World RAS in mm, the middle of the standard field at the origin: midway between the parotids, 10 mm to the
 front and 50 mm down. The parotids lie at z = 50, the chin at z = 15, the shoulders below z = -50. Sizes of
@@ -14,8 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from jxrecon.phantom.blueprint import HEAD, JAW, NECK, SHOULDER, Blueprint, Builder, Stage, along
 from jxrecon.phantom.primitives import box, cylinder, ellipsoid, turned
-from jxrecon.phantom.template import HEAD, JAW, NECK, SHOULDER, Builder, Stage, Template, along
 
 VERTEBRAE = ("C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4")
 VERTEBRA_Z_MM = (46.0, 28.0, 11.0, -6.0, -23.0, -41.0, -60.0, -81.0, -103.0, -126.0)
@@ -267,8 +267,8 @@ def _shoulders(b: Builder) -> None:
     b.tubes(path, [(17, 17), (12, 12), (11, 11)], 900, SHOULDER, 4, bone=True)
 
 
-def template() -> tuple[Template, dict[str, Stage]]:
-    """The whole SYNTHETIC template and its stages, in the order of painting.
+def blueprint() -> tuple[Blueprint, dict[str, Stage]]:
+    """The whole SYNTHETIC blueprint and its stages, in the order of painting.
 
     The stages are `outline` (the body's surface), `large` (skull, brain, lungs), `medium` (what stays
     under the skin) and `small` (bones, sinuses, teeth, spine, airway, nose and ears).

@@ -22,7 +22,7 @@ from jxrecon.mesh import Mesh, Template, template
 from jxrecon.mesh.topology import Vertices
 
 SUBDIVISIONS = 3
-"""Of the icosahedron: 642 vertices, 1,280 faces."""
+"""Subdivisions of the icosahedron: 642 vertices, 1,280 faces."""
 
 _WAVES = 6
 
@@ -44,7 +44,7 @@ def liver(seed: int, subject: int) -> Vertices:
     """One synthetic liver, the same for the same numbers.
 
     Args:
-        seed: of the population.
+        seed: seed of the population.
         subject: which of its livers.
 
     Returns:

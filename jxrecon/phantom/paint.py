@@ -64,7 +64,7 @@ def skin(
     Args:
         outline: bodies without fat; `value` is the thickness of fat over each in mm.
         affine: index -> world mm.
-        shape: of the grid.
+        shape: shape of the grid.
     """
 
     def join(carry: tuple[Array, Array], body: Primitives) -> tuple[tuple[Array, Array], None]:
@@ -125,7 +125,7 @@ def texture(
     Args:
         noise: standard normal: three numbers for the direction of a wave, one for its phase.
         affine: index -> world mm.
-        shape: of the grid.
+        shape: shape of the grid.
     """
     waves = noise.shape[0]
     direction = noise[:, :3] / (jnp.linalg.norm(noise[:, :3], axis=1, keepdims=True) + 1e-6)

@@ -1,4 +1,4 @@
-"""A SYNTHETIC head-and-neck population: sixteen latents move one template, subject by subject.
+"""A SYNTHETIC head-and-neck population: sixteen latents move one blueprint, subject by subject.
 
 Subject i of a seed depends on nothing but (seed, i), and its anatomy and texture are functions of the
 world: the same subject can be painted on any grid. The deformation, in order: sizes about anchors, the
@@ -19,8 +19,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jxrecon.geometry import Grid
 from jxrecon.phantom import head_neck, paint
+from jxrecon.phantom.blueprint import JAW, JAW_JOINT, NECK, SHOULDER, SKULL_BASE, Blueprint
 from jxrecon.phantom.primitives import Primitives
-from jxrecon.phantom.template import JAW, JAW_JOINT, NECK, SHOULDER, SKULL_BASE, Template
 from jxrecon.types import InputError, Key
 from jxrecon.units import HU_AIR
 
@@ -109,11 +109,11 @@ def _turn(bodies: Primitives, anchor: ArrayLike, matrix: Float[Array, "n 3 3"]) 
     return bodies._replace(centre=centre, rotation=rotation)
 
 
-def deform(template: Template, z: Latents) -> Primitives:
-    """The bodies of the template in the SYNTHETIC subject with these latents."""
-    bodies = Primitives(*(jnp.asarray(leaf) for leaf in template.bodies))
-    region, bone = template.region, template.bone > 0
-    height = template.bodies.centre[:, 2]
+def deform(blueprint: Blueprint, z: Latents) -> Primitives:
+    """The bodies of the blueprint in the SYNTHETIC subject with these latents."""
+    bodies = Primitives(*(jnp.asarray(leaf) for leaf in blueprint.bodies))
+    region, bone = blueprint.region, blueprint.bone > 0
+    height = blueprint.bodies.centre[:, 2]
     vertebra = bone & (region == NECK)
 
     def grown(chosen: np.ndarray, x: Array, y: Array, up: Array) -> Float[Array, "n 3"]:
@@ -128,14 +128,14 @@ def deform(template: Template, z: Latents) -> Primitives:
     )
     jaw = grown(region == JAW, 0.03 * z.jaw_size, 0.05 * z.jaw_size, 0.07 * z.jaw_size)
     bodies = _resize(bodies, JAW_JOINT[None], jaw)
-    soft = (region == NECK) & ~bone & (template.airway == 0)
+    soft = (region == NECK) & ~bone & (blueprint.airway == 0)
     girth = grown(soft, 0.09 * z.build, 0.09 * z.build, none)
     girth = girth * grown(region == SHOULDER, 0.06 * z.build, 0.05 * z.build, none)
     spine = np.stack([0 * height, np.vectorize(head_neck.cord_y_mm)(height) + 8, height], 1)
     bodies = _resize(bodies, spine, girth)
     vertebrae = grown(vertebra, 0.05 * z.bone, 0.05 * z.bone, 0.02 * z.bone)
-    bodies = _resize(bodies, template.vertebra, vertebrae)
-    across = jnp.asarray(template.airway[:, None] * np.array([[1, 1, 0]]), jnp.float32)
+    bodies = _resize(bodies, blueprint.vertebra, vertebrae)
+    across = jnp.asarray(blueprint.airway[:, None] * np.array([[1, 1, 0]]), jnp.float32)
     bodies = bodies._replace(axes=bodies.axes * (1 + 0.16 * z.airway * across))
 
     # Joints: the mouth opens, the head turns and takes the upper neck with it.
@@ -161,15 +161,15 @@ def deform(template: Template, z: Latents) -> Primitives:
     bodies = _turn(bodies, bodies.centre, follow)
 
     # The shoulders rise towards the arms.
-    x = template.bodies.centre[:, 0]
+    x = blueprint.bodies.centre[:, 0]
     arm = jnp.asarray(np.clip((np.abs(x) - 25) / 80, 0, 1) * (region == SHOULDER), jnp.float32)
     raised = 9.0 * z.shoulder_height + 4.0 * z.shoulder_difference * jnp.asarray(np.sign(x))
     offset = jnp.stack([dx, dy, -0.07 * z.neck_length * s + raised * arm], 1)
-    denser = 1 + 0.1 * z.bone * jnp.asarray(template.bone)
+    denser = 1 + 0.1 * z.bone * jnp.asarray(blueprint.bone)
     return bodies._replace(centre=bodies.centre + offset, value=bodies.value * denser)
 
 
-_template = cache(head_neck.template)
+_blueprint = cache(head_neck.blueprint)
 
 
 def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
@@ -186,8 +186,8 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
     affine = jnp.asarray(grid.affine @ step, jnp.float32)
     x, y, up = grid.shape
     shape = (refine * x, refine * y, refine * up)
-    template, stages = _template()
-    bodies = deform(template, z)
+    blueprint, stages = _blueprint()
+    bodies = deform(blueprint, z)
     parts = {n: Primitives(*(leaf[s.bodies] for leaf in bodies)) for n, s in stages.items()}
     fat_mm = parts["outline"].value * jnp.exp(0.45 * z.fat)
     shell, lean = paint.skin(parts["outline"]._replace(value=fat_mm), affine, shape)

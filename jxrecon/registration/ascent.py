@@ -51,7 +51,7 @@ class Scale(NamedTuple):
 
     Attributes:
         pitch_mm: voxels, and pixels where they cross the volume's middle, are averaged up to this.
-        steps: of Adam.
+        steps: steps of Adam.
         step_mm: length of the first; they shrink to a twentieth along a cosine.
         starts: how many of the starts enter this stage, the best ones by similarity.
     """
@@ -67,23 +67,21 @@ class Settings(NamedTuple):
 
     Attributes:
         scales: coarse to fine.
-        levels: of the image pyramid in each scale, every one half as fine as the one before.
+        levels: levels of the image pyramid in each scale, each half as fine as the one before.
     """
 
     scales: tuple[Scale, ...]
     levels: int = 3
 
 
-def settings_of(
-    pitches_mm: Sequence[float] = (10.0, 3.5), steps: int = 80, kept: int = 2
-) -> Settings:
-    """Scales of these pitches: all starts enter the first, the best `kept` the second, one the others.
+def settings_of(pitches_mm: Sequence[float] = (10.0, 3.5), steps: int = 80) -> Settings:
+    """Scales of these pitches: all starts enter the first, the best two the second, one the others.
 
     The steps of a scale begin at a sixth of its pitch; those of the first at no less than 5/3 mm, so
     that 80 of them go 70 mm along each axis.
     """
     steps_mm = (max(pitches_mm[0], 10.0) / 6, *(pitch / 6 for pitch in pitches_mm[1:]))
-    entering = (MOST_STARTS, kept, *(1 for _ in pitches_mm))
+    entering = (MOST_STARTS, 2, *(1 for _ in pitches_mm))
     return Settings(
         tuple(
             Scale(pitch, steps, step, n) for pitch, step, n in zip(pitches_mm, steps_mm, entering)
@@ -99,7 +97,7 @@ class Registration(NamedTuple):
         objective: similarity at the end, at most 1.
         about_mm: the middle of the volume's grid, [3].
         trace: similarity before every step of the winning start, all scales in a row.
-        starts: of every scale: poses at its end, stacked, and their similarities, [start].
+        starts: for every scale the poses at its end, stacked, and their similarities, [start].
     """
 
     pose: Pose
@@ -149,7 +147,7 @@ def register(
         mu: attenuation of the CT, 1/mm.
         affine: index -> world mm.
         images: X-rays, line integrals of any brightness and contrast.
-        cameras: theirs, about as they stand to the CT; known.
+        cameras: the X-rays' cameras, known, about as they stand to the CT.
         starts: poses to begin with, leaves [start, 3].
         settings: None: those of `settings_of`.
         progress: called after every scale with its number, from 1, and the best similarity.
@@ -202,7 +200,7 @@ class Fixed(NamedTuple):
         mu: volume, 1/mm.
         affine: index -> world mm.
         images: X-rays.
-        cameras: theirs.
+        cameras: cameras of the X-rays.
         about_mm: what poses turn about.
         hidden: boxes of `beyond`.
         to_index: world mm -> index of the boxes.

@@ -127,7 +127,7 @@ def synthetic(ct: Path, scene: Scene, search: Search) -> Case:
     Args:
         ct: file in HU.
         scene: where the X-rays are taken from; its pixel pitch and isocentre follow the CT.
-        search: whose ranges and seed draw the hidden pose.
+        search: its ranges and seed draw the hidden pose.
 
     Raises:
         InputError: the file cannot be read, or two views are one.

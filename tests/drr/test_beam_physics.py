@@ -29,7 +29,6 @@ def _tau(through, spectrum):
         (beam.WATER, 150.0, 0.1505),
         (beam.CORTICAL_BONE, 40.0, 0.6655),
         (beam.CORTICAL_BONE, 80.0, 0.2229),
-        (beam.AIR, 60.0, 0.1875),
         (beam.ALUMINIUM, 10.0, 26.23),
         (beam.ALUMINIUM, 60.0, 0.2778),
     ],

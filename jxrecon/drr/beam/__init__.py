@@ -26,7 +26,6 @@ from jxrecon.drr.beam.attenuation import (
 from jxrecon.drr.beam.chain import Settings, radiograph
 from jxrecon.drr.beam.detector import Response, blurred, gaussian_noise, poisson_noise, scattered
 from jxrecon.drr.beam.materials import (
-    AIR,
     ALUMINIUM,
     CORTICAL_BONE,
     MATERIALS,

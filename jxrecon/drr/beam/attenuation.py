@@ -36,26 +36,17 @@ def mu_to_hu(mu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     return 1000.0 * (jnp.asarray(mu) / MU_WATER_PER_MM - 1.0)
 
 
-def hu_to_mu_bilinear(
-    hu: Float[Array | np.ndarray, "..."],
-    bone_per_mm: float = BILINEAR_BONE_PER_MM,
-    bone_hu: float = BILINEAR_BONE_HU,
-) -> Float[Array, "..."]:
+def hu_to_mu_bilinear(hu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """Attenuation in 1/mm with bone of its own: `hu_to_mu` up to water, a steeper line above.
 
         mu = mu_water (1 + HU / 1000)                              HU <= 0
-        mu = mu_water + (mu_bone - mu_water) HU / bone_hu          HU > 0
+        mu = mu_water + (mu_bone - mu_water) HU / 1000             HU > 0
 
-    For X-rays softer than the CT's, where bone absorbs more than its HU say: the defaults give 1000
-    HU half as much again as `hu_to_mu`. For a stated energy see `materials.hu_to_mu_at`.
-
-    Args:
-        hu: CT numbers.
-        bone_per_mm: attenuation of matter of `bone_hu`.
-        bone_hu: HU above 0.
+    For X-rays softer than the CT's, where bone absorbs more than its HU say: it gives 1000 HU half
+    as much again as `hu_to_mu`. For a stated energy see `materials.hu_to_mu_at`.
     """
     hu = jnp.asarray(hu)
-    steeper = (bone_per_mm - MU_WATER_PER_MM) / bone_hu
+    steeper = (BILINEAR_BONE_PER_MM - MU_WATER_PER_MM) / BILINEAR_BONE_HU
     return hu_to_mu(jnp.minimum(hu, 0.0)) + steeper * jnp.maximum(hu, 0.0)
 
 

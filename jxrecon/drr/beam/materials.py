@@ -1,7 +1,7 @@
 """What matter absorbs at each photon energy, and how much water and bone a CT number stands for.
 
 Mass attenuation coefficients mu/rho, cm^2/g: J. H. Hubbell and S. M. Seltzer, NIST Standard Reference
-Database 126, https://physics.nist.gov/PhysRefData/XrayMassCoef/tab4.html (water, air, cortical bone
+Database 126, https://physics.nist.gov/PhysRefData/XrayMassCoef/tab4.html (water, cortical bone
 of ICRU Report 44) and .../tab3.html (aluminium). No absorption edge of these lies above 10 keV.
 """
 
@@ -47,11 +47,6 @@ CORTICAL_BONE = Material(
     1.92, (28.51, 9.032, 4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480)
 )
 """Bone, cortical (ICRU-44)."""
-
-AIR = Material(
-    1.205e-3, (5.120, 1.614, 0.7779, 0.3538, 0.2485, 0.2080, 0.1875, 0.1662, 0.1541, 0.1356)
-)
-"""Air, dry, near sea level."""
 
 ALUMINIUM = Material(
     2.699, (26.23, 7.955, 3.441, 1.128, 0.5685, 0.3681, 0.2778, 0.2018, 0.1704, 0.1378)

@@ -1,4 +1,4 @@
-"""How a SYNTHETIC template is put together: bodies with a region, mirrored in pairs, chained in tubes."""
+"""How the SYNTHETIC anatomy is put together: bodies with a region, mirrored in pairs, chained in tubes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JAW_JOINT = np.array([0.0, -8.0, 82.0])
 """The axis through both temporomandibular joints, mm."""
 
 
-class Template(NamedTuple):
+class Blueprint(NamedTuple):
     """SYNTHETIC bodies in the order of painting, and how each follows the latents.
 
     Attributes:
@@ -38,10 +38,10 @@ class Template(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A slice of the template's bodies, and along x, y, z what holds the largest in every subject.
+    """A slice of the blueprint's bodies, and along x, y, z what holds the largest in every subject.
 
     Attributes:
-        bodies: of the template.
+        bodies: which bodies of the blueprint.
         extent_mm: edges of the box about its centre that a body keeps to; None is no bound.
     """
 
@@ -100,9 +100,9 @@ class Builder:
         """A tube on the patient's right and its mirror image on the left, piece by piece."""
         self.tube(*tube, paired=True, **options)
 
-    def build(self) -> Template:
+    def build(self) -> Blueprint:
         bodies, regions, bone, airway, vertebra = zip(*self.parts)
-        return Template(
+        return Blueprint(
             stack(bodies),
             np.asarray(regions, np.int32),
             np.asarray(bone, np.float32),
