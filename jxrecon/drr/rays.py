@@ -155,7 +155,7 @@ def image_axis(rays: Rays) -> tuple[Any, Any]:
 
 def steepest_axes(rays: Rays) -> Any:
     """For every ray the index axis it crosses fastest, [rows, columns]; ties go to the lower axis."""
-    return abs(rays.direction.spread(rays.shape)).argmax(-1)
+    return rays.xp.abs(rays.direction.spread(rays.shape)).argmax(-1)
 
 
 def walking_axes(rays: Rays) -> Any:
