@@ -16,6 +16,7 @@ from skimage.measure import marching_cubes
 from jxrecon.mesh import Mesh, enclosed_volume, face_areas, face_normals
 from jxrecon.mesh import template as checked
 from jxrecon.mesh.points import sampled
+from jxrecon.mesh.topology import check, sides_of
 from jxrecon.types import InputError
 
 MERGED = 1e-6
@@ -70,8 +71,7 @@ def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ
     """
     mesh = sound(mesh, origin)
     vertices, faces = mesh
-    sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    edges, count = np.unique(sides, axis=0, return_counts=True)
+    edges, count = np.unique(np.sort(sides_of(faces), axis=1), axis=0, return_counts=True)
     rim = vertices[edges[count == 1]].mean(1)
     size = float(np.sqrt(face_areas(vertices, faces).sum()))
     samples = sampled(vertices, faces, points, seed)
@@ -88,10 +88,8 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     Raises:
         InputError: as `organ`.
     """
+    check(mesh, origin)
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
-    usable = vertices.ndim == faces.ndim == 2 and len(faces) and np.isfinite(vertices).all()
-    if not usable or faces.min() < 0 or faces.max() >= len(vertices):
-        checked(mesh, origin)  # raises
     extent = float(np.ptp(vertices, axis=0).max())
     if len(np.unique(faces)) == faces.size:  # elsewhere, sheets that touch must stay two
         rounded = np.rint(vertices / max(MERGED * extent, 1e-12))
@@ -104,7 +102,7 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     checked(Mesh(vertices, faces), origin)
-    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    directed = sides_of(faces)
     repeated = len(directed) - len(np.unique(directed, axis=0))
     if repeated > TURNED_SHARE * len(directed):
         surface = trimesh.Trimesh(vertices, faces, process=False)

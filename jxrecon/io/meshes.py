@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from jxrecon.files import write_file
 from jxrecon.io.ply import ply_bytes, read_ply
 from jxrecon.io.polydata import read_vtk, read_vtp
-from jxrecon.mesh import Mesh
+from jxrecon.mesh.topology import Mesh, check
 from jxrecon.types import InputError
 
 Polygons = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -69,7 +69,7 @@ def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
         lps = b"SPACE=LPS" in (content if kind == "VTP" else content[:4096])
     vertices = np.asarray(vertices, np.float64) * ([-1, -1, 1] if lps else [1, 1, 1])
     mesh = Mesh(vertices, faces)
-    _check(mesh, str(path))
+    check(mesh, str(path))
     mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int32))
     return _merged(mesh) if kind == "STL" else mesh
 
@@ -93,33 +93,11 @@ def write_mesh(path: Path | str, mesh: Mesh, *, lps: bool = False) -> None:
     if writer is None:
         kinds = ", ".join(_WRITERS)
         raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    check(mesh, str(path))
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise InputError(
-            f"{path}: vertices {vertices.shape} and faces {faces.shape}, expected [V, 3] and [F, 3]"
-        )
-    if not len(vertices) or not len(faces):
-        raise InputError(
-            f"{path}: {len(vertices)} vertices and {len(faces)} faces, expected a surface"
-        )
-    _check(Mesh(vertices, faces), str(path))
     signs = np.array([-1, -1, 1] if lps else [1, 1, 1], vertices.dtype)
     stored = Mesh((vertices * signs).astype(np.float32), faces.astype(np.int32))
     write_file(path, writer(stored, "SPACE=LPS" if lps else "SPACE=RAS"))
-
-
-def _check(mesh: Mesh, origin: str) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(mesh.vertices.astype(np.float32)).all(axis=1)
-    if not finite.all():
-        bad = int(np.flatnonzero(~finite)[0])
-        raise InputError(
-            f"{origin}: vertex {bad} is {mesh.vertices[bad].tolist()}, expected finite millimetres"
-        )
-    least, most, count = int(mesh.faces.min()), int(mesh.faces.max()), len(mesh.vertices)
-    if least < 0 or most >= count:
-        wrong = most if most >= count else least
-        raise InputError(f"{origin}: a face names vertex {wrong}, expected 0 to {count - 1}")
 
 
 def _triangles(counts: Int[np.ndarray, " p"], indices: Int[np.ndarray, " n"]) -> np.ndarray:

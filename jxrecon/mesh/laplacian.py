@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.mesh.aggregation import Neighbours, mean_graph, neighbours
-from jxrecon.mesh.topology import Template, Vertices
+from jxrecon.mesh.topology import Template, Vertices, numbers_of
 
 STEEPEST_COTANGENT = 1 / np.tan(np.deg2rad(1.0))
 """Angles below one degree (or above 179) count as one degree: slivers would rule their vertices."""
@@ -61,14 +61,12 @@ def cotangent_laplacian(template: Template, vertices: Vertices | None = None) ->
     shape = np.asarray(template.vertices if vertices is None else vertices, np.float64)
     corners = shape[template.faces]
     total = np.zeros(len(template.edges))
-    keys = template.edges[:, 0].astype(np.int64) * len(shape) + template.edges[:, 1]
     for n in range(3):
         one, two = corners[:, (n + 1) % 3] - corners[:, n], corners[:, (n + 2) % 3] - corners[:, n]
         sine = np.linalg.norm(np.cross(one, two), axis=1)
         cotangent = np.einsum("fi,fi->f", one, two) / np.maximum(sine, 1e-300)
         cotangent = np.clip(cotangent, -STEEPEST_COTANGENT, STEEPEST_COTANGENT)
-        facing = np.sort(template.faces[:, [(n + 1) % 3, (n + 2) % 3]], axis=1)
-        edge = np.searchsorted(keys, facing[:, 0].astype(np.int64) * len(shape) + facing[:, 1])
+        edge = numbers_of(template.faces[:, [(n + 1) % 3, (n + 2) % 3]], template.edges)
         total += np.bincount(edge, cotangent / 2, len(total))
     weights = np.tile(np.maximum(total, LEAST_SHARE), 2)
     operator = mean_graph(template, self_loop=False)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
-from jxrecon.mesh.topology import Faces, Mesh, Template, Vertices, edges_of
+from jxrecon.mesh.topology import Faces, Mesh, Template, Vertices, edges_of, numbers_of, sides_of
 
 
 def vector_areas(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "f 3"]:
@@ -76,12 +76,7 @@ def self_intersecting_faces(vertices: Vertices, faces: Faces) -> Bool[np.ndarray
     marked[pairs[:, 1]] = True
     guilty = np.zeros(len(edges), bool)
     guilty[pairs[:, 0]] = True
-    order = len(vertices)
-    keys = edges[:, 0].astype(np.int64) * order + edges[:, 1]
-    for corners in ([0, 1], [1, 2], [2, 0]):
-        sides = np.sort(faces[:, corners], axis=1)
-        marked |= guilty[np.searchsorted(keys, sides[:, 0].astype(np.int64) * order + sides[:, 1])]
-    return marked
+    return marked | guilty[numbers_of(sides_of(faces), edges)].reshape(3, -1).any(0)
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

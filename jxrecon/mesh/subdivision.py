@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jxrecon.mesh.topology import Mesh, Template, template
+from jxrecon.mesh.topology import Mesh, Template, numbers_of, sides_of, template
 from jxrecon.types import AnyArray
 
 
@@ -20,13 +20,8 @@ def subdivided(coarse: Template) -> tuple[Template, Int[np.ndarray, "e 2"]]:
     """
     vertices, faces, edges = coarse.vertices, coarse.faces, coarse.edges
     count = len(vertices)
-    keys = edges[:, 0].astype(np.int64) * count + edges[:, 1]
-
-    def middle(one: int, two: int) -> np.ndarray:
-        ends = np.sort(faces[:, [one, two]], axis=1)
-        return count + np.searchsorted(keys, ends[:, 0].astype(np.int64) * count + ends[:, 1])
-
-    (a, b, c), ab, bc, ca = faces.T, middle(0, 1), middle(1, 2), middle(2, 0)
+    (a, b, c), middles = faces.T, count + numbers_of(sides_of(faces), edges)
+    ab, bc, ca = middles.reshape(3, -1)
     corners = [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
     finer = np.stack([np.stack(face, axis=1) for face in corners], axis=1).reshape(-1, 3)
     moved = np.concatenate([vertices, vertices[edges].mean(axis=1)])

@@ -47,10 +47,50 @@ class Template(NamedTuple):
     degree: Int[np.ndarray, " v"]
 
 
+def sides_of(faces: Faces) -> Int[np.ndarray, "s 2"]:
+    """The sides of all faces as (from, to): first those from the faces' first corners."""
+    return np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+
+
 def edges_of(faces: Faces) -> Int[np.ndarray, "e 2"]:
     """Every undirected edge once, the smaller index first, in lexical order."""
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    return np.unique(np.sort(pairs, axis=1), axis=0).astype(np.int32)
+    return np.unique(np.sort(sides_of(faces), axis=1), axis=0).astype(np.int32)
+
+
+def numbers_of(
+    ends: Int[np.ndarray, "s 2"], edges: Int[np.ndarray, "e 2"]
+) -> Int[np.ndarray, " s"]:
+    """Which edge of `edges_of` joins these vertices, in either order."""
+    size = int(edges.max(initial=0)) + 1
+    keys, wanted = (x[:, 0].astype(np.int64) * size + x[:, 1] for x in (edges, np.sort(ends, 1)))
+    return np.searchsorted(keys, wanted)
+
+
+def check(mesh: Mesh, origin: str = "mesh") -> None:
+    """Refuses what is no surface.
+
+    Raises:
+        InputError: there is no vertex or no triangle, a coordinate is not finite in float32, or an index
+            out of range; `origin` names the file.
+    """
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
+        raise InputError(
+            f"{origin}: vertices of shape {vertices.shape}, expected a surface's [V, 3]"
+        )
+    if faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
+        raise InputError(f"{origin}: faces of shape {faces.shape}, expected a surface's [F, 3]")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(vertices.astype(np.float32)).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise InputError(
+            f"{origin}: vertex {bad} is {vertices[bad].tolist()}, expected finite millimetres"
+        )
+    least, most, count = int(faces.min()), int(faces.max()), len(vertices)
+    if least < 0 or most >= count:
+        wrong = most if most >= count else least
+        raise InputError(f"{origin}: a face names vertex {wrong}, expected 0 to {count - 1}")
 
 
 def neighbour_table(
@@ -77,25 +117,13 @@ def template(mesh: Mesh, origin: str = "mesh") -> Template:
         InputError: an index is out of range, a coordinate is not finite, a face repeats a vertex, an
             edge has more than two faces, or a vertex has none.
     """
+    check(mesh, origin)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    if vertices.ndim != 2 or vertices.shape[1:] != (3,) or not len(vertices):
-        raise InputError(f"{origin}: vertices of shape {vertices.shape}, expected [V, 3]")
-    if faces.ndim != 2 or faces.shape[1:] != (3,) or not len(faces):
-        raise InputError(f"{origin}: faces of shape {faces.shape}, expected triangles [F, 3]")
-    if not np.isfinite(vertices).all():
-        bad = int(np.flatnonzero(~np.isfinite(vertices).all(1))[0])
-        raise InputError(f"{origin}: vertex {bad} is {vertices[bad]}, expected finite millimetres")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        wrong = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InputError(
-            f"{origin}: a face names vertex {wrong}, expected 0 to {len(vertices) - 1}"
-        )
     twice = (np.diff(np.sort(faces, 1), axis=1) == 0).any(1)
     if twice.any():
         face = int(np.flatnonzero(twice)[0])
         raise InputError(f"{origin}: face {face} is {faces[face]}, expected three vertices")
-    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    edges, count = np.unique(pairs, axis=0, return_counts=True)
+    edges, count = np.unique(np.sort(sides_of(faces), axis=1), axis=0, return_counts=True)
     if count.max() > 2:
         a, b = edges[count.argmax()]
         raise InputError(
@@ -106,13 +134,8 @@ def template(mesh: Mesh, origin: str = "mesh") -> Template:
         raise InputError(
             f"{origin}: vertex {int(degree.argmin())} belongs to no face, expected none such"
         )
-    return Template(
-        vertices.astype(np.float32),
-        faces.astype(np.int32),
-        edges.astype(np.int32),
-        neighbours,
-        degree,
-    )
+    whole = faces.astype(np.int32), edges.astype(np.int32)
+    return Template(vertices.astype(np.float32), *whole, neighbours, degree)
 
 
 def graph(template: Template, nodes: Float[AnyArray, "v c"]) -> jraph.GraphsTuple:
