@@ -270,7 +270,7 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
         raise InputError(
             f"{origin}: shape is {shape!r}, expected [rows, columns] as positive integers"
         )
-    normal = np.cross(parts["u"], parts["v"])
+    shape, normal = (shape[0], shape[1]), np.cross(parts["u"], parts["v"])
     if np.linalg.norm(normal) == 0:
         raise InputError(
             f"{origin}: u_mm and v_mm are parallel, expected two directions of a detector"
@@ -278,10 +278,10 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
     if parallel:
         if np.dot(normal, parts["direction"]) == 0:
             raise InputError(f"{origin}: the rays run within the detector's plane")
-        return ParallelCamera(**parts, shape=(shape[0], shape[1]))
+        return ParallelCamera(**parts, shape=shape)
     if np.dot(normal, parts["centre"] - parts["source"]) == 0:
         raise InputError(f"{origin}: the source lies in the detector's plane, expected it in front")
-    return Camera(**parts, shape=(shape[0], shape[1]))
+    return Camera(**parts, shape=shape)
 
 
 # Numbers of a camera with values, in NumPy and float64.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from jxrecon import drr, geometry
 from jxrecon.drr.exposure import Exposure
@@ -45,26 +45,20 @@ class Scene(NamedTuple):
         Raises:
             InputError: a distance is impossible, or the CT does not fit between source and detector.
         """
-        scene = self._replace(isocentre_mm=self.isocentre_mm or tuple(grid.centre_mm))
-        if self.pixel_mm is None:
-            scene = scene._replace(pixel_mm=(1.0, 1.0))
-        reaches = [_reach(grid, camera, origin) for camera in scene.cameras()]
-        fit = max(
-            2 * reach / (n - 1 or 1) for pair in reaches for reach, n in zip(pair, self.shape)
-        )
+        isocentre, pitch = self.isocentre_mm or tuple(grid.centre_mm), self.pixel_mm or (1.0, 1.0)
+        scene = self._replace(isocentre_mm=isocentre, pixel_mm=pitch)
+        reach = np.max([_reach(grid, camera, origin) for camera in scene.cameras()], axis=0)
+        fit = float(np.max(2 * reach / np.maximum(np.array(self.shape) - 1, 1)))
         return scene._replace(pixel_mm=self.pixel_mm or (fit, fit))
 
     def cameras(self) -> list[AnyCamera]:
         """One camera a view; for a scene that is `placed`."""
-        distances: dict[str, Any] = {
-            "source_axis_mm": self.source_axis_mm,
-            "source_detector_mm": self.source_detector_mm,
-        }
-        make: Any = (
-            geometry.parallel_at if self.parallel else partial(geometry.camera_at, **distances)
-        )
-        common = {"shape": self.shape, "pixel_mm": self.pixel_mm, "isocentre_mm": self.isocentre_mm}
-        return [make(*radiographs.view_angles(view), **common) for view in self.views]
+        given = self._asdict()
+        names = ["shape", "pixel_mm", "isocentre_mm"]
+        names += [] if self.parallel else ["source_axis_mm", "source_detector_mm"]
+        make: Any = geometry.parallel_at if self.parallel else geometry.camera_at
+        numbers = {name: given[name] for name in names}
+        return [make(*radiographs.view_angles(view), **numbers) for view in self.views]
 
 
 def simulated_xrays(
@@ -108,7 +102,7 @@ def xray_name(ct: Path, view: str) -> str:
     return f"{stem(ct)}_{view.replace(',', '_')}"
 
 
-def _reach(grid: Grid, camera: AnyCamera, origin: str) -> tuple[float, float]:
+def _reach(grid: Grid, camera: AnyCamera, origin: str) -> Float[np.ndarray, "2"]:
     """How far from the detector's centre the volume's box is seen, along rows and columns in mm.
 
     Raises:
@@ -123,8 +117,5 @@ def _reach(grid: Grid, camera: AnyCamera, origin: str) -> tuple[float, float]:
             f"{origin}: lies {low:.0f} to {high:.0f} mm from the source, expected it "
             f"before the detector at {detector_mm:.0f} mm (see --sad, --sid, --isocentre)"
         )
-    middle = (np.array(camera.shape) - 1) / 2
-    rows, columns = np.abs(geometry.places_of(camera, corners) - middle).max(0) * geometry.pixel_mm(
-        camera
-    )
-    return float(rows), float(columns)
+    places = geometry.places_of(camera, corners) - (np.array(camera.shape) - 1) / 2
+    return np.abs(places).max(0) * geometry.pixel_mm(camera)

@@ -21,7 +21,7 @@ from jxrecon.drr.beam import mu_to_hu
 from jxrecon.drr.many_views import MOST_UNROLLED, stacked
 from jxrecon.drr.projection import choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
-from jxrecon.geometry import AnyCamera, Camera, Grid
+from jxrecon.geometry import AnyCamera, Camera, Grid, vectors
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR
 
@@ -196,7 +196,7 @@ def shadow_matrix(
         affine: index -> world mm.
         camera: one view, or [views, 3] vectors.
     """
-    first, centre, u, v = (np.asarray(x, np.float64) for x in jax.tree.leaves(camera))
+    first, centre, u, v = vectors(camera)
     rows, columns = camera.shape
     cone = isinstance(camera, Camera)
     corner = centre - (columns - 1) / 2 * u - (rows - 1) / 2 * v

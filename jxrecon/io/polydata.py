@@ -76,14 +76,19 @@ class _Legacy:
         self.version, self.binary = int(version[1]), form == b"BINARY"
         self.content, self.at = content, len(content) - len(head[4])
 
-    def words(self) -> list[str] | None:
+    def line(self) -> bytes | None:
         """The next line, None at the end of the file."""
         if self.at >= len(self.content):
             return None
         end = self.content.find(b"\n", self.at)
-        end = len(self.content) if end < 0 else end
-        line, self.at = self.content[self.at : end], end + 1
-        return line.decode("latin-1").split()
+        start, end = self.at, len(self.content) if end < 0 else end
+        self.at = end + 1
+        return self.content[start:end]
+
+    def words(self) -> list[str] | None:
+        """The words of the next line, None at the end of the file."""
+        line = self.line()
+        return None if line is None else line.decode("latin-1").split()
 
     def array(self, count: int, kind: str) -> np.ndarray:
         """The next `count` numbers: big endian, or as text."""
@@ -98,12 +103,10 @@ class _Legacy:
             return values
         found: list[bytes] = []
         while len(found) < count:
-            if self.at >= len(self.content):
+            line = self.line()
+            if line is None:
                 raise InputError("cut short, fewer numbers than it declares")
-            end = self.content.find(b"\n", self.at)
-            end = len(self.content) if end < 0 else end
-            found += self.content[self.at : end].split()
-            self.at = end + 1
+            found += line.split()
         if len(found) > count:
             raise InputError("more numbers than it declares")
         return np.array(found, "S").astype(np.dtype(kind)) if found else np.empty(0, kind)
