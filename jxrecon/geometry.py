@@ -8,7 +8,7 @@ LPS exists only where DICOM or ITK files are read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from jxrecon.types import AnyArray, InputError
+
+D = TypeVar("D", bound="_Detector")
 
 
 class Grid(NamedTuple):
@@ -113,14 +115,14 @@ class _Detector:
         column = (vv * on_u - uv * on_v) / scale + (columns - 1) / 2
         return jnp.stack([row, column], -1)
 
-    def resized(self, shape: tuple[int, int]) -> Self:
+    def resized(self: D, shape: tuple[int, int]) -> D:
         """The same detector area read out with another number of pixels."""
         (rows, columns), (new_rows, new_columns) = self.shape, shape
         return self.replace(
             u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
         )
 
-    def binned(self, blocks: Sequence[int]) -> Self:
+    def binned(self: D, blocks: Sequence[int]) -> D:
         """The camera of an image averaged over blocks of (rows, columns), whole blocks from its first pixel.
 
         What fills no block at the image's end is left out.
@@ -131,7 +133,7 @@ class _Detector:
         centre = self.centre - rows * self.v - columns * self.u
         return self.replace(centre=centre, shape=kept).resized(shape)
 
-    def moved(self, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> Self:
+    def moved(self: D, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> D:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
 
         def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
@@ -145,7 +147,7 @@ class _Detector:
         }
         return camera.replace(**places)
 
-    def strips(self, count: int) -> tuple[Self, ...]:
+    def strips(self: D, count: int) -> tuple[D, ...]:
         """The detector cut into `count` cameras of as many rows each, from the first row down.
 
         Raises:

