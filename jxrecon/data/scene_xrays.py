@@ -1,0 +1,236 @@
+"""X-rays of scenes: one compiled program for all cases, at the poses and with the noise of the step.
+
+Scenes of a set have one shape and an affine each, and affine and cameras may be traced: a case that is
+turned, shifted, scaled or mirrored is the same voxels with another affine, projected anew. The projector is
+Siddon's exact one on the scene's own voxels: interpolating ones are off by 2 % on voxels of 4 mm, and no
+gradient is wanted. With the axis that rays are walked along fixed beforehand it is one scan over slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, Int, Int16
+
+from jxrecon.drr import beam
+from jxrecon.drr.rays import Rays, rays_of
+from jxrecon.drr.siddon import siddon, siddon_along
+from jxrecon.geometry import AnyCamera, Camera, Grid
+from jxrecon.pose import Pose
+from jxrecon.types import Key
+from jxrecon.units import HU_AIR
+
+STEEPEST = 0.8
+"""Slope up to which an image is walked along one axis; 1 is the most that Siddon's slabs allow."""
+
+Images = tuple[Float[Array, "rows columns"], ...]
+Axes = tuple[int | None, ...]
+"""The index axis that each camera's rays are walked along; None: each ray's own."""
+
+
+def axes_of(affines: Sequence[Float[np.ndarray, "4 4"]], cameras: Sequence[AnyCamera]) -> Axes:
+    """The axis of every camera that suits all these affines, and scenes and cameras moved a little."""
+    found = []
+    for camera in cameras:
+        rays = [rays_of(np.asarray(affine, np.float64), camera) for affine in affines]
+        slopes = np.max([_slopes(one) for one in rays], 0)
+        axis = int(slopes.argmin())
+        found.append(axis if slopes[axis] <= STEEPEST else None)
+    return tuple(found)
+
+
+def _slopes(rays: Rays) -> Float[np.ndarray, "3"]:
+    """The steepest slope of any ray against each index axis, in voxels a slice."""
+    d = np.abs(np.stack(rays.direction.corners(rays.shape)))
+    others = np.stack([np.delete(d, axis, 1).max(1) for axis in range(3)], 1)
+    return (others / np.maximum(d, 1e-9)).max(0)
+
+
+def xrays_of(
+    hu: Float[Array, "i j k"] | Int16[Array, "i j k"],
+    affine: Float[Array, "4 4"],
+    cameras: Sequence[AnyCamera],
+    axes: Axes,
+) -> Images:
+    """Line integrals of a scene, one image a camera; pure, for jit and vmap over all but the axes."""
+    mu = beam.hu_to_mu(hu.astype(jnp.float32))
+    images = []
+    for camera, axis in zip(cameras, axes, strict=True):
+        rays = rays_of(affine, camera, jnp.float32)
+        images.append(siddon(mu, rays) if axis is None else siddon_along(axis, mu, rays))
+    return tuple(images)
+
+
+def field_of(
+    hu: Float[Array, "i j k"] | Int16[Array, "i j k"],
+    affine: Float[Array, "4 4"],
+    grid: Grid,
+    warp: Float[Array, "3 a b c"] | None = None,
+) -> Float[Array, "x y z"]:
+    """The field as `volumes.load` cuts it at full size: linear interpolation, air outside, HU.
+
+    Args:
+        hu: of the scene.
+        affine: index -> the grid's world, mm.
+        grid: of the field.
+        warp: displacement of the scene at the nodes of a lattice over it, voxels; None: none.
+    """
+    to_scene = jnp.matmul(
+        jnp.linalg.inv(affine), jnp.asarray(grid.affine, jnp.float32), precision="highest"
+    )
+    i, j, k = (jnp.arange(n, dtype=jnp.float32) for n in grid.shape)
+    index = [
+        (row[0] * i)[:, None, None]
+        + (row[1] * j)[None, :, None]
+        + (row[2] * k + row[3])[None, None]
+        for row in to_scene[:3]
+    ]
+    if warp is not None:
+        steps = [(n - 1) / (m - 1) for n, m in zip(hu.shape, warp.shape[1:])]
+        nodes = [x / step for x, step in zip(index, steps)]
+        index = [x + map_coordinates(d, nodes, 1, "nearest") for x, d in zip(index, warp)]
+    return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
+
+
+def warped(
+    hu: Float[Array, "i j k"] | Int16[Array, "i j k"], warp: Float[Array, "3 a b c"]
+) -> Float[Array, "i j k"]:
+    """The scene moved by a displacement at the nodes of a lattice from its first to its last voxels."""
+    fine = warp
+    for axis, n in enumerate(hu.shape, 1):
+        m = fine.shape[axis]
+        place = np.linspace(0.0, m - 1.0, n)[:, None]
+        matrix = np.maximum(1.0 - np.abs(place - np.arange(m)[None]), 0.0).astype(np.float32)
+        fine = jnp.moveaxis(jnp.tensordot(jnp.asarray(matrix), fine, (1, axis)), 0, axis)
+    here = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in hu.shape), indexing="ij")
+    index = [x + d for x, d in zip(here, fine)]
+    return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
+
+
+class Variety(NamedTuple):
+    """How far cases are moved and X-rays spoilt from step to step; standard deviations unless said.
+
+    Attributes:
+        rotation_deg: of the patient about each axis.
+        shift_mm: of the patient along each axis.
+        scale: of the logarithm of size, of all axes together and again of each.
+        warp: smooth displacement of the patient at each node of a lattice, mm.
+        warped: share of the cases that are warped.
+        pose_error_deg: of the cameras about each axis, unknown to the method.
+        distance_mm: of the source along its axis, unknown to the method.
+        noisy: share of the cases with photon noise.
+        photons: fewest and most of a pixel of the unattenuated beam, evenly in the logarithm.
+    """
+
+    rotation_deg: float = 2.0
+    shift_mm: float = 4.0
+    scale: float = 0.02
+    warp: float = 3.0
+    warped: float = 0.4
+    pose_error_deg: float = 0.2
+    distance_mm: float = 2.0
+    noisy: float = 0.5
+    photons: tuple[float, float] = (1e4, 1e5)
+
+
+NODES = 7
+"""Of the lattice of a warp, along each axis: about 80 mm apart in a scene of half a metre."""
+
+
+class Case(NamedTuple):
+    """A case as a step sees it.
+
+    Attributes:
+        images: its X-rays.
+        hu: the field.
+        mirrored: 1 if left and right have been exchanged, else 0.
+    """
+
+    images: Images
+    hu: Float[Array, "x y z"]
+    mirrored: Int[Array, ""]
+
+
+def varied(
+    hu: Int16[Array, "i j k"],
+    affine: Float[Array, "4 4"],
+    key: Key,
+    cameras: Sequence[Camera],
+    axes: Axes,
+    grid: Grid,
+    variety: Variety,
+) -> Case:
+    """The case lying otherwise, projected anew by cameras that stand a little wrong, with noise.
+
+    How far it is moved is drawn first, evenly from nothing to all of the variety: so the data as they are
+    stay among the cases.
+
+    Args:
+        hu: of the scene.
+        affine: of the scene, index -> world mm.
+        key: of all that is random.
+        cameras: where they are believed to stand.
+        axes: of `axes_of`.
+        grid: of the field.
+        variety: how far.
+    """
+    keys = jax.random.split(key, 6)
+    strength, choice, dose = jax.random.uniform(keys[0], (3,), jnp.float32)
+    moved, mirror = motion(variety, strength, keys[1])
+    affine = jnp.matmul(moved, affine, precision="highest")
+    spacing = jnp.linalg.norm(affine[:3, :3], axis=0)
+    nodes = jax.random.normal(keys[2], (3, NODES, NODES, NODES), jnp.float32)
+    warp = variety.warp * strength * nodes / spacing[:, None, None, None]
+
+    def still(hu: Array) -> tuple[Array, Array]:
+        return hu.astype(jnp.float32), field_of(hu, affine, grid)
+
+    def bent(hu: Array) -> tuple[Array, Array]:
+        return warped(hu, warp), field_of(hu, affine, grid, warp)
+
+    scene, field = jax.lax.cond(choice < variety.warped, bent, still, hu)
+    seen = [
+        misplaced(variety, strength, camera, jax.random.fold_in(keys[3], n))
+        for n, camera in enumerate(cameras)
+    ]
+    images = xrays_of(scene, affine, seen, axes)
+    fewest, most = variety.photons
+    photons = fewest * (most / fewest) ** dose
+    spoilt = [noisy(y, photons, jax.random.fold_in(keys[4], n)) for n, y in enumerate(images)]
+    exposed = jax.random.bernoulli(keys[5], variety.noisy)
+    return Case(tuple(jnp.where(exposed, a, b) for a, b in zip(spoilt, images)), field, mirror)
+
+
+def motion(
+    variety: Variety, strength: Float[Array, ""], key: Key
+) -> tuple[Float[Array, "4 4"], Int[Array, ""]]:
+    """(world -> world of a patient who lies otherwise, 1 if mirrored)."""
+    normal = strength * jax.random.normal(key, (10,), jnp.float32)
+    pose = Pose(jnp.deg2rad(variety.rotation_deg) * normal[:3], variety.shift_mm * normal[3:6])
+    mirror = jax.random.bernoulli(jax.random.fold_in(key, 1)).astype(jnp.int32)
+    sizes = jnp.exp(variety.scale * (normal[6] + normal[7:10]))
+    sizes = sizes.at[0].multiply(1.0 - 2.0 * mirror.astype(jnp.float32))
+    moved = jnp.eye(4, dtype=jnp.float32).at[:3, :3].set(pose.matrix() * sizes[None])
+    return moved.at[:3, 3].set(pose.translation_mm), mirror
+
+
+def misplaced(variety: Variety, strength: Float[Array, ""], camera: Camera, key: Key) -> Camera:
+    """The camera where the machine really stood: turned about the isocentre, its source nearer or farther."""
+    normal = strength * jax.random.normal(key, (4,), jnp.float32)
+    nothing = jnp.zeros(3, jnp.float32)
+    turned = Pose(jnp.deg2rad(variety.pose_error_deg) * normal[:3], nothing).apply(camera)
+    away = turned.source / jnp.linalg.norm(turned.source)
+    return turned.replace(source=turned.source + variety.distance_mm * normal[3] * away)
+
+
+def noisy(
+    image: Float[Array, "rows columns"], photons: Float[Array, ""] | float, key: Key
+) -> Float[Array, "rows columns"]:
+    """Line integrals of a Poisson exposure; a pixel without any photon reads as half a one."""
+    counts = beam.poisson_noise(key, beam.transmission(image), photons)
+    return -jnp.log(jnp.maximum(counts, 0.5 / photons))
