@@ -1,0 +1,131 @@
+"""The linear prior in coordinates: the MAP of `linear_prior`, nobody's influence, deviation, likelihood."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from jxrecon.drr import beam, project
+from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.methods.base import linear_posterior as lp
+from jxrecon.methods.volumes import linear_prior
+from jxrecon.units import MU_WATER_PER_MM
+
+N = 7
+GRID = centred_grid((6, 7, 8), (20.0, 20.0, 20.0))
+CAMERAS = biplanar(shape=(9, 8), pixel_mm=30.0)
+
+
+def population(seed=0, count=N):
+    fixed, rng = np.random.default_rng(7), np.random.default_rng(seed)
+    mean = fixed.uniform(-200, 200, GRID.shape)
+    directions = fixed.normal(size=(3, *GRID.shape))
+    hu = mean + np.einsum("nk,kxyz->nxyz", rng.normal(size=(count, 3)) * [90, 60, 30], directions)
+    return jnp.asarray(np.round(hu + 20 * rng.normal(size=hu.shape)), jnp.int16)
+
+
+@jax.jit
+def xrays(hu):
+    """[pixels, 2n] of volumes and mirror images, as `linear_prior.project`."""
+
+    def one(volume):
+        views = project(beam.hu_to_mu(volume.astype(jnp.float32)), GRID.affine, CAMERAS)
+        return jnp.concatenate([view.ravel() for view in views])
+
+    return jnp.concatenate([jax.lax.map(one, hu), jax.lax.map(lambda v: one(v[::-1]), hu)]).T
+
+
+HU = population()
+IMAGES = xrays(HU)
+BASIS = jax.jit(lp.fit)(HU, IMAGES)
+TABLE = jax.jit(lp.left_out_weights)(BASIS)
+SEEN = xrays(population(seed=3, count=1))[:, 0]
+
+
+def weights(basis, y, i):
+    return lp.weights_of(basis, lp.without(i, N)).of(basis.coordinates(y))
+
+
+def test_sigma_and_map_are_those_of_the_linear_prior():
+    fit = jax.jit(linear_prior.fit_projections)(HU, IMAGES)
+    assert BASIS.sigma == pytest.approx(float(fit.sigma), rel=1e-4)
+    z = fit.gain @ (SEEN - fit.mean)
+    expected = linear_prior.volume_of(HU, z)
+    w = TABLE.offset[N] + TABLE.matrix[N] @ BASIS.coordinates(SEEN)
+    np.testing.assert_allclose(lp.volume_of(HU, w), expected, atol=0.1)
+    np.testing.assert_allclose(np.sum(w), 1.0, rtol=1e-4)
+
+
+def test_the_expected_xray_is_the_same_sum_of_training_xrays():
+    w = weights(BASIS, SEEN, -1)
+    np.testing.assert_allclose(BASIS.expected(w), IMAGES @ w, atol=1e-3)
+
+
+@pytest.mark.parametrize("i", [0, 4])
+def test_a_left_out_patient_and_mirror_image_have_no_influence(i):
+    changed = HU.at[i].add(500)
+    images = xrays(changed)
+    other = lp.basis_of(images, BASIS.sigma)
+    for y in (SEEN, IMAGES[:, i], IMAGES[:, i + N]):
+        before, after = weights(BASIS, y, i), weights(other, y, i)
+        assert before[i] == before[i + N] == 0
+        np.testing.assert_allclose(before, after, atol=2e-4)
+        np.testing.assert_allclose(lp.volume_of(HU, before), lp.volume_of(changed, after), atol=0.5)
+    assert np.abs(weights(BASIS, SEEN, -1) - weights(other, SEEN, -1)).max() > 1e-3
+
+
+def test_a_left_out_prior_is_that_of_the_others():
+    kept = jnp.asarray([j for j in range(N) if j != 2])
+    alone = lp.basis_of(IMAGES[:, jnp.concatenate([kept, kept + N])], BASIS.sigma)
+    w = lp.weights_of(alone, jnp.ones(2 * (N - 1))).of(alone.coordinates(SEEN))
+    expected = lp.volume_of(HU[kept], w)
+    np.testing.assert_allclose(
+        lp.volume_of(HU, TABLE.offset[2] + TABLE.matrix[2] @ BASIS.coordinates(SEEN)),
+        expected,
+        atol=0.2,
+    )
+
+
+def test_the_deviation_is_that_of_the_posterior_written_out():
+    both = np.concatenate([HU, HU[:, ::-1]]).astype(np.float64)
+    mu = MU_WATER_PER_MM * (1 + np.maximum(both, -1000) / 1000).reshape(2 * N, -1)
+    d = (mu - mu.mean(0)).T / np.sqrt(2 * N)
+    p = np.asarray(IMAGES - IMAGES.mean(1, keepdims=True), np.float64) / np.sqrt(2 * N)
+    posterior = np.linalg.inv(p.T @ p / float(BASIS.sigma) ** 2 + np.eye(2 * N))
+    expected = np.sqrt(np.diag(d @ posterior @ d.T)) * 1000 / MU_WATER_PER_MM
+    found = jax.jit(lp.deviation)(HU, BASIS)
+    np.testing.assert_allclose(np.asarray(found).ravel(), expected, rtol=2e-3)
+
+
+def test_fewer_pixels_than_volumes_are_enough():
+    basis = lp.fit(HU, IMAGES[::16])
+    assert basis.q.shape[1] < 2 * N
+    assert np.isfinite(lp.deviation(HU, basis)).all()
+    assert lp.left_out_weights(basis).matrix.shape == (N + 1, 2 * N, basis.q.shape[1])
+
+
+def test_the_likelihood_is_that_of_the_normal_distribution():
+    rng = np.random.default_rng(0)
+    images = (rng.normal(size=(40, 6)) * [5, 3, 2, 1, 1, 1]).astype(np.float32)
+    model = lp.xray_model(jnp.asarray(images), components=3)
+    v = np.asarray(model.components, np.float64)
+    covariance = v.T @ np.diag(model.variance) @ v + float(model.residual) * np.eye(6)
+    y = rng.normal(size=6).astype(np.float32)
+    expected = multivariate_normal(np.asarray(model.mean), covariance).logpdf(y)
+    np.testing.assert_allclose(lp.log_likelihood(model, jnp.asarray(y)), expected, rtol=1e-4)
+
+
+def test_a_right_pair_is_likelier_than_swapped_views():
+    n = 12
+    hu = population(count=n)
+    views = np.asarray(xrays(hu)).T.reshape(2 * n, 2, 9, 8)[:, :, :8]
+    images = lp.binned(jnp.asarray(views), 4).reshape(2 * n, -1)
+    model = lp.xray_model(images, components=6)
+    fresh = np.asarray(xrays(population(seed=5, count=4))).T.reshape(8, 2, 9, 8)[:, :, :8]
+    for pair in fresh:
+        right, swapped = (
+            lp.log_likelihood(model, lp.binned(jnp.asarray(v), 4).ravel())
+            for v in (pair, pair[::-1])
+        )
+        assert right > swapped
