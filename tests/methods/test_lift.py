@@ -1,0 +1,231 @@
+"""Lift on a toy population: it learns, knows nothing of whom it must not, and says how far off it is."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxrecon.compile import jit
+from jxrecon.drr import beam, project
+from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.lift import inputs, losses, method, networks
+from jxrecon.methods.volumes.lift.method import Settings, XrayBatch
+from jxrecon.types import InputError
+from jxrecon.units import Window
+
+N, SHAPE, PIXELS = 6, (16, 16, 16), 12
+KEY = jax.random.key(0)
+GRID = centred_grid(SHAPE, (12.0, 12.0, 12.0))
+SETTINGS = Settings(widths=(6, 8), warmup_steps=1, steps=40, learning_rate=3e-3, calibration=1)
+CAMERAS = biplanar(shape=(PIXELS, PIXELS), pixel_mm=26.0)
+
+
+def problem(views=2, shape=SHAPE):
+    grid = GRID if shape == SHAPE else centred_grid(shape, (12.0, 12.0, 12.0))
+    return Problem(grid, CAMERAS[:views], Window(), N)
+
+
+def population(count=N, seed=0):
+    """Balls of water and bone whose sizes and places vary, in air."""
+    rng = np.random.default_rng(seed)
+    index = np.stack(np.meshgrid(*(np.arange(n) - 7.5 for n in SHAPE), indexing="ij"))
+    volumes = []
+    for _ in range(count):
+        hu = np.full(SHAPE, -1000.0)
+        for value, size in ((0.0, 6.0), (700.0, 2.5), (300.0, 2.0)):
+            middle = rng.normal(0, 1.5, 3)
+            away = (index - middle[:, None, None, None]) ** 2
+            hu[away.sum(0) < (size * rng.uniform(0.8, 1.2)) ** 2] = value
+        volumes.append(hu)
+    return np.stack(volumes).astype(np.float32)
+
+
+@jax.jit
+def xrays(hu):
+    """[n, 2, pixels, pixels] of volumes."""
+    return jax.lax.map(lambda v: jnp.stack(project(beam.hu_to_mu(v), GRID.affine, CAMERAS)), hu)
+
+
+HU = population()
+IMAGES = np.asarray(xrays(jnp.concatenate([HU, HU[:, ::-1]])))
+
+
+def batch(index, views=2):
+    index = np.asarray(index, np.int32)
+    hu = np.concatenate([HU, HU[:, ::-1]])[index]
+    images = tuple(jnp.asarray(IMAGES[index, v]) for v in range(views))
+    return XrayBatch(images, jnp.asarray(hu), jnp.asarray(index))
+
+
+@functools.cache
+def started(views=2):
+    """(model, state with its prior)."""
+    model = method.make_model(SETTINGS, problem(views))
+    state = jit(functools.partial(method.init, model))(KEY)
+    columns = jnp.asarray(IMAGES[:, :views].reshape(2 * N, -1).T)
+    return model, jit(method.fit)(state, jnp.asarray(HU), columns)
+
+
+@functools.cache
+def trained(views=2):
+    """(model, state after 40 steps on the same three cases, its terms)."""
+    model, state = started(views)
+    step, cases = jit(functools.partial(method.train_step, model)), batch([0, 3, 4 + N], views)
+    trace = []
+    for n in range(SETTINGS.steps):
+        state, terms = step(state, cases, jax.random.key(n))
+        trace.append({name: float(value) for name, value in terms.items()})
+    return model, state, trace
+
+
+@functools.cache
+def runs(views=2):
+    """`posterior` compiled: (state, images, index)."""
+    return jit(functools.partial(method.posterior, started(views)[0]))
+
+
+@functools.cache
+def judge():
+    """`eval_step` compiled: (state, cases, key)."""
+    return jit(functools.partial(method.eval_step, started()[0]))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_training_lowers_the_loss_from_one_view_and_from_two(views):
+    _, state, trace = trained(views)
+    assert trace[-1]["L"] < 0.75 * trace[0]["L"]
+    assert state.step == SETTINGS.steps
+    assert trace[0]["learning_rate"] > 10 * trace[-1]["learning_rate"]
+
+
+def test_before_training_lift_is_the_linear_prior():
+    _, state = started()
+    case = batch([2])
+    images = tuple(y[0] for y in case.images)
+    for index, left_out in ((2, 2), (-1, N), (2 + N, 2)):
+        found = runs()(state, images, index)
+        prior = inputs.explain(state.prior, images, jnp.asarray(left_out)).hu
+        np.testing.assert_allclose(found.hu, np.clip(prior, -1024, 2000), atol=0.1)
+
+
+def test_a_left_out_case_has_no_influence_on_what_is_made_of_its_xrays():
+    _, state, _ = trained()
+    changed = HU.copy()
+    changed[2] = population(1, seed=99)[0]
+    images = np.asarray(xrays(jnp.concatenate([changed, changed[:, ::-1]])))
+    columns = jnp.asarray(images.reshape(2 * N, -1).T)
+    other = method.fit(state, jnp.asarray(changed), columns)
+    # the same sigma: it is chosen on all patients
+    basis = other.prior.basis._replace(sigma=state.prior.basis.sigma)
+    table = inputs.linear_posterior.left_out_weights(basis)
+    other = other.replace(prior=other.prior._replace(basis=basis, weights=table))
+    for index in (2, 2 + N):
+        seen = tuple(jnp.asarray(y) for y in IMAGES[index])
+        before, after = (runs()(s, seen, index).hu for s in (state, other))
+        np.testing.assert_allclose(before, after, atol=2.0)
+    known = [runs()(s, seen, -1).hu for s in (state, other)]
+    assert np.abs(known[0] - known[1]).max() > 50.0
+
+
+def test_a_mirror_image_is_explained_by_its_own_xrays():
+    _, state = started()
+    own, other = (
+        inputs.explain(state.prior, tuple(jnp.asarray(y) for y in IMAGES[i]), jnp.asarray(2)).hu
+        for i in (2, 2 + N)
+    )
+    assert np.abs(other - own[::-1]).max() > 20.0  # cones from the left are none from the right
+    truth = HU[2]
+    assert np.mean((other[::-1] - truth) ** 2) < np.mean((own[::-1] - truth) ** 2)
+
+
+def test_features_see_a_point_where_the_cameras_see_it():
+    image = jnp.arange(PIXELS * PIXELS, dtype=jnp.float32).reshape(PIXELS, PIXELS)
+    coarse = inputs.half(GRID)
+    places = np.asarray(inputs.back_projected(image[..., None], CAMERAS[0], coarse)).mean(-1)
+    point = coarse.affine[:3, :3] @ np.array([3, 4, 5]) + coarse.affine[:3, 3]
+    row, column = np.asarray(CAMERAS[0].place_of(jnp.asarray(point, jnp.float32)))
+    assert places[3, 4, 5] == pytest.approx(row * PIXELS + column, abs=0.02)
+
+
+def test_features_keep_every_voxel_of_the_prior():
+    model, state = started()
+    hu, features = method.see(
+        model, state.prior, tuple(y[0] for y in batch([1]).images), jnp.asarray(1)
+    )
+    assert features.shape == (8, 8, 8, 8 + 2 * 8 + 3)
+    unit = (model.problem.window.to_unit(hu) + 1) / 2
+    back = networks.depth_to_space(features[None, ..., :8], 2)[0, ..., 0]
+    np.testing.assert_allclose(back, unit, atol=1e-6)
+
+
+def test_cameras_of_the_batch_are_believed():
+    model, state = started()
+    images = tuple(y[0] for y in batch([1]).images)
+    moved = tuple(c.replace(centre=c.centre + jnp.asarray([0.0, 0.0, 40.0])) for c in CAMERAS)
+    same = method.see(model, state.prior, images, jnp.asarray(1), CAMERAS)[1]
+    other = method.see(model, state.prior, images, jnp.asarray(1), moved)[1]
+    np.testing.assert_array_equal(same, method.see(model, state.prior, images, jnp.asarray(1))[1])
+    assert np.abs(same[..., 8:24] - other[..., 8:24]).max() > 0.01
+    np.testing.assert_array_equal(same[..., :8], other[..., :8])
+    stacked = tuple(jax.tree.map(lambda v: v[None], c) for c in moved)
+    seen = method._seen(model, state.prior, batch([1])._replace(cameras=stacked))[1][0]
+    np.testing.assert_allclose(seen, other, atol=1e-5)
+
+
+def test_the_methods_parts_fit_together():
+    _, state, _ = trained()
+    built = method.build(SETTINGS, problem())
+    terms = judge()(state, batch([0, 3]), KEY)
+    assert set(terms) == {
+        "psnr_db", "psnr_half_db", "mae_hu_tissue", "within_one", "within_two", "psnr_prior_db"
+    }  # fmt: skip
+    assert terms["psnr_db"] > terms["psnr_prior_db"] + 1.0
+    images = tuple(y[0] for y in batch([0]).images)
+    hu = built.reconstruct(state, images, CAMERAS, KEY).hu
+    np.testing.assert_allclose(hu, runs()(state, images, -1).hu, atol=0.01)
+    assert built.own_views
+
+
+def test_other_views_than_the_trained_ones_are_an_error():
+    _, state, _ = trained()
+    built = method.build(SETTINGS, problem())
+    images = tuple(y[0] for y in batch([0]).images)
+    with pytest.raises(InputError, match="lift's view 2"):
+        built.reconstruct(state, images[:1], CAMERAS[:1], KEY)
+
+
+def test_a_grid_that_cannot_be_halved_is_an_error():
+    with pytest.raises(InputError, match="expected multiples of 4: its network has 2 levels"):
+        method.build(SETTINGS, problem(shape=(16, 18, 16)))
+
+
+def test_deviations_are_calibrated_on_cases_nobody_learned_from():
+    model, state, _ = trained()
+    fresh = population(4, seed=5)
+    y = xrays(jnp.asarray(fresh))
+    cases = XrayBatch((y[:, 0], y[:, 1]), jnp.asarray(fresh), jnp.full(4, -1, jnp.int32))
+    state = jit(functools.partial(method.calibrate, model))(state, cases)
+    more = population(6, seed=6)
+    y = xrays(jnp.asarray(more))
+    cases = XrayBatch((y[:, 0], y[:, 1]), jnp.asarray(more), jnp.full(6, -1, jnp.int32))
+    terms = judge()(state, cases, KEY)
+    assert 0.60 < terms["within_one"] < 0.85
+    assert 0.88 < terms["within_two"] < 0.99
+
+
+def test_the_size_of_the_error_teaches_the_mean_nothing():
+    found, truth = jnp.full((1, 2, 2, 2), 0.3), jnp.zeros((1, 2, 2, 2))
+    size = jnp.full((1, 2, 2, 2), -2.0)
+
+    def total(found, nll):
+        return losses.objective(found, size, truth, losses.Weights(1.0, 20.0, nll))[0]
+
+    np.testing.assert_array_equal(jax.grad(total)(found, 0.0), jax.grad(total)(found, 5.0))
+    sizes = jnp.linspace(-3.0, 0.0, 31)
+    nll = jax.vmap(
+        lambda s: losses.objective(found, s + 0 * size, truth, losses.Weights())[1]["NLL"]
+    )(sizes)
+    assert sizes[jnp.argmin(nll)] == pytest.approx(np.log(0.3), abs=0.06)
