@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
         InputError: an argument or the data is not as it should be, or the folder cannot be written.
     """
     from jxrecon.evaluation import blind_spots
-    from jxrecon.files import write_file
+    from jxrecon.files import make_folder, write_file
     from jxrecon.report.blind_spots import write_page
 
     if options.limit is not None and options.limit < 1:
@@ -57,6 +57,7 @@ def main(options: argparse.Namespace) -> int:
     data, blur = _cases(options), options.blur_mm
     data = data._replace(cases=data.cases[: options.limit])
     blind_spots.check(data)
+    make_folder(options.out)
     rows = blind_spots.measure(data, blur, not options.no_lpips)
     summary = blind_spots.summarise(data, rows, blur)
     shown = data.cases[len(data.cases) // 2]

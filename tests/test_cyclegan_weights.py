@@ -16,12 +16,12 @@ import safetensors.numpy
 from jxrecon.compile import CPU_OPTIONS, jit
 from jxrecon.data.unpaired import from_unit, to_unit
 from jxrecon.geometry import camera_at
+from jxrecon.inference.styles import open_style
 from jxrecon.interop import weights as convert
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
 from jxrecon.runs.run import open_run, restore
-from jxrecon.style import open_style
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 NETS = ("G_A", "G_B", "D_A", "D_B")
@@ -195,7 +195,7 @@ FAULTS = {
     ),
     "twice": ({"G_A": {}, "x_G_A": {}}, [], "the same net again"),
     "nets": ({"G_A": {}}, ["--net", "G_A", "G_B"], "expected 1, one for each file"),
-    "data": ({"G_A": {}}, ["--data", "x"], "expected none, CycleGAN learns by jxrecon.style"),
+    "data": ({"G_A": {}}, ["--data", "x"], "expected none, CycleGAN learns by jxrecon style"),
     "neither": ({"G_A": {"a": np.zeros(3, np.float32)}}, [], "X2CT-GAN or CycleGAN"),
 }
 

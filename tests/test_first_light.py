@@ -20,12 +20,11 @@ EXPERIMENT = '''
 import jax
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.data import volumes
-from jxrecon.methods.linear_prior import linear_prior
-from jxrecon.methods.volumes.mean_volume import mean_volume
-from jxrecon.methods.nearest import nearest
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.volumes.x2vision.latent import LatentSettings
 from jxrecon.methods.volumes.x2vision.method import Settings, build
 from jxrecon.methods.volumes.x2vision.prior import PriorSettings
+from jxrecon.rivals import volume_rivals
 
 
 def get_config(size=None):
@@ -42,7 +41,8 @@ def get_config(size=None):
         settings=Settings(prior, LatentSettings(iterations=10, starts=2), eval_iterations=2),
         build=build,
         load=volumes.load,
-        baselines={"mean": mean_volume, "nearest": nearest, "linear": linear_prior},
+        kind=VOLUMES,
+        rivals=volume_rivals(quick=True),
     )
 '''
 
@@ -91,9 +91,10 @@ def _log(run):
 
 
 def test_the_command_ends_with_volumes_tables_and_a_report(whole):
-    assert len(list((whole / "recon").glob("*.nii.gz"))) == 3
+    assert len(list((whole / "recon" / "tiny" / "2 views").glob("*.nii.gz"))) == 3
     summary = json.loads((whole / "summary.json").read_text())
-    assert set(summary["metrics"]) == {"mean", "nearest", "linear", "tiny"}
+    methods = ["mean volume", "nearest volume", "linear prior", "tiny"]
+    assert [result["method"] for result in summary["results"]] == methods
     page = (whole / "report.html").read_text()
     assert "SYNTHETIC" in page.upper()
     assert 'src="http' not in page

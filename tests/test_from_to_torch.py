@@ -25,6 +25,7 @@ EXPERIMENT = '''
 """A toy X2CT-GAN."""
 import dataclasses
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
+from jxrecon.kinds import VOLUMES
 from jxrecon.methods.volumes.x2ct import method
 from jxrecon.methods.volumes.x2ct.networks import Architecture
 
@@ -38,7 +39,7 @@ def build(settings, problem):
 
 def get_config(size):
     return Experiment(
-        name="toy", size="toy", field=Field((4, 4, 4), (9.0, 9.0, 9.0)), views=Views(4),
+        name="toy", size="toy", kind=VOLUMES, field=Field((4, 4, 4), (9.0, 9.0, 9.0)), views=Views(4),
         schedule=Schedule(1, 1), population=Population(train=3, validation=1), build=build,
         settings=method.Settings(architecture="toy", discriminator=(4, 8, 8, 8)),
     )

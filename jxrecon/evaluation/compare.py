@@ -20,7 +20,7 @@ from jxrecon.evaluation.setting import Setting, Terms, make_setting
 from jxrecon.evaluation.summary import finite, markdown, summarise
 from jxrecon.evaluation.table import CaseTable, Row
 from jxrecon.experiment import Experiment
-from jxrecon.files import cache_folder, write_file
+from jxrecon.files import cache_folder, make_folder, write_file
 from jxrecon.metrics.metric import COSTS
 from jxrecon.runs.run import Run, Trained, restore
 from jxrecon.terminal import CaseBar
@@ -145,8 +145,8 @@ def compare(
         raise InputError(f"--against {against}: expected one of {', '.join(names)}")
     prints = {contender.name: contender.fingerprint for contender in contenders}
     judge = setting.judge
+    make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             cases = stack.enter_context(CaseTable(out / "cases.csv", prints, judge.metrics))
             costs = stack.enter_context(CaseTable(out / "costs.csv", prints, COSTS))

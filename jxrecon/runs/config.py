@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -44,7 +45,7 @@ def find(name: str, size: str | None = None) -> Experiment:
         size: a size that the experiment offers.
 
     Raises:
-        InputError: there is no such experiment or no such size.
+        InputError: there is no such experiment or no such size, or its file fails.
     """
     if name.endswith(".py"):
         path = Path(name)
@@ -56,7 +57,19 @@ def find(name: str, size: str | None = None) -> Experiment:
         path = _experiments_folder() / f"{name}.py"
     else:
         raise InputError(f"--exp {name}: no such experiment, expected one of {', '.join(names())}")
-    return _import_file(path).get_config(size)
+    try:
+        experiment: Experiment = _import_file(path).get_config(size)
+    except InputError:
+        raise
+    except Exception as error:  # a file of the user's own, or one written for another version
+        line = next(
+            (f.lineno for f in extract_tb(error.__traceback__)[::-1] if f.filename == str(path)), 0
+        )
+        raise InputError(
+            f"{path}, line {line}: {type(error).__name__}: {error}; expected get_config(size) that returns "
+            "an Experiment of this version"
+        ) from error
+    return experiment
 
 
 def to_dict(value: Any) -> Any:

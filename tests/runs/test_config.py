@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from jxrecon.experiment import Experiment, Field, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views
+from jxrecon.kinds import VOLUMES
 from jxrecon.runs import config
 from jxrecon.types import InputError
 
@@ -34,20 +35,21 @@ def experiment() -> Experiment:
     return Experiment(
         name="toy",
         size="tiny",
+        kind=VOLUMES,
         field=Field((8, 9, 10), (4.0, 4.0, 5.0)),
         views=Views(pixels=8),
         schedule=Schedule(steps=10, batch_size=2),
         settings=Settings(),
         build=lambda settings, problem: None,
         load=lambda experiment, folder, cache: None,
-        baselines={"mean": lambda problem: None},
+        rivals={"mean": Rival(lambda problem: None)},
     )
 
 
 def test_saved_form_is_json_without_functions(experiment: Experiment) -> None:
     saved = config.to_dict(experiment)
     assert json.loads(json.dumps(saved)) == saved
-    assert not {"build", "load", "baselines", "optional"} & saved.keys()
+    assert not {"build", "load", "rivals", "kind"} & saved.keys()
     assert saved["field"]["shape"] == [8, 9, 10]
     assert saved["settings"]["inner"]["channels"] == [8, 16]
 
@@ -155,3 +157,13 @@ def test_unknown_experiment_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="no such experiment, expected one of") as error:
         config.find("nothing_like_it")
     assert all(name in str(error.value) for name in config.names())
+
+
+def test_an_experiment_file_that_fails_is_one_line(tmp_path):
+    path = tmp_path / "old.py"
+    path.write_text("\ndef get_config(size):\n    return Experiment(name='old')\n")
+    with pytest.raises(
+        InputError, match=r"old\.py, line 3: NameError: name 'Experiment'"
+    ) as refusal:
+        config.find(str(path))
+    assert "\n" not in str(refusal.value)
