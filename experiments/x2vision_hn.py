@@ -85,6 +85,26 @@ _SIZES = {
             eval_iterations=40,
         ),
     },
+    # Half the full grid, for CPU: hours.
+    "half": {
+        "field": _field(40, 48, 56),
+        "views": Views(pixels=64),
+        "schedule": Schedule(
+            steps=2400, batch_size=4, evaluate_every=400, evaluate_cases=4, save_every=200
+        ),
+        "population": Population(train=128, validation=8),
+        "settings": Settings(
+            PriorSettings(
+                channels=(96, 64, 32, 16),
+                w_dim=96,
+                warm_start_steps=2200,
+                ema_kimg=1.0,
+                path_length_weight=0.0,
+            ),
+            LatentSettings(iterations=200, starts=1),
+            eval_iterations=40,
+        ),
+    },
     # The practical one for one GPU: full resolution, tapered channels. No result was measured yet.
     "medium": {
         "field": _field(80, 96, 112),
@@ -123,6 +143,6 @@ def get_config(size: str | None = None) -> Experiment:
         kind=VOLUMES,
         build=build,
         load=volumes.load,
-        rivals=volume_rivals(quick=size in ("small", "cube")),
+        rivals=volume_rivals(quick=size in ("small", "cube", "half")),
         **_SIZES[size],
     )
