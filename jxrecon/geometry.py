@@ -18,8 +18,6 @@ from jaxtyping import Array, Float
 
 from jxrecon.types import AnyArray, InputError
 
-D = TypeVar("D", bound="_Detector")
-
 
 class Grid(NamedTuple):
     """A voxel grid in the world: how many voxels there are and where they lie.
@@ -72,6 +70,9 @@ def centred_grid(
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
+AnyKind = TypeVar("AnyKind", bound="_Detector")
+
+
 class _Detector:
     """What both kinds of camera do with their flat detector: centre, u, v and shape."""
 
@@ -115,14 +116,14 @@ class _Detector:
         column = (vv * on_u - uv * on_v) / scale + (columns - 1) / 2
         return jnp.stack([row, column], -1)
 
-    def resized(self: D, shape: tuple[int, int]) -> D:
+    def resized(self: AnyKind, shape: tuple[int, int]) -> AnyKind:
         """The same detector area read out with another number of pixels."""
         (rows, columns), (new_rows, new_columns) = self.shape, shape
         return self.replace(
             u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
         )
 
-    def binned(self: D, blocks: Sequence[int]) -> D:
+    def binned(self: AnyKind, blocks: Sequence[int]) -> AnyKind:
         """The camera of an image averaged over blocks of (rows, columns), whole blocks from its first pixel.
 
         What fills no block at the image's end is left out.
@@ -133,7 +134,9 @@ class _Detector:
         centre = self.centre - rows * self.v - columns * self.u
         return self.replace(centre=centre, shape=kept).resized(shape)
 
-    def moved(self: D, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]) -> D:
+    def moved(
+        self: AnyKind, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]
+    ) -> AnyKind:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
 
         def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
@@ -147,7 +150,7 @@ class _Detector:
         }
         return camera.replace(**places)
 
-    def strips(self: D, count: int) -> tuple[D, ...]:
+    def strips(self: AnyKind, count: int) -> tuple[AnyKind, ...]:
         """The detector cut into `count` cameras of as many rows each, from the first row down.
 
         Raises:
@@ -321,7 +324,7 @@ def depth_of(
         return np.ones(np.shape(points_mm)[:-1])
     source, centre, u, v = vectors(camera)
     normal = np.cross(u, v)
-    return (np.asarray(points_mm) - source) @ normal / ((centre - source) @ normal)
+    return np.asarray((np.asarray(points_mm) - source) @ normal / ((centre - source) @ normal))
 
 
 def pitch_at(camera: AnyCamera, point_mm: Float[AnyArray, "3"]) -> Float[np.ndarray, "2"]:

@@ -30,7 +30,7 @@ from jxrecon.deformation.warp import places
 from jxrecon.geometry import Grid, centred_grid
 from jxrecon.io.nifti import read_volume, resample
 from jxrecon.pose import rotation_matrix
-from jxrecon.types import InputError, Key
+from jxrecon.types import AnyArray, InputError, Key
 from jxrecon.units import HU_AIR
 
 ENDINGS = ("_ct.nii.gz", "_ct.nii", ".nii.gz", ".nii")
@@ -108,7 +108,7 @@ class Changes(NamedTuple):
 
 
 def simulated_earlier_scan(
-    hu: Float[Array, "x y z"],
+    hu: Float[AnyArray, "x y z"],
     spacing_mm: tuple[float, float, float],
     key: Key,
     changes: Changes | None = None,
@@ -153,7 +153,7 @@ def simulated_earlier_scan(
 
 
 def smooth_displacement(
-    points_mm: Float[Array, "x y z 3"], key: Key, rms_mm: float, correlation_mm: float
+    points_mm: Float[AnyArray, "x y z 3"], key: Key, rms_mm: float, correlation_mm: float
 ) -> Float[Array, "x y z 3"]:
     """d at these places, mm: as in the file's head.
 
@@ -172,7 +172,7 @@ def smooth_displacement(
         phase = jnp.matmul(points, waves, precision=_EXACT) + offsets
         return jnp.matmul(jnp.cos(phase), shares, precision=_EXACT)
 
-    d = jax.lax.map(slab, points_mm)
+    d = jax.lax.map(slab, jnp.asarray(points_mm))
     return d * (rms_mm / jnp.sqrt(jnp.mean(jnp.sum(jnp.square(d), -1))))
 
 

@@ -208,7 +208,7 @@ def sum_over_axes(
     integrate: Callable[[Float[Array, "k a b"], Walk], Float[Array, "rows columns"]],
     mu: Float[Array, "x y z"],
     rays: Rays,
-    axes: Int[Array, "rows columns"],
+    axes: Int[AnyArray, "rows columns"],
 ) -> Float[Array, "rows columns"]:
     """Sum of `integrate(slices, walk)` over the axes that occur in `axes`, each for its own rays.
 

@@ -12,8 +12,8 @@ from jxrecon.types import InputError
 
 ORIGIN = (0.0, 0.0, 0.0)
 
-Vector: TypeAlias = Sequence[float] | np.ndarray
-"""Three numbers in any form."""
+Three: TypeAlias = Sequence[float] | np.ndarray
+"""Three numbers, as a tuple, a list or an array."""
 
 
 def cone(**parts: Any) -> Camera:

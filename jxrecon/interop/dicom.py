@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jxrecon.geometry import AnyCamera, Camera, finite, vectors
-from jxrecon.interop.checks import ORIGIN, Vector, cone, detector_of, pitches, pixels, positive
+from jxrecon.interop.checks import ORIGIN, Three, cone, detector_of, pitches, pixels, positive
 from jxrecon.types import InputError
 
 
@@ -19,7 +19,7 @@ def from_dicom(
     pixel_mm: float | tuple[float, float],
     shape: tuple[int, int],
     flipped: bool = False,
-    isocentre_mm: Vector = ORIGIN,
+    isocentre_mm: Three = ORIGIN,
 ) -> Camera:
     """The C-arm of DICOM's positioner angles (PS3.3 C.8.7.5.1.2), in this project's RAS world.
 
@@ -71,7 +71,7 @@ def from_dicom(
     )
 
 
-def to_dicom(camera: AnyCamera, *, isocentre_mm: Vector = ORIGIN) -> dict[str, Any]:
+def to_dicom(camera: AnyCamera, *, isocentre_mm: Three = ORIGIN) -> dict[str, Any]:
     """The keyword arguments of `from_dicom` that give this camera.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jxrecon.geometry import AnyCamera, Camera, finite, pixel_mm, rotation_about
-from jxrecon.interop.checks import ORIGIN, Vector, cone, detector_of, pixels, positive
+from jxrecon.interop.checks import ORIGIN, Three, cone, detector_of, pixels, positive
 from jxrecon.types import InputError
 
 _DIFFDRR = {
@@ -19,8 +19,8 @@ _NANODRR = {name: matrix @ np.diag([-1.0, -1, 1]) for name, matrix in _DIFFDRR.i
 
 
 def from_diffdrr(
-    rot: Vector,
-    xyz: Vector,
+    rot: Three,
+    xyz: Three,
     *,
     sdd: float,
     height: int,
@@ -31,7 +31,7 @@ def from_diffdrr(
     y0: float = 0.0,
     orientation: str | None = "AP",
     reverse_x_axis: bool = True,
-    isocentre_mm: Vector = ORIGIN,
+    isocentre_mm: Three = ORIGIN,
 ) -> Camera:
     """The camera of `diffdrr.drr.DRR` and a pose of its `convert(..., "euler_angles", "ZXY")`.
 
@@ -70,7 +70,7 @@ def from_diffdrr(
 
 
 def to_diffdrr(
-    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Vector = ORIGIN
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Three = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_diffdrr` that give this camera.
 
@@ -96,8 +96,8 @@ def to_diffdrr(
 
 
 def from_nanodrr(
-    rotation: Vector,
-    translation: Vector,
+    rotation: Three,
+    translation: Three,
     *,
     sdd: float,
     height: int,
@@ -107,7 +107,7 @@ def from_nanodrr(
     x0: float = 0.0,
     y0: float = 0.0,
     orientation: str | None = "AP",
-    isocentre_mm: Vector = ORIGIN,
+    isocentre_mm: Three = ORIGIN,
 ) -> Camera:
     """The camera of nanodrr's `make_k_inv` and `make_rt_inv`.
 
@@ -137,7 +137,7 @@ def from_nanodrr(
 
 
 def to_nanodrr(
-    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Vector = ORIGIN
+    camera: AnyCamera, *, orientation: str | None = "AP", isocentre_mm: Three = ORIGIN
 ) -> dict[str, Any]:
     """The keyword arguments of `from_nanodrr` that give this camera.
 
@@ -183,7 +183,7 @@ def _intrinsics(
     camera: AnyCamera,
     centre: tuple[float, float, float],
     orientation: str | None,
-    isocentre_mm: Sequence[float],
+    isocentre_mm: Three,
 ) -> dict[str, Any]:
     """What both packages call the detector's numbers."""
     names = "x0", "y0", "sdd", "height", "width", "dely", "delx", "orientation", "isocentre_mm"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from jxrecon.geometry import AnyCamera, Camera, Grid, ParallelCamera, finite, pixel_mm, vectors
-from jxrecon.interop.checks import Vector, cone, pitches, pixels
+from jxrecon.interop.checks import Three, cone, pitches, pixels
 from jxrecon.types import InputError
 
 
@@ -32,7 +33,9 @@ def to_astra(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "12"]:
     return np.concatenate([inverse @ first, inverse @ (centre - middle), inverse @ u, inverse @ v])
 
 
-def from_astra(row: Vector, grid: Grid, shape: tuple[int, int], kind: str) -> AnyCamera:
+def from_astra(
+    row: Sequence[float] | np.ndarray, grid: Grid, shape: tuple[int, int], kind: str
+) -> AnyCamera:
     """The view of a row of ASTRA's `cone_vec` or `parallel3d_vec`: the inverse of `to_astra`.
 
     Args:
@@ -76,10 +79,10 @@ def astra_voxel_mm(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "rows col
 
 
 def from_modular(
-    source_mm: Vector,
-    centre_mm: Vector,
-    u: Vector,
-    v: Vector,
+    source_mm: Three,
+    centre_mm: Three,
+    u: Three,
+    v: Three,
     pitch_mm: float | tuple[float, float],
     shape: tuple[int, int],
 ) -> Camera:

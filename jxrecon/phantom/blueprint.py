@@ -111,7 +111,9 @@ class Builder:
         )
 
 
-def along(direction: Sequence[float], sideways: Sequence[float] = (1.0, 0.0, 0.0)) -> np.ndarray:
+def along(
+    direction: Sequence[float] | np.ndarray, sideways: Sequence[float] = (1.0, 0.0, 0.0)
+) -> np.ndarray:
     """Rotation [3, 3] whose local z points along `direction` and local x as near `sideways` as can be."""
     z = np.asarray(direction, float) / np.linalg.norm(direction)
     side = np.asarray(sideways, float)

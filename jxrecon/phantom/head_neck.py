@@ -25,7 +25,7 @@ _CORD_Z = (-150.0, -126.0, -99.0, -85.0, -70.0, -56.0, -41.0, -27.0, -13.0, 2.0,
 _CORD_Y = (-97, -87, -76, -70, -63, -56, -50, -45, -41, -38.5, -37, -36, -36)
 
 
-def cord_y_mm(z: float) -> float:
+def cord_y_mm(z: float | np.floating) -> float:
     """How far in front (y) the SYNTHETIC spinal cord lies at this height."""
     return float(np.interp(z, _CORD_Z, _CORD_Y))
 
