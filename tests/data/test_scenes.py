@@ -23,6 +23,7 @@ def experiment(extent_mm=(112.0, 120.0, 100.8)) -> Experiment:
         views=Views(pixels=8),
         schedule=Schedule(steps=1, batch_size=1),
         settings=None,
+        kind=None,
         population=Population(train=2, validation=1, seed=7),
     )
 

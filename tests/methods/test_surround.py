@@ -97,6 +97,7 @@ def test_on_openkbp_the_fields_xray_is_found_to_nine_percent(real_data, tmp_path
         views=Views(pixels=64),
         schedule=Schedule(steps=1, batch_size=1),
         settings=None,
+        kind=None,
     )
     grid, cameras = experiment.field.grid, experiment.views.cameras
     data = load(experiment, folder, tmp_path)
