@@ -248,6 +248,15 @@ def finite(value: Any, count: int, name: str) -> Float[np.ndarray, "#count"]:
     return numbers
 
 
+def same_cameras(a: Sequence[AnyCamera], b: Sequence[AnyCamera]) -> bool:
+    """Whether both hold the same cameras in the same order: kinds, shapes and vectors; not traced."""
+    return len(a) == len(b) and all(
+        (type(p), p.shape) == (type(q), q.shape)
+        and all(map(np.array_equal, jax.tree.leaves(p), jax.tree.leaves(q)))
+        for p, q in zip(a, b)
+    )
+
+
 def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCamera:
     """A camera from the numbers of its `to_dict`.
 

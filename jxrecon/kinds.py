@@ -11,7 +11,7 @@ from typing import Any
 from jxrecon.experiment import Experiment, Kind
 from jxrecon.io.meshes import read_mesh, write_mesh
 from jxrecon.mesh import Mesh, template
-from jxrecon.methods.base.method import Problem, SurfaceProblem
+from jxrecon.methods.base.method import Problem, StyleProblem, SurfaceProblem
 
 TEMPLATE = "template.ply"
 """In the folder of a run that finds surfaces: the mean reference shape of the training cases, world mm."""
@@ -67,6 +67,11 @@ def _reconstruct_surface(*arguments: Any) -> Any:
     return reconstruct_surface(*arguments)
 
 
+def _style_problem(experiment: Experiment, cases: int, folder: Path) -> StyleProblem:
+    rows, columns, _ = experiment.field.shape
+    return StyleProblem((rows, columns), cases)
+
+
 VOLUMES = Kind(
     "CT volumes",
     _volume_problem,
@@ -87,5 +92,5 @@ SURFACES = Kind(
 )
 """Methods are `methods.base.method.SurfaceMethod`: an organ that has moved, from one X-ray."""
 
-STYLES = Kind("styles of X-rays", _volume_problem, lambda dataset, folder: None)
+STYLES = Kind("styles of X-rays", _style_problem, lambda dataset, folder: None)
 """Methods are `methods.base.method.Translator`: an X-ray in another style. There is no truth to judge by."""

@@ -18,7 +18,7 @@ from jxrecon.methods.volumes.fdk import fdk
 from jxrecon.methods.volumes.linear_prior import linear_prior
 from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.methods.volumes.nearest import nearest
-from jxrecon.methods.volumes.nerp import QUICK, nerp, nerp_with_prior
+from jxrecon.methods.volumes.nerp import QUICK, nerp
 from jxrecon.methods.volumes.sirt import sirt
 from jxrecon.methods.volumes.tv import tv
 
@@ -40,7 +40,7 @@ def volume_rivals(quick: bool) -> dict[str, Rival]:
         "tv": Rival(tv, untrained=True),
         "nerp": Rival(partial(nerp, settings=fit), untrained=True),
         "earlier scan": Rival(earlier_scan, needs_earlier=True),
-        "nerp with prior": Rival(partial(nerp_with_prior, settings=fit), needs_earlier=True),
+        "nerp with prior": Rival(partial(nerp, settings=fit), needs_earlier=True),
     }
 
 

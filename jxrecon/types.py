@@ -65,6 +65,20 @@ class SurfaceBatch(NamedTuple):
     index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
 
 
+class ImagePairBatch(NamedTuple):
+    """Training images of one step in two styles; which stands beside which means nothing.
+
+    Attributes:
+        real: images in [-1, 1].
+        synthetic: images in [-1, 1].
+        index: position of each pair in the training set.
+    """
+
+    real: Float[Array, "b rows columns"]
+    synthetic: Float[Array, "b rows columns"]
+    index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
+
+
 class InputError(ValueError):
     """Bad input, told in one line that names the file, the value found and what was expected.
 

@@ -82,6 +82,23 @@ def test_a_camera_is_a_pytree_of_four_vectors_with_a_static_shape():
     assert jax.vmap(lambda c: c.pixels())(stacked).shape == (2, 3, 5, 3)
 
 
+def test_cameras_are_the_same_by_their_values_kind_and_order_under_jit_too():
+    pair, again = geometry.biplanar(), geometry.biplanar()
+    parallel = geometry.parallel_at(0.0)
+    others = (again[::-1], again[:1], (again[0], parallel), (again[0], again[1].resized((64, 64))))
+
+    @jax.jit
+    def same(x):
+        assert geometry.same_cameras(pair, again)
+        assert not any(geometry.same_cameras(pair, other) for other in others)
+        return x
+
+    same(0.0)
+    moved = again[0].replace(source=again[0].source + 1e-3)
+    assert not geometry.same_cameras(pair, (moved, again[1]))
+    assert geometry.same_cameras((parallel,), [geometry.parallel_at(0.0)])
+
+
 def test_moving_a_camera_moves_its_pixels():
     camera = geometry.camera_at(20.0, 10.0, shape=(3, 4))
     rotation = jnp.asarray([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

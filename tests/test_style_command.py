@@ -175,9 +175,9 @@ def test_pairs_walk_through_both_folders(folders):
     real, synthetic = (read_folder(folders / name, (8, 8)) for name in ("real", "synthetic"))
     pairs = Unpaired(real, synthetic)
     assert len(pairs.names) == 4
-    batch = pairs.batch(np.array([0, 3], np.int32)).hu
-    assert batch.shape == (2, 8, 8, 2)
-    np.testing.assert_array_equal(batch[1, ..., 0], real.unit[3])
+    batch = pairs.batch(np.array([0, 3], np.int32))
+    assert batch.real.shape == batch.synthetic.shape == (2, 8, 8)
+    np.testing.assert_array_equal(batch.real[1], real.unit[3])
     assert {p.split(" and ")[1] for p in pairs.names} == set(synthetic.names)
     styles = split(real, synthetic, "rule")
     assert (len(styles.train.names), len(styles.validation.names)) == (3, 1)

@@ -99,7 +99,8 @@ def ours(template: Any, weights: list[Any], x: Any, factor: Any) -> Iterator[tup
     import jax
     import jax.numpy as jnp
 
-    from jxrecon.nn.graph import GraphConvolution, mean_graph, normalised, segment_sum
+    from jxrecon.mesh.aggregation import mean_graph, normalised, segment_sum
+    from jxrecon.nn.graph import GraphConvolution
 
     layers = [
         GraphConvolution(weight.shape[1], use_bias=False, activation=jax.nn.relu if n else _same)
@@ -146,7 +147,7 @@ def torchs(
     """PyTorch's CSR product over all shapes side by side, and GCNConv of PyTorch Geometric."""
     import torch
 
-    from jxrecon.nn.graph import mean_graph
+    from jxrecon.mesh.aggregation import mean_graph
 
     torch.set_num_threads(threads)
     graph, count, batch = mean_graph(template), x.shape[1], x.shape[0]

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,10 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
 
     from jxrecon.compile import jit
     from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
+    from jxrecon.methods.volumes.x2ct.layers import INIT_STD
     from jxrecon.methods.volumes.x2ct.losses import discriminator_loss, generator_loss
-    from jxrecon.methods.volumes.x2ct.networks import Generator, init_params
+    from jxrecon.methods.volumes.x2ct.networks import Generator
+    from jxrecon.nn.blocks import init_variables
     from jxrecon.nn.optimise import descend
 
     architecture = dataclasses.replace(_architecture(size, tiny), remat=remat)
@@ -183,8 +186,9 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
         discriminator, of_d = descend(adam, gradient, of_d, discriminator)
         return (generator, discriminator, of_g, of_d), loss
 
-    generator = jit(lambda key: init_params(g, key, views))(jax.random.fold_in(key, 4))
-    discriminator = jit(lambda key: init_params(d, key, real, views))(jax.random.fold_in(key, 5))
+    start = partial(init_variables, std=INIT_STD)
+    generator = jit(lambda key: start(g, key, views))(jax.random.fold_in(key, 4))
+    discriminator = jit(lambda key: start(d, key, real, views))(jax.random.fold_in(key, 5))
     state = [(generator, discriminator, adam.init(generator), adam.init(discriminator))]
     compiled = jit(train_step, donate_argnums=0)
 

@@ -28,7 +28,6 @@ from x2ct_weights import X2CT
 from jxrecon.compile import jit
 from jxrecon.experiment import Experiment
 from jxrecon.files import cache_folder, write_file
-from jxrecon.methods.base.method import Problem
 from jxrecon.runs import run
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.types import InputError
@@ -203,8 +202,7 @@ def write_run(
     if data is not None:
         cache = cache_folder()
         dataset = experiment.load(experiment, data, cache / "data" if cache else None)
-    field, cases = experiment.field, len(dataset.train.names)
-    problem = Problem(field.grid, experiment.views.cameras, field.window, cases)
+    problem = experiment.kind.problem(experiment, len(dataset.train.names), folder)
     method = experiment.build(experiment.settings, problem)
     key = jax.random.key(experiment.schedule.seed)
     shapes = jax.eval_shape(method.init, key)

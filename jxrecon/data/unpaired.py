@@ -13,7 +13,7 @@ from PIL import Image
 from jxrecon.io.images import SUFFIXES, read_pixels, stem
 from jxrecon.io.radiographs import read, sidecar_path
 from jxrecon.terminal import progress
-from jxrecon.types import InputError, VolumeBatch
+from jxrecon.types import ImagePairBatch, InputError
 
 FULL = 8.0
 """The line integral that becomes 1 on the scale "fixed", as 0 becomes -1: 417 mm of water."""
@@ -34,7 +34,7 @@ class Pictures(NamedTuple):
 
 
 class Unpaired:
-    """Real and synthetic images side by side, [n, rows, columns, 2]; who is beside whom means nothing.
+    """n pairs of a real and a synthetic image; which stands beside which means nothing.
 
     n is the number of images in the larger folder; the other one is walked again and again.
     """
@@ -49,11 +49,11 @@ class Unpaired:
             for i in range(self._count)
         )
 
-    def batch(self, index: Int32[np.ndarray, " b"]) -> VolumeBatch:
-        """These pairs, in the place of volumes: [b, rows, columns, 2]."""
+    def batch(self, index: Int32[np.ndarray, " b"]) -> ImagePairBatch:
+        """These pairs."""
         real = self._real[index % len(self._real)]
-        pairs = np.stack([real, self._synthetic[index % len(self._synthetic)]], -1)
-        return VolumeBatch(pairs, index)  # type: ignore[arg-type]  # on the host still
+        synthetic = self._synthetic[index % len(self._synthetic)]
+        return ImagePairBatch(real, synthetic, index)  # type: ignore[arg-type]  # on the host still
 
 
 class Styles(NamedTuple):

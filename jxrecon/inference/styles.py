@@ -28,7 +28,7 @@ def open_style(folder: Path) -> Callable[[Radiograph], Radiograph]:
     run = open_run(folder)
     if not isinstance(run.method, Translator):
         raise InputError(f"{folder}: a run of {run.experiment.name}, expected one of jxrecon style")
-    settings, shape = run.experiment.settings, run.problem.grid.shape[:2]
+    settings, shape = run.experiment.settings, run.problem.shape
     (state, _), translate = restore(run), jit(run.method.translate)
 
     def apply(xray: Radiograph) -> Radiograph:

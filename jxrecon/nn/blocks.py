@@ -8,12 +8,25 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.nn.conv import conv, conv_transpose
+from jxrecon.nn.conv import Padding, conv, conv_transpose
 from jxrecon.types import Key, PyTree
 
 EPSILON = 1e-5  # of both norms
+
+
+def accurate(dtype: Any) -> Any:
+    """float32, or float64 where that is what is computed in: for sums that bfloat16 cannot hold."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype of activations; "auto" is bfloat16 on accelerators and float32 on CPU."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
 
 
 class Conv(nn.Module):
@@ -21,33 +34,50 @@ class Conv(nn.Module):
 
     Attributes:
         features: output channels.
-        taps: of the kernel.
+        taps: the kernel's.
         stride: the same along all axes.
-        padding: zeros at each end, None is half the kernel.
-        bias: whether there is one; not where a BatchNorm follows.
-        up: double the size instead (transposed, 3 taps, stride 2, padding 1, output padding 1).
+        padding: zeros at each end, see `conv`; None is half the kernel.
+        bias: "free"; "none"; or "idle" where a norm follows, which undoes it: kept for the authors'
+            checkpoints, its gradient is zero and is not computed.
+        up: double the size instead (transposed, stride 2); `padding` None is 1 before and 0 after: for 3
+            taps.
     """
 
     features: int
     taps: int = 3
     stride: int = 1
-    padding: int | None = None
-    bias: bool = True
+    padding: Padding = None
+    bias: str = "free"
     up: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "n *space i"]) -> Float[Array, "n *out o"]:
         ndim = x.ndim - 2
         shape = (*(self.taps,) * ndim, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.zeros, shape).astype(x.dtype)
+        kernel, bias = kernel_and_bias(self, shape, self.bias)
+        kernel = kernel.astype(x.dtype)
         if self.up:
-            y = conv_transpose(x, kernel, 2, [(1, 0)] * ndim)
-        else:
-            y = conv(x, kernel, self.stride, self.padding)
-        if not self.bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]).astype(x.dtype)
-        return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+            padding = [(1, 0)] * ndim if self.padding is None else self.padding
+            return add_bias(conv_transpose(x, kernel, 2, padding), bias)
+        return add_bias(conv(x, kernel, self.stride, self.padding), bias)
+
+
+def kernel_and_bias(
+    module: nn.Module, shape: tuple[int, ...], bias: str
+) -> tuple[Array, Array | None]:
+    """Parameters of a convolution, see `Conv`; meant for `init_variables`."""
+    kernel = module.param("kernel", nn.initializers.zeros, shape)
+    if bias == "none":
+        return kernel, None
+    vector = module.param("bias", nn.initializers.zeros, shape[-1:])
+    return kernel, jax.lax.stop_gradient(vector) if bias == "idle" else vector
+
+
+def add_bias(y: Float[Array, "n *space c"], bias: Float[Array, " c"] | None) -> Array:
+    """A number a channel, or None."""
+    if bias is None:
+        return y
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
 
 
 def batch_norm(train: bool) -> nn.BatchNorm:
@@ -64,6 +94,11 @@ def instance_norm(x: Float[Array, "n *space c"]) -> Float[Array, "n *space c"]:
     )
 
 
+def apply(network: nn.Module, params: PyTree, *inputs: Any) -> Any:
+    """What a network of parameters alone gives; Linen's own `apply` may return changed variables too."""
+    return network.apply({"params": params}, *inputs)
+
+
 def init_variables(
     module: nn.Module, key: Key, *inputs: Any, std: float | None = None, **arguments: Any
 ) -> PyTree:
@@ -76,21 +111,19 @@ def init_variables(
         module: the network.
         key: random key.
         inputs: what it will be called with: arrays, or their `jax.ShapeDtypeStruct`.
-        std: of all kernels; None is sqrt(2 / inputs of an output) of each [He et al. 2015].
+        std: spread of all kernels; None is sqrt(2 / inputs of an output) of each [He et al. 2015].
         arguments: more of the call, static.
     """
     shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
     leaves, structure = jax.tree.flatten_with_path(shapes)
     names = [path[-1].key for path, _ in leaves]
-    kernels = [name.endswith("kernel") for name in names]
-    count = sum(leaf.size for kernel, (_, leaf) in zip(kernels, leaves) if kernel)
-    flat = jax.random.normal(key, (count,), jnp.float32)
-    filled, start = [], 0
-    for name, kernel, (_, leaf) in zip(names, kernels, leaves):
-        if kernel:
+    sizes = [leaf.size if name.endswith("kernel") else 0 for name, (_, leaf) in zip(names, leaves)]
+    flat = jax.random.normal(key, (sum(sizes),), jnp.float32)
+    filled = []
+    for name, (_, leaf), drawn in zip(names, leaves, jnp.split(flat, np.cumsum(sizes)[:-1])):
+        if drawn.size:
             scale = math.sqrt(2.0 / math.prod(leaf.shape[:-1])) if std is None else std
-            filled.append(scale * flat[start : start + leaf.size].reshape(leaf.shape))
-            start += leaf.size
+            filled.append(scale * drawn.reshape(leaf.shape))
         else:
             filled.append(jnp.full(leaf.shape, float(name in ("scale", "var")), jnp.float32))
     return jax.tree.unflatten(structure, filled)

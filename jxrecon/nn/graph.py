@@ -1,4 +1,4 @@
-"""Graph convolution X' = act(A X W [+ X W0] + b) over the vertices of a mesh.
+"""Graph convolution X' = act(A X W [+ X W0] + b) over the vertices of a mesh, and a residual network of it.
 
 The operator A comes in as a function, so that one layer serves all of the family:
 
@@ -20,28 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.mesh.aggregation import (
-    Aggregate,
-    Neighbours,
-    chebyshev,
-    chebyshev_graph,
-    mean_graph,
-    neighbours,
-    normalised,
-    segment_sum,
-)
-
-__all__ = [
-    "Aggregate",
-    "GraphConvolution",
-    "Neighbours",
-    "chebyshev",
-    "chebyshev_graph",
-    "mean_graph",
-    "neighbours",
-    "normalised",
-    "segment_sum",
-]
+from jxrecon.mesh.aggregation import Aggregate
 
 
 def _same(x: Array) -> Array:
@@ -58,16 +37,14 @@ class GraphConvolution(nn.Module):
         self_weight: whether a vertex's own features have a matrix W0 of their own.
         activation: applied last.
         use_bias: whether there is b.
-        kernel_init: of W and W0; Glorot as in IGCN+ and Pixel2Mesh.
         dtype: in which it computes; the input's if None.
-        precision: of the matrix products.
+        precision: the matrix products'.
     """
 
     features: int
     self_weight: bool = False
     activation: Callable[[Array], Array] = _same
     use_bias: bool = True
-    kernel_init: Callable[..., Any] = nn.initializers.glorot_uniform()
     dtype: Any = None
     precision: jax.lax.PrecisionLike = None
 
@@ -80,7 +57,7 @@ class GraphConvolution(nn.Module):
         x, shape = x.astype(dtype), (x.shape[-1], self.features)
 
         def times(x: Array, name: str) -> Array:
-            weight = self.param(name, self.kernel_init, shape)
+            weight = self.param(name, nn.initializers.glorot_uniform(), shape)
             return jnp.matmul(x, weight.astype(dtype), precision=self.precision)
 
         narrow = self.features < x.shape[-1]
@@ -91,3 +68,39 @@ class GraphConvolution(nn.Module):
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             y = y + jnp.broadcast_to(bias.astype(dtype), y.shape)
         return self.activation(y)
+
+
+class GraphNetwork(nn.Module):
+    """A graph convolution in, residual pairs (x + act(GC(act(GC(x))))) / 2, a linear one out.
+
+    Attributes:
+        hidden: channels between.
+        pairs: how many.
+        features: channels out.
+        self_weight: whether a vertex has weights of its own (Pixel2Mesh); else the aggregate is meant to
+            count it among its neighbours (IGCN).
+        activation: after every layer but the last.
+    """
+
+    hidden: int
+    pairs: int
+    features: int
+    self_weight: bool = False
+    activation: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b v i"], aggregate: Aggregate
+    ) -> tuple[Float[Array, "b v o"], Float[Array, "b v h"]]:
+        """(result, what the last pair gave) from features of the vertices and the mesh's operator."""
+
+        def layer(x: Array, name: str) -> Array:
+            convolution = GraphConvolution(
+                self.hidden, self.self_weight, self.activation, name=name
+            )
+            return convolution(x, aggregate)
+
+        x = layer(x, "first")
+        for pair in range(self.pairs):
+            x = (x + layer(layer(x, f"pair_{pair}a"), f"pair_{pair}b")) / 2.0
+        return GraphConvolution(self.features, self.self_weight, name="head")(x, aggregate), x

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
             if stage:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for _ in range(layers):
-                conv = Conv(self.width * min(8, 2**stage), bias=False)
+                conv = Conv(self.width * min(8, 2**stage), bias="none")
                 x = nn.relu(instance_norm(conv(x)))
             levels.append(x)
         return levels
@@ -70,7 +70,7 @@ def floor_ceil_bilinear(
     """The sampling of Pixel2Mesh's and IGCN+'s TensorFlow codes, zero where row or column is an integer.
 
     There floor and ceiling are one pixel, and both weights, the distances to the other, vanish: a fault,
-    kept to compare numbers with theirs.
+    kept to compare numbers with those codes.
     """
     last = jnp.array([n - 1 for n in features.shape[1:3]], place.dtype)[None, None]
     place = jnp.clip(place, 0.0, last)

@@ -34,7 +34,7 @@ def upfirdn_axis(
         axis: the axis to resample.
         taps: the filter; convolved, so reversed against a correlation.
         up: samples per sample after zero insertion.
-        down: every how manieth sample is kept.
+        down: one of so many samples is kept.
         padding: zeros before and after (after zero insertion); negative numbers cut.
 
     Returns:
@@ -93,11 +93,3 @@ def downsample2(
     """Half the samples along every spatial axis."""
     n = len(taps)
     return upfirdn(x, taps, down=2, padding=((n - 1) // 2, (n - 2) // 2))
-
-
-def blur(
-    x: Float[Array, "b *space c"], taps: Sequence[float] = BINOMIAL
-) -> Float[Array, "b *space c"]:
-    """The filter alone, of the same size."""
-    n = len(taps)
-    return upfirdn(x, taps, padding=(n // 2, (n - 1) // 2))

@@ -27,9 +27,9 @@ class Splatter(NamedTuple):
     """Points on the faces of every surface with a template's topology, and the camera that sees them.
 
     Attributes:
-        faces: of the template.
+        faces: the template's.
         weights: barycentric coordinates of the points within a face.
-        camera: which sees them.
+        camera: the X-ray's.
     """
 
     faces: Int[Array, "f 3"]

@@ -1,4 +1,4 @@
-"""The oracles' rule that makes tensors from names, and a small organ that moves, for the surface methods."""
+"""What tests of methods share: the oracles' rule that makes tensors from names, an organ, and a ramp."""
 
 import zlib
 from types import SimpleNamespace
@@ -83,3 +83,14 @@ def organ(p2m):
         return SurfaceProblem(mean, camera, cases), SurfaceBatch(*parts, jnp.arange(cases))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ramp():
+    """(camera) -> line integrals that rise along the world's axes, whatever the detector's pixels."""
+
+    def image(camera):
+        x, y, z = np.moveaxis(np.asarray(camera.pixels()), -1, 0)
+        return jnp.asarray(3.0 + x / 200 + y / 400 + z / 300)
+
+    return image

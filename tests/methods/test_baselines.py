@@ -198,6 +198,21 @@ def test_other_cameras_than_the_problems_own_are_served_too(name, train, fits):
     assert float(jnp.abs(run(state, case) - case).mean()) < 5.0
 
 
+def test_equal_cameras_need_no_new_fit(train, fits):
+    """What is stored decides, though these are not the problem's own objects."""
+    again = biplanar(shape=(12, 12), pixel_mm=30.0)
+    images = xrays(jnp.asarray(train[3]))
+    state, _ = fits["nearest"]
+    shifted = state._replace(images=jnp.roll(state.images, 1, axis=0))
+    found = METHODS["nearest"].reconstruct(shifted, images, again, KEY).hu
+    np.testing.assert_array_equal(found, train[4])
+    state, _ = fits["linear"]
+    nothing = state._replace(fit=jax.tree.map(jnp.zeros_like, state.fit))
+    found = METHODS["linear"].reconstruct(nothing, images, again, KEY).hu
+    mean = np.concatenate([train, train[:, ::-1]]).mean(axis=0)
+    np.testing.assert_allclose(found, mean, rtol=0, atol=0.1)
+
+
 def test_two_training_volumes_are_enough_for_the_linear_prior(train):
     state, _ = fitted("linear", train[:2])
     found = reconstruction("linear", state, xrays(jnp.asarray(train[0])))

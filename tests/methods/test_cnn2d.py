@@ -54,7 +54,7 @@ def frontal_hu(method):
 @pytest.fixture(scope="module")
 def image():
     """Line integrals of the first volume."""
-    return 8.0 * jit(lambda hu: xrays(hu, PROBLEM.grid, PROBLEM.cameras[0]))(batch().hu)[0]
+    return 8.0 * jit(lambda hu: xrays(PROBLEM, hu))(batch().hu)[0]
 
 
 def test_training_on_two_volumes_lowers_the_squared_error(trained):
@@ -91,19 +91,30 @@ def test_an_x_ray_of_other_pixels_is_put_on_the_trained_ones():
         on_trained_pixels([ramp], [small], [FRONTAL], "cnn2d")
 
 
+def test_an_x_ray_on_another_detector_gives_the_same_volume_under_jit(
+    method, trained, frontal_hu, ramp
+):
+    state, _ = trained
+    other = camera_at(0.0, shape=(61, 80), pixel_mm=(5.0, 4.0))
+    found = jit(lambda s, y: method.reconstruct(s, [y], (other,), jax.random.key(0)).hu)(
+        state, ramp(other)
+    )
+    np.testing.assert_allclose(found, frontal_hu(state, ramp(FRONTAL)), rtol=0, atol=1.0)
+
+
 def test_rows_are_z_columns_x_and_depth_y_as_the_frontal_x_ray_has_them():
     hu = np.full((1, *GRID.shape), -1000.0, np.float32)
     hu[0, 1, 5, 6] = 3000.0
     view = np.asarray(to_paper(jnp.asarray(hu)))
     assert np.argwhere(view[0] > 0).tolist() == [[1, 4, 1]]
     np.testing.assert_array_equal(to_world(jnp.asarray(view)), hu)
-    image = np.asarray(xrays(jnp.asarray(hu), PROBLEM.grid, PROBLEM.cameras[0])[0])
+    image = np.asarray(xrays(PROBLEM, jnp.asarray(hu))[0])
     row, column = np.unravel_index(image.argmax(), image.shape)
     assert (row < 8, column > 8) == (True, True)  # high z is up; low x, of columns 4 of 6, right
 
 
 def test_the_papers_size_maps_256_pixels_to_128_cubed():
-    network = Network((128, 128, 128), 64, 9)
+    network = Network((128, 128, 128), Settings())
     image = jax.ShapeDtypeStruct((1, 256, 256), jnp.float32)
     variables = jax.eval_shape(
         lambda x: init_variables(network, jax.random.key(0), x, train=False), image

@@ -1,11 +1,12 @@
 """CycleGAN: layers of the paper, losses in closed form, the pool, a step, published checkpoints."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.geometry import centred_grid
 from jxrecon.interop.weights import (
     Buffer,
     Parameter,
@@ -14,17 +15,17 @@ from jxrecon.interop.weights import (
     from_torch,
     to_torch,
 )
-from jxrecon.methods.base.method import Problem
+from jxrecon.methods.base.method import StyleProblem
 from jxrecon.methods.styles.cyclegan import losses
-from jxrecon.methods.styles.cyclegan.method import Settings, build, crop, learning_rate
+from jxrecon.methods.styles.cyclegan.method import Settings, build, crop
 from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
+from jxrecon.nn.optimise import falling_rate
 from jxrecon.runs import config
 from jxrecon.types import InputError
-from jxrecon.units import Window
 
 SIZE = 32
-PROBLEM = Problem(centred_grid((SIZE, SIZE, 1), (1.0, 1.0, 1.0)), (), Window(), 4)
+PROBLEM = StyleProblem((SIZE, SIZE), 4)
 
 
 def jit(function):
@@ -90,16 +91,16 @@ def test_without_a_pool_every_fake_is_shown():
 
 def test_the_rate_is_constant_then_falls_to_nothing():
     settings = Settings(constant_steps=10, decay_steps=10)
-    rates = [float(learning_rate(settings, jnp.int32(s))) for s in (0, 10, 15, 20, 30)]
+    rates = [float(falling_rate(settings, jnp.int32(s))) for s in (0, 10, 15, 20, 30)]
     np.testing.assert_allclose(rates, [2e-4, 2e-4, 1e-4, 0.0, 0.0], rtol=1e-6)
 
 
 def test_crops_are_parts_of_their_images():
-    images = jnp.arange(2.0 * 6 * 5).reshape(2, 6, 5, 1)
+    images = jnp.arange(2.0 * 6 * 5).reshape(2, 6, 5)
     cut = np.asarray(crop(images, (4, 4), jnp.array([[0.0, 0.6], [0.999, 0.2]])))
-    assert [float(c) for c in cut[:, 0, 0, 0]] == [1.0, 30.0 + 10.0]  # corners (0, 1) and (2, 0)
+    assert [float(c) for c in cut[:, 0, 0]] == [1.0, 30.0 + 10.0]  # corners (0, 1) and (2, 0)
     for one, image in zip(cut, np.asarray(images)):
-        row, column = np.argwhere(image[..., 0] == one[0, 0, 0])[0]
+        row, column = np.argwhere(image == one[0, 0])[0]
         np.testing.assert_array_equal(one, image[row : row + 4, column : column + 4])
 
 
@@ -148,7 +149,7 @@ def test_the_tables_say_the_published_names():
 @pytest.mark.parametrize("size", ["64", "128", "256"])
 def test_every_size_of_cyclegan_xray_builds_its_state(size):
     experiment = config.find("cyclegan_xray", size)
-    problem = PROBLEM._replace(grid=experiment.field.grid)
+    problem = experiment.kind.problem(experiment, 4, Path())
     state = jax.eval_shape(build(experiment.settings, problem).init, jax.random.key(0))
     assert state.pools.real.images.shape == (50, int(size), int(size), 1)
     assert (
@@ -161,4 +162,4 @@ def test_every_size_of_cyclegan_xray_builds_its_state(size):
 
 def test_sizes_that_cannot_be_halved_twice_are_refused():
     with pytest.raises(InputError, match="expected multiples of 4 from 32 on"):
-        build(Settings(), PROBLEM._replace(grid=centred_grid((34, 34, 1), (1.0, 1.0, 1.0))))
+        build(Settings(), PROBLEM._replace(shape=(34, 34)))

@@ -53,8 +53,19 @@ def test_a_volume_of_the_grid_in_hu_comes_out_of_one_x_ray(trained):
         method.reconstruct(state, [image], (camera_at(90.0, shape=(8, 8)),), jax.random.key(0))
 
 
+def test_an_x_ray_on_another_detector_gives_the_same_volume_under_jit(trained, ramp):
+    method, state, _, _ = trained
+    found, expected = (
+        jit(lambda s, y, c=camera: method.reconstruct(s, [y], (c,), jax.random.key(0)).hu)(
+            state, ramp(camera)
+        )
+        for camera in (camera_at(0.0, shape=(41, 32), pixel_mm=(8.0, 10.0)), FRONTAL)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.0)
+
+
 def test_the_papers_size_maps_128_pixels_to_128_cubed():
-    network = Network((128, 128, 128), (32, 64, 128, 256, 512), 1)
+    network = Network((128, 128, 128), Settings())
     image = jax.ShapeDtypeStruct((1, 128, 128), jnp.float32)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda x: init_variables(network, key, x, train=False), image)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jxrecon.mesh.aggregation import normalised
 from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.mesh.topology import Template, neighbour_table
 from jxrecon.methods.surfaces.igcn import losses
 from jxrecon.methods.surfaces.igcn.networks import IgcnPlus
-from jxrecon.nn.graph import normalised
-from jxrecon.nn.graph_network import GraphNetwork
+from jxrecon.nn.graph import GraphNetwork
 from jxrecon.nn.perceptual_pooling import bilinear, floor_ceil_bilinear
 
 # Compile quickly: each function here runs once or twice.

@@ -18,13 +18,11 @@ from jxrecon.methods.volumes.nerp import (
     QUICK,
     Settings,
     coordinates,
-    evaluate,
+    evaluation,
     ffn,
     fourier_features,
     initial,
     nerp,
-    nerp_with_prior,
-    reconstruct_from_prior,
     siren,
 )
 from jxrecon.nn.optimise import descend
@@ -196,7 +194,7 @@ def test_the_body_is_found_better_than_by_air_or_its_mean(found, case):
 
 def test_a_prior_is_an_argument_of_what_is_compiled(case):
     truth, images = case
-    method = nerp_with_prior(PROBLEM, dataclasses.replace(SETTINGS, adapted_iterations=7))
+    method = nerp(PROBLEM, dataclasses.replace(SETTINGS, adapted_iterations=7))
     result = jax.eval_shape(lambda p, y: method.reconstruct(p, y, CAMERAS, KEY), truth, images)
     assert result.hu.shape == GRID.shape
     assert result.trace["objective"].shape == (7,)
@@ -210,7 +208,7 @@ def test_one_program_serves_all_priors_and_a_good_one_helps(found, case):
     @jit
     def method(prior, y):
         traced.append(prior)
-        return nerp_with_prior(PROBLEM, SETTINGS).reconstruct(prior, y, CAMERAS, KEY)
+        return nerp(PROBLEM, SETTINGS).reconstruct(prior, y, CAMERAS, KEY)
 
     informed = method(truth, images)
     misled = method(np.full_like(truth, HU_AIR), images)
@@ -234,11 +232,8 @@ def test_chunks_change_neither_the_volume_nor_its_gradient():
 
     def both(chunk):
         def total(layers):
-            found = evaluate(
-                network._replace(layers=layers),
-                (5, 4, 3),
-                dataclasses.replace(settings, chunk=chunk),
-            )
+            chosen = dataclasses.replace(settings, chunk=chunk)
+            found = evaluation(network.frequencies, (5, 4, 3), chosen)(layers)
             return jnp.sum(jnp.square(found)), found
 
         return jit(jax.value_and_grad(total, has_aux=True))(network.layers)
@@ -271,19 +266,18 @@ def test_a_fresh_network_has_the_papers_size_and_spread():
     ],
 )
 def test_bad_options_are_refused_in_one_line(options):
-    for method in (nerp, nerp_with_prior):
-        with pytest.raises(InputError, match="expected") as refused:
-            method(PROBLEM, Settings(**options))
-        assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match="expected") as refused:
+        nerp(PROBLEM, Settings(**options))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_prior_on_another_grid_is_refused(case):
     prior = np.zeros((4, 5, 6), np.float32)
     with pytest.raises(InputError, match=r"prior volume is \(4, 5, 6\), expected"):
-        reconstruct_from_prior(PROBLEM, prior, case[1], CAMERAS, KEY, SETTINGS)
+        nerp(PROBLEM, SETTINGS).reconstruct(prior, case[1], CAMERAS, KEY)
 
 
 def test_quick_is_smaller_than_the_paper_and_of_the_same_kind():
-    assert nerp(PROBLEM, QUICK).init(KEY) == nerp_with_prior(PROBLEM, QUICK).init(KEY) == ()
+    assert nerp(PROBLEM, QUICK).init(KEY) == ()
     assert QUICK.network == Settings().network
     assert QUICK.width * QUICK.iterations < 0.01 * Settings().width * Settings().iterations

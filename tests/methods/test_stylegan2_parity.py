@@ -31,7 +31,7 @@ from jxrecon.methods.volumes.x2vision.networks import (
     SynthesisBlock,
 )
 from jxrecon.nn.conv import conv
-from jxrecon.nn.resample import blur, downsample2, upfirdn, upfirdn_axis, upsample2
+from jxrecon.nn.resample import downsample2, upfirdn, upfirdn_axis, upsample2
 
 # Compile quickly: each function here runs once.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -173,7 +173,7 @@ RESAMPLING = {
         upfirdn_axis(x, 1, F1241, 2, 3, (3, -2)), 2, F1241, 2, 3, (-1, 2)
     ),
     "nofilter": lambda x: upfirdn(x, (1.0,), up=2),
-    "filter2d": lambda x: blur(x, F1331),
+    "filter2d": lambda x: upfirdn(x, F1331, padding=(2, 1)),
     "upsample2d": lambda x: upsample2(x, F1331),
     "downsample2d": lambda x: downsample2(x, F1331),
     "upsample2d_asym": lambda x: upsample2(x, F1241),
@@ -276,7 +276,7 @@ def test_mapping_is_the_official_one(keys, expected):
     weights = generated(keys, "mapping")
     z = jnp.asarray(normal("sg2/mapping/z", (3, 16)))
     params = tree({f"mapping.{name}": value for name, value in weights.items()})
-    w = Mapping(16, 12).apply(params, z)
+    w = Mapping(12).apply(params, z)
     assert_same(jnp.broadcast_to(w[:, None], (3, 4, 12)), expected["mapping/out"])
 
 
@@ -363,7 +363,7 @@ def gan(keys):
         discriminator = tree(generated(keys, "discriminator"), pixels=16)
 
     def styles(variables):
-        w = Mapping(16, 12).apply(variables["mapping"], z)
+        w = Mapping(12).apply(variables["mapping"], z)
         return jnp.broadcast_to(w[:, None], (4, g.num_ws, 12))
 
     return {

@@ -16,9 +16,8 @@ from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
 from jxrecon.methods.volumes.x2ct import method as x2ct
-from jxrecon.methods.volumes.x2ct.method import Settings, build, make_model
+from jxrecon.methods.volumes.x2ct.method import Settings, build, eight_bit, make_model
 from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator
-from jxrecon.methods.volumes.x2ct.normalisation import eight_bit
 from jxrecon.runs import config
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import Window
@@ -50,6 +49,9 @@ GRID16 = centred_grid((16,) * 3, (14.0, 15.0, 12.5))  # the least that "tiny" ta
 
 def cameras16(views):
     return Views(pixels=16, count=views).cameras
+
+
+TRAINED_8 = problem(1).cameras
 
 
 def batch(count=2, seed=0):
@@ -134,6 +136,17 @@ def test_reconstruct_gives_what_eval_step_measures(gan):
     terms = jit(lambda s: x2ct.eval_step(model, s, batch(1), key))(state)
     error = float(jnp.mean((found - hu[0]) ** 2))
     assert float(terms["psnr_db"]) == pytest.approx(10 * np.log10(3024.0**2 / error), rel=1e-4)
+
+
+def test_an_x_ray_on_another_detector_gives_the_same_volume_under_jit(gan, ramp):
+    model, state, *_ = gan
+    found, expected = (
+        jit(lambda s, y, c=camera: x2ct.reconstruct(model, s, [y], [c], jax.random.key(0)).hu)(
+            state, ramp(camera)
+        )
+        for camera in (camera_at(0.0, shape=(24, 31), pixel_mm=(16.0, 12.0)), *TRAINED_8)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.0)
 
 
 # X-rays.

@@ -12,6 +12,7 @@ from jxrecon.geometry import biplanar, centred_grid
 from jxrecon.methods.volumes.x2ct import reorient
 from jxrecon.methods.volumes.x2ct.discriminator import Discriminator, condition
 from jxrecon.methods.volumes.x2ct.layers import (
+    INIT_STD,
     Compress,
     DenseBlock,
     Link,
@@ -25,7 +26,8 @@ from jxrecon.methods.volumes.x2ct.losses import (
     generator_loss,
     projection,
 )
-from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, init_params, tiny
+from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, tiny
+from jxrecon.nn.blocks import init_variables
 from jxrecon.nn.conv import conv
 from jxrecon.types import InputError
 
@@ -264,7 +266,7 @@ def test_tiny_is_a_network_for_32_and_scaled_scales_channels():
 def test_init_draws_kernels_of_the_papers_deviation_and_zero_biases():
     views = VIEWS[:1]
     g = Generator(smallest(views=1, stem=16, growth=8, decoder=(8, 8, 16)))
-    params = init_params(g, jax.random.key(3), views)
+    params = init_variables(g, jax.random.key(3), views, std=INIT_STD)
     shapes = jax.eval_shape(lambda v: g.init(jax.random.key(0), v), views)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
     leaves = jax.tree.leaves_with_path(params)

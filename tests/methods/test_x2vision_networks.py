@@ -65,7 +65,7 @@ def test_a_volume_has_the_promised_shape_and_one_logit(generator):
 
 def test_mapping_forgets_the_length_of_z():
     z = draw(3, BATCH, 7)
-    mapping = Mapping(7, W, layers=2)
+    mapping = Mapping(W, layers=2)
     variables = drawn(mapping, z)
     np.testing.assert_allclose(
         mapping.apply(variables, z), mapping.apply(variables, 10 * z), rtol=1e-4

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jxrecon.mesh import Mesh, Template, template
-from jxrecon.nn.graph import GraphConvolution, mean_graph, normalised, segment_sum
+from jxrecon.mesh.aggregation import mean_graph, normalised, segment_sum
+from jxrecon.nn.graph import GraphConvolution
 
 
 def numbers(name: str, *shape: int, scale: float = 1.0) -> jax.Array:

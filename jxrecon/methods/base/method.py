@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jaxtyping import Array, Float, Int
 
-from jxrecon.geometry import Camera, Grid
+from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.mesh import Template
 from jxrecon.types import Key, PyTree, Terms
 from jxrecon.units import Window
 
-Progress = Callable[[int, float], None]
-"""Called with (iteration, objective) now and then while a reconstruction runs."""
+Images: TypeAlias = Sequence[Float[Array, "rows columns"]]
+"""X-rays of one patient as line integrals, one a camera."""
+
+Cameras: TypeAlias = Sequence[AnyCamera]
+"""Their cameras, with values, not traced: the projector picks its path once."""
+
+Trace: TypeAlias = dict[str, Float[Array, " iterations"]]
+"""Objective terms under their paper names, one number an iteration; may be empty."""
+
+Progress: TypeAlias = Callable[[int, float], None] | None
+"""Called with (iteration, objective) now and then while a reconstruction runs; None: not at all."""
 
 
 class Problem(NamedTuple):
-    """What is to be reconstructed from what: the same for every method of an experiment.
+    """Which volume is to be reconstructed from which X-rays: the same for every method of an experiment.
 
     Attributes:
         grid: voxels of the volume, world mm.
@@ -33,16 +42,43 @@ class Problem(NamedTuple):
     cases: int
 
 
+class SurfaceProblem(NamedTuple):
+    """Which organ is to be found in which X-ray: the same for every method of an experiment.
+
+    Attributes:
+        template: the topology that all surfaces share, and the mean shape of the training references
+            as its vertices, world mm.
+        camera: the X-ray's.
+        cases: number of training cases.
+    """
+
+    template: Template
+    camera: Camera
+    cases: int
+
+
+class StyleProblem(NamedTuple):
+    """Which images are to be brought to another style.
+
+    Attributes:
+        shape: rows and columns of an image.
+        cases: number of training pairs.
+    """
+
+    shape: tuple[int, int]
+    cases: int
+
+
 class Reconstruction(NamedTuple):
-    """A volume and how it was come by.
+    """A volume and the course of its computation.
 
     Attributes:
         hu: [x, y, z] in HU on the problem's grid.
-        trace: objective terms per iteration under their paper names, [iterations] each; may be empty.
+        trace: objective terms per iteration.
     """
 
     hu: Float[Array, "x y z"]
-    trace: dict[str, Float[Array, " iterations"]]
+    trace: Trace
 
 
 class Method(NamedTuple):
@@ -54,9 +90,8 @@ class Method(NamedTuple):
         init: (key) -> state, a pytree that holds all that outlives a step.
         train_step: (state, batch, key) -> (state, terms).
         eval_step: (state, batch, key) -> terms on held-out volumes.
-        reconstruct: (state, images, cameras, key, progress=None) -> Reconstruction. `images` are line
-            integrals, one [rows, columns] a camera; the cameras are concrete, so that the projector
-            picks its path once: jit over the other arguments.
+        reconstruct: (state, images, cameras, key, progress=None) -> Reconstruction; jit over the other
+            arguments than the cameras.
         sample: (state, key, count) -> [count, x, y, z] in HU from the prior, where there is one.
         own_views: whether it takes the X-rays of the problem's own cameras alone, one each; else any
             number from anywhere.
@@ -70,28 +105,13 @@ class Method(NamedTuple):
     own_views: bool = False
 
 
-class SurfaceProblem(NamedTuple):
-    """Which organ is to be found in which X-ray: the same for every method of an experiment.
-
-    Attributes:
-        template: the topology that all surfaces share, and the mean shape of the training references
-            as its vertices, world mm.
-        camera: of the X-ray.
-        cases: number of training cases.
-    """
-
-    template: Template
-    camera: Camera
-    cases: int
-
-
 class SurfaceMethod(NamedTuple):
     """A method that deforms an organ's surface to what one X-ray shows; trained by the same loop.
 
     Attributes:
-        init: as of a `Method`.
-        train_step: as of a `Method`, on a `SurfaceBatch`.
-        eval_step: as of a `Method`; its terms hold md_vertex_mm.
+        init: see `Method`.
+        train_step: see `Method`; the batch is a `SurfaceBatch`.
+        eval_step: see `Method`; its terms hold md_vertex_mm.
         reconstruct: (state, image [rows, columns], reference [v, 3] mm) -> vertices [v, 3] mm. The
             image is line integrals by the problem's camera.
     """
@@ -104,8 +124,24 @@ class SurfaceMethod(NamedTuple):
     ]
 
 
+class Translator(NamedTuple):
+    """A method that brings images to another style; trained by the same loop.
+
+    Attributes:
+        init: see `Method`.
+        train_step: see `Method`; the batch is an `ImagePairBatch`.
+        eval_step: see `Method`.
+        translate: (state, image [rows, columns] in [-1, 1]) -> the image in the other style.
+    """
+
+    init: Callable[[Key], PyTree]
+    train_step: Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]
+    eval_step: Callable[[PyTree, Any, Key], Terms]
+    translate: Callable[[PyTree, Float[Array, "rows columns"]], Float[Array, "rows columns"]]
+
+
 def untrained(reconstruct: Callable[..., Reconstruction]) -> Method:
-    """The Method that has nothing to learn: its state is empty, X-rays are all it goes by."""
+    """The Method that has nothing to learn: its state is empty, it knows the X-rays alone."""
     return Method(
         init=lambda key: (),
         train_step=lambda state, batch, key: (state, {}),
@@ -115,7 +151,7 @@ def untrained(reconstruct: Callable[..., Reconstruction]) -> Method:
 
 
 def tell(
-    progress: Progress | None,
+    progress: Progress,
     iteration: Int[Array, ""],
     objective: Float[Array, ""],
     iterations: int,
@@ -127,19 +163,3 @@ def tell(
             lambda: jax.debug.callback(progress, iteration, objective),
             lambda: None,
         )
-
-
-class Translator(NamedTuple):
-    """A method that makes images of another style instead of volumes; trained by the same loop.
-
-    Attributes:
-        init: as of a `Method`.
-        train_step: as of a `Method`.
-        eval_step: as of a `Method`.
-        translate: (state, image [rows, columns] in [-1, 1]) -> the image in the other style.
-    """
-
-    init: Callable[[Key], PyTree]
-    train_step: Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]
-    eval_step: Callable[[PyTree, Any, Key], Terms]
-    translate: Callable[[PyTree, Float[Array, "rows columns"]], Float[Array, "rows columns"]]

@@ -1,4 +1,4 @@
-"""X-rays as networks of fixed views take them: in [0, 1], on the pixels of the training."""
+"""X-rays for networks of fixed views: in [0, 1], on the pixels of the training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import AnyCamera, Camera
+from jxrecon.geometry import AnyCamera, Camera, places_of, vectors
+from jxrecon.methods.base.method import Cameras, Images
 from jxrecon.types import InputError
 
 FULL = 8.0
@@ -28,10 +29,7 @@ def fixed_range(integrals: Float[Array, "*b rows columns"]) -> Float[Array, "*b 
 
 
 def on_trained_pixels(
-    images: Sequence[Float[Array, "rows columns"]],
-    cameras: Sequence[AnyCamera],
-    trained: Sequence[Camera],
-    name: str,
+    images: Images, cameras: Cameras, trained: Sequence[Camera], name: str
 ) -> list[Float[Array, "r s"]]:
     """The X-rays in the order and on the pixels of the trained cameras.
 
@@ -42,9 +40,9 @@ def on_trained_pixels(
 
     Args:
         images: line integrals, in any order.
-        cameras: concrete, about the origin, one an image.
-        trained: of the network.
-        name: of the method, for the errors.
+        cameras: about the origin, one an image; with values, not traced.
+        trained: the cameras of the network's training.
+        name: the method's, for errors.
 
     Raises:
         InputError: an X-ray is of parallel rays, none looks in a trained direction, or one shows less than
@@ -75,7 +73,7 @@ def _axis(camera: AnyCamera, name: str) -> Float[np.ndarray, "3"]:
     """From the isocentre, which is the origin, towards the source."""
     if not isinstance(camera, Camera):
         raise InputError(f"{name} was given parallel rays, expected X-rays from a point source")
-    source = np.asarray(camera.source, np.float64)
+    source, _, _, _ = vectors(camera)
     return source / np.linalg.norm(source)
 
 
@@ -88,18 +86,12 @@ def _resampled(
         for a, b in zip(jax.tree.leaves(camera), jax.tree.leaves(trained))
     ):
         return image, 1.0
-    source = np.asarray(trained.source, np.float64)
+    source, _, _, _ = vectors(trained)
     normal = source / np.linalg.norm(source)
-    rays = np.asarray(trained.pixels(), np.float64) - source
+    with jax.ensure_compile_time_eval():  # cameras have values under jit too
+        rays = np.asarray(trained.pixels(), np.float64) - source
     points = source - rays * ((normal @ source) / (rays @ normal))[..., None]
-    source, centre, u, v = (
-        np.asarray(part, np.float64) for part in (camera.source, camera.centre, camera.u, camera.v)
-    )
-    across = np.cross(u, v)
-    rays = points - source
-    there = source + rays * ((across @ (centre - source)) / (rays @ across))[..., None] - centre
-    places = there @ np.linalg.pinv(np.stack([v, u], 1)).T
-    places = np.moveaxis(places + (np.array(camera.shape) - 1) / 2, -1, 0)
+    places = np.moveaxis(places_of(camera, points), -1, 0)
     limits = np.array(camera.shape).reshape(2, 1, 1) - 0.5
     covered = float(np.mean(((places > -0.5) & (places < limits)).all(0)))
     coordinates = list(jnp.asarray(places, jnp.float32))

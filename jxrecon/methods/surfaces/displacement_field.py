@@ -7,7 +7,7 @@
 | v^ = v + u(v), trilinear | trilinear | |
 | L_pos, mm^2 | surface_regression.mean_square | |
 | L_smooth = mean \\|difference of neighbouring nodes\\|^2, mm^2 | roughness | smooth_weight |
-| Adam | surface_regression.adam | learning_rate, decay_steps |
+| Adam | surface_regression.surface_method | learning_rate, decay_steps |
 
 The grid is a cube about the reference's centroid, along the world's axes. Differs from the paper, of which we
 could read the abstract alone: the 2-D features come into the volume along the problem's own rays, the
@@ -26,21 +26,18 @@ from jaxtyping import Array, Float
 
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import (
+    LENGTH_MM,
     STEP_MM,
-    SurfaceRegression,
-    adam,
-    at_rest,
     check_view,
-    coordinates,
+    examples,
     mean_square,
-    run,
     standardised,
-    summed,
+    surface_method,
 )
-from jxrecon.nn.blocks import Conv, init_variables
+from jxrecon.nn.blocks import Conv, apply
 from jxrecon.nn.perceptual_pooling import STAGES, Encoder, pool
-from jxrecon.nn.splatting import splatter
-from jxrecon.types import InputError, Key, PyTree, SurfaceBatch, Terms
+from jxrecon.nn.splatting import Splatter, splatter
+from jxrecon.types import InputError, PyTree, SurfaceBatch, Terms
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,12 @@ class Settings:
     Attributes:
         width: channels of the encoder's first stage.
         stages: convolutions of the encoder at each size; VGG-16's.
-        nodes: of the grid along each axis.
+        nodes: number of nodes along each axis of the grid.
         extent_mm: from its first node to its last; vertices beyond move with its border.
         hidden: channels of the 3-D convolutions.
         layers: how many of them, 3x3x3, before the linear one.
-        smooth_weight: of L_smooth.
-        learning_rate: of Adam.
+        smooth_weight: factor of L_smooth.
+        learning_rate: Adam's.
         decay_steps: steps on which the rate falls to 0, along half a cosine; 0: it stays.
     """
 
@@ -71,19 +68,9 @@ class Settings:
 
 
 class Network(nn.Module):
-    """Image channels and nodes -> displacement of the nodes in units of 10 mm; zero at first.
+    """Image channels and nodes -> displacement of the nodes in units of 10 mm; zero at first."""
 
-    Attributes:
-        width: of the encoder.
-        stages: of the encoder.
-        hidden: of the 3-D convolutions.
-        layers: of them.
-    """
-
-    width: int
-    stages: tuple[int, ...]
-    hidden: int
-    layers: int
+    settings: Settings
 
     @nn.compact
     def __call__(
@@ -92,25 +79,14 @@ class Network(nn.Module):
         place: Float[Array, "b p 2"],
         nodes: Float[Array, "b n n n 3"],
     ) -> Float[Array, "b n n n 3"]:
-        levels = Encoder(self.width, self.stages, name="encoder")(image)
+        hidden = self.settings.hidden
+        levels = Encoder(self.settings.width, self.settings.stages, name="encoder")(image)
         features = pool(levels[1:], place, image.shape[1:3])
         x = jnp.concatenate([features.reshape(*nodes.shape[:4], -1), nodes], axis=-1)
-        x = nn.relu(Conv(self.hidden, 1, name="enter")(x))
-        for layer in range(self.layers):
-            x = x + nn.relu(Conv(self.hidden, name=f"layer_{layer}")(x))
+        x = nn.relu(Conv(hidden, 1, name="enter")(x))
+        for layer in range(self.settings.layers):
+            x = x + nn.relu(Conv(hidden, name=f"layer_{layer}")(x))
         return Conv(3, 1, name="head")(x)
-
-
-class Found(NamedTuple):
-    """What the network gives.
-
-    Attributes:
-        vertices: world mm.
-        field: displacement of the nodes in mm.
-    """
-
-    vertices: Float[Array, "b v 3"]
-    field: Float[Array, "b n n n 3"]
 
 
 def trilinear(field: Float[Array, "n n n c"], place: Float[Array, "v 3"]) -> Float[Array, "v c"]:
@@ -128,6 +104,16 @@ def roughness(field: Float[Array, "b n n n 3"]) -> Float[Array, ""]:
     return sum(steps, jnp.zeros((), field.dtype)) / 3.0
 
 
+class Model(NamedTuple):
+    """What the functions below share: no parameters, only definitions."""
+
+    settings: Settings
+    problem: SurfaceProblem
+    network: Network
+    splatter: Splatter
+    offsets: Float[Array, "n n n 3"]  # of the nodes from the reference's centroid, mm
+
+
 def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
     """The displacement field for this problem.
 
@@ -135,44 +121,41 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
         InputError: the X-ray cannot be halved between all stages, the camera misses the organ, or
             the grid has fewer than two nodes along an axis.
     """
-    template, camera, n = problem.template, problem.camera, settings.nodes
-    check_view("displacement_field", template, camera, 2 ** (len(settings.stages) - 1))
-    if n < 2 or not settings.extent_mm > 0:
+    check_view("displacement_field", problem, 2 ** (len(settings.stages) - 1))
+    if settings.nodes < 2 or not settings.extent_mm > 0:
         raise InputError(
-            f"displacement_field has {n} nodes over {settings.extent_mm} mm, expected at least 2 over"
-            f" a positive length"
+            f"displacement_field has {settings.nodes} nodes over {settings.extent_mm} mm, expected at"
+            f" least 2 over a positive length"
         )
-    network = Network(settings.width, settings.stages, settings.hidden, settings.layers)
-    points, pitch_mm = splatter(template, camera), settings.extent_mm / (n - 1)
-    axis = (jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2) * pitch_mm
+    n, (image, *_) = settings.nodes, examples(problem, 2)
+    axis = (jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2) * (settings.extent_mm / (n - 1))
     offsets = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    points = splatter(problem.template, problem.camera)
+    place = jax.ShapeDtypeStruct((1, n**3, 2), jnp.float32)
+    nodes = jax.ShapeDtypeStruct((1, n, n, n, 3), jnp.float32)
+    model = Model(settings, problem, Network(settings), points, offsets)
+    return surface_method(model, predict, loss, (image, place, nodes), {"head": 0.0})
 
-    def start(key: Key) -> PyTree:
-        image = jax.ShapeDtypeStruct((1, *camera.shape, 2), jnp.float32)
-        place = jax.ShapeDtypeStruct((1, n**3, 2), jnp.float32)
-        nodes = jax.ShapeDtypeStruct((1, n, n, n, 3), jnp.float32)
-        return at_rest(init_variables(network, key, image, place, nodes)["params"], "head")
 
-    def predict(
-        params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
-    ) -> Found:
-        silhouette = points.silhouette(reference).astype(image.dtype)
-        channels = jnp.stack([standardised(image), silhouette], axis=-1)
-        centre = jnp.mean(reference, axis=1)
-        nodes = centre[:, None, None, None] + offsets[None]
-        place = camera.place_of(nodes.reshape(len(nodes), -1, 3))
-        given = run(network, params, channels, place, coordinates(nodes))
-        field = STEP_MM * given
-        within = (reference - centre[:, None]) / pitch_mm + (n - 1) / 2
-        return Found(reference + jax.vmap(trilinear)(field, within), field)
+def predict(
+    model: Model, params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
+) -> tuple[Float[Array, "b v 3"], Float[Array, "b n n n 3"]]:
+    """The vertices, and the displacement of the nodes about the reference, both in mm."""
+    silhouette = model.splatter.silhouette(reference).astype(image.dtype)
+    channels = jnp.stack([standardised(image), silhouette], axis=-1)
+    centre = jnp.mean(reference, axis=1)
+    nodes = centre[:, None, None, None] + model.offsets[None]
+    place = model.problem.camera.place_of(nodes.reshape(len(nodes), -1, 3))
+    field = STEP_MM * apply(model.network, params, channels, place, nodes / LENGTH_MM)
+    n, extent_mm = model.settings.nodes, model.settings.extent_mm
+    within = (reference - centre[:, None]) / (extent_mm / (n - 1)) + (n - 1) / 2
+    return reference + jax.vmap(trilinear)(field, within), field
 
-    def loss(found: Found, batch: SurfaceBatch) -> tuple[Float[Array, ""], Terms]:
-        """L_pos + lambda_smooth L_smooth."""
-        terms = {
-            "L_pos": mean_square(found.vertices - batch.target),
-            "L_smooth": settings.smooth_weight * roughness(found.field),
-        }
-        return summed(terms)
 
-    optimiser = adam(settings.learning_rate, settings.decay_steps)
-    return SurfaceMethod(*SurfaceRegression(start, predict, loss, optimiser).functions)
+def loss(model: Model, found: tuple[Array, Array], batch: SurfaceBatch) -> Terms:
+    """L_pos + lambda_smooth L_smooth."""
+    vertices, field = found
+    return {
+        "L_pos": mean_square(vertices - batch.target),
+        "L_smooth": model.settings.smooth_weight * roughness(field),
+    }

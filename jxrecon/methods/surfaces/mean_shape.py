@@ -24,15 +24,14 @@ def mean_shape(problem: SurfaceProblem) -> SurfaceMethod:
     The reference is not looked at, its place neither. Before the fit it is the problem's template.
     """
 
-    def train_step(state: State, batch: SurfaceBatch, key: Key) -> tuple[State, Terms]:
-        return State(jnp.mean(batch.target, axis=0)), {}
-
-    def eval_step(state: State, batch: SurfaceBatch, key: Key) -> Terms:
-        return vertex_errors(jnp.broadcast_to(state.vertices, batch.target.shape), batch.target)
-
     return SurfaceMethod(
         init=lambda key: State(jnp.asarray(problem.template.vertices)),
-        train_step=train_step,
+        train_step=lambda state, batch, key: (State(jnp.mean(batch.target, axis=0)), {}),
         eval_step=eval_step,
         reconstruct=lambda state, image, reference: state.vertices,
     )
+
+
+def eval_step(state: State, batch: SurfaceBatch, key: Key) -> Terms:
+    """The errors of the vertices."""
+    return vertex_errors(jnp.broadcast_to(state.vertices, batch.target.shape), batch.target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -33,32 +34,42 @@ def nearest_shape(problem: SurfaceProblem) -> SurfaceMethod:
 
     One `train_step` on all cases fits it. The reference is not looked at.
     """
-    rows, columns = (min(n, PIXELS) for n in problem.camera.shape)
-
-    def small(images: Float[Array, "b r c"]) -> Float[Array, "b pixels"]:
-        resized = jax.image.resize(images, (len(images), rows, columns), "linear")
-        return standardised(resized).reshape(len(images), -1)
-
-    def find(state: State, images: Float[Array, "b r c"]) -> Float[Array, "b v 3"]:
-        likeness = jnp.matmul(small(images), state.images.T, precision="highest")
-        return state.targets[jnp.argmax(likeness, axis=1)]
-
-    def init(key: Key) -> State:
-        shape = problem.template.vertices.shape
-        return State(
-            jnp.zeros((problem.cases, rows * columns), jnp.float32),
-            jnp.zeros((problem.cases, *shape), jnp.float32),
-        )
-
-    def train_step(state: State, batch: SurfaceBatch, key: Key) -> tuple[State, Terms]:
-        return State(small(batch.image), batch.target), {}
-
-    def eval_step(state: State, batch: SurfaceBatch, key: Key) -> Terms:
-        return vertex_errors(find(state, batch.image), batch.target)
-
     return SurfaceMethod(
-        init=init,
-        train_step=train_step,
-        eval_step=eval_step,
-        reconstruct=lambda state, image, reference: find(state, image[None])[0],
+        init=partial(init, problem),
+        train_step=lambda state, batch, key: (State(small(problem, batch.image), batch.target), {}),
+        eval_step=partial(eval_step, problem),
+        reconstruct=lambda state, image, reference: find(problem, state, image[None])[0],
     )
+
+
+def small(problem: SurfaceProblem, images: Float[Array, "b r c"]) -> Float[Array, "b pixels"]:
+    """The images, coarse and standardised."""
+    shape = (len(images), *_shape(problem))
+    return standardised(jax.image.resize(images, shape, "linear")).reshape(len(images), -1)
+
+
+def find(
+    problem: SurfaceProblem, state: State, images: Float[Array, "b r c"]
+) -> Float[Array, "b v 3"]:
+    """The targets of the most similar training images."""
+    likeness = jnp.matmul(small(problem, images), state.images.T, precision="highest")
+    return state.targets[jnp.argmax(likeness, axis=1)]
+
+
+def init(problem: SurfaceProblem, key: Key) -> State:
+    """Zeros in the shapes of a fitted state."""
+    rows, columns = _shape(problem)
+    return State(
+        jnp.zeros((problem.cases, rows * columns), jnp.float32),
+        jnp.zeros((problem.cases, *problem.template.vertices.shape), jnp.float32),
+    )
+
+
+def eval_step(problem: SurfaceProblem, state: State, batch: SurfaceBatch, key: Key) -> Terms:
+    """The errors of the vertices."""
+    return vertex_errors(find(problem, state, batch.image), batch.target)
+
+
+def _shape(problem: SurfaceProblem) -> tuple[int, int]:
+    rows, columns = problem.camera.shape
+    return min(rows, PIXELS), min(columns, PIXELS)

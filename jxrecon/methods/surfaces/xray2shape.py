@@ -5,7 +5,7 @@
 | CNN, global and local features | nn.perceptual_pooling.Encoder | width |
 | v^ = mean + GCN(features, mean) | Network | hidden, pairs |
 | L_pos, L_laplacian, both in mm^2 | surface_regression.mean_square | laplacian_weight |
-| Adam | surface_regression.adam | learning_rate, decay_steps |
+| Adam | surface_regression.surface_method | learning_rate, decay_steps |
 
 It starts from the template, the mean of the training references, and never sees the patient's reference.
 Differs from the paper, whose text we could not read beyond its abstract: the encoder and the graph network
@@ -21,26 +21,22 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.mesh.laplacian import uniform_laplacian
+from jxrecon.mesh.aggregation import Aggregate, Neighbours, normalised
+from jxrecon.mesh.laplacian import Laplacian, uniform_laplacian
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import (
+    LENGTH_MM,
     STEP_MM,
-    SurfaceRegression,
-    adam,
-    at_rest,
     check_view,
-    coordinates,
     examples,
     mean_square,
-    run,
     standardised,
-    summed,
+    surface_method,
 )
-from jxrecon.nn.blocks import init_variables
-from jxrecon.nn.graph import Aggregate, normalised
-from jxrecon.nn.graph_network import GraphNetwork
+from jxrecon.nn.blocks import apply
+from jxrecon.nn.graph import GraphNetwork
 from jxrecon.nn.perceptual_pooling import STAGES, Encoder, pool
-from jxrecon.types import Key, PyTree, SurfaceBatch, Terms
+from jxrecon.types import PyTree, SurfaceBatch, Terms
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,8 @@ class Settings:
         stages: convolutions of the encoder at each size; VGG-16's.
         hidden: channels of the graph convolutions, and of the global feature.
         pairs: residual ones.
-        laplacian_weight: of L_laplacian.
-        learning_rate: of Adam.
+        laplacian_weight: factor of L_laplacian.
+        learning_rate: Adam's.
         decay_steps: steps on which the rate falls to 0, along half a cosine; 0: it stays.
     """
 
@@ -73,31 +69,33 @@ class Network(nn.Module):
     at every vertex; the local ones are those of stages 1 to 4 where the mean shape's vertices are seen.
     """
 
-    width: int
-    stages: tuple[int, ...]
-    hidden: int
-    pairs: int
+    settings: Settings
 
     @nn.compact
     def __call__(
         self,
-        image: Float[Array, "b r c"],
+        image: Float[Array, "b r c 1"],
         place: Float[Array, "b v 2"],
         vertices: Float[Array, "b v 3"],
         aggregate: Aggregate,
     ) -> Float[Array, "b v 3"]:
-        levels = Encoder(self.width, self.stages, name="encoder")(image[..., None])
-        whole = nn.relu(nn.Dense(self.hidden, name="whole")(jnp.mean(levels[-1], (1, 2))))
-        whole = jnp.broadcast_to(whole[:, None], (*vertices.shape[:2], self.hidden))
-        local = pool(levels[1:], place, image.shape[1:])
+        hidden = self.settings.hidden
+        levels = Encoder(self.settings.width, self.settings.stages, name="encoder")(image)
+        whole = nn.relu(nn.Dense(hidden, name="whole")(jnp.mean(levels[-1], (1, 2))))
+        whole = jnp.broadcast_to(whole[:, None], (*vertices.shape[:2], hidden))
+        local = pool(levels[1:], place, image.shape[1:3])
         x = jnp.concatenate([whole, local, vertices], axis=-1)
-        return GraphNetwork(self.hidden, self.pairs, 3, name="graph")(x, aggregate)[0]
+        return GraphNetwork(hidden, self.settings.pairs, 3, name="graph")(x, aggregate)[0]
 
 
-class Found(NamedTuple):
-    """Attributes: vertices: world mm."""
+class Model(NamedTuple):
+    """What the functions below share: no parameters, only definitions."""
 
-    vertices: Float[Array, "b v 3"]
+    settings: Settings
+    problem: SurfaceProblem
+    network: Network
+    aggregate: Neighbours
+    laplacian: Laplacian
 
 
 def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
@@ -106,37 +104,30 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
     Raises:
         InputError: the X-ray cannot be halved between all stages, or the camera misses the organ.
     """
-    template, camera = problem.template, problem.camera
-    check_view("xray2shape", template, camera, 2 ** (len(settings.stages) - 1))
-    network = Network(settings.width, settings.stages, settings.hidden, settings.pairs)
-    mean, operator = normalised(template), uniform_laplacian(template)
+    check_view("xray2shape", problem, 2 ** (len(settings.stages) - 1))
+    mean, laplacian = normalised(problem.template), uniform_laplacian(problem.template)
+    model, inputs = (
+        Model(settings, problem, Network(settings), mean, laplacian),
+        (*examples(problem), mean),
+    )
+    return surface_method(model, predict, loss, inputs, {"graph/head": 0.0})
 
-    def start(key: Key) -> PyTree:
-        variables = init_variables(network, key, *examples(template, camera), mean)
-        return at_rest(variables["params"], "head")
 
-    def predict(
-        params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
-    ) -> Found:
-        vertices = jnp.broadcast_to(jnp.asarray(template.vertices)[None], reference.shape)
-        moved = run(
-            network,
-            params,
-            standardised(image),
-            camera.place_of(vertices),
-            coordinates(vertices),
-            mean,
-        )
-        return Found(vertices + STEP_MM * moved)
+def predict(
+    model: Model, params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
+) -> tuple[Float[Array, "b v 3"]]:
+    """The mean shape, moved, in mm; of the reference only the batch's size matters."""
+    mean = jnp.asarray(model.problem.template.vertices)
+    vertices = jnp.broadcast_to(mean[None], reference.shape)
+    image, place = standardised(image)[..., None], model.problem.camera.place_of(vertices)
+    moved = apply(model.network, params, image, place, vertices / LENGTH_MM, model.aggregate)
+    return (vertices + STEP_MM * moved,)
 
-    def loss(found: Found, batch: SurfaceBatch) -> tuple[Float[Array, ""], Terms]:
-        """L_pos + lambda_laplacian L_laplacian."""
-        away = found.vertices - batch.target
-        terms = {
-            "L_pos": mean_square(away),
-            "L_laplacian": settings.laplacian_weight * mean_square(operator(away)),
-        }
-        return summed(terms)
 
-    optimiser = adam(settings.learning_rate, settings.decay_steps)
-    return SurfaceMethod(*SurfaceRegression(start, predict, loss, optimiser).functions)
+def loss(model: Model, found: tuple[Array], batch: SurfaceBatch) -> Terms:
+    """L_pos + lambda_laplacian L_laplacian."""
+    away = found[0] - batch.target
+    return {
+        "L_pos": mean_square(away),
+        "L_laplacian": model.settings.laplacian_weight * mean_square(model.laplacian(away)),
+    }

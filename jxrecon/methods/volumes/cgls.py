@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jxrecon.drr.operator import dot, field_of_view, masked_hu, norm, operator
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction, tell, untrained
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.drr.operator import dot, norm
+from jxrecon.methods.base.linear_system import Solution, System, solver
+from jxrecon.methods.base.method import Method, Problem, Progress, tell
+from jxrecon.types import InputError
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Settings:
     """Options of CGLS.
 
     Attributes:
-        iterations: at most so many.
+        iterations: their largest number.
         noise: stop once |A x - y| / |y| is no more: the relative error of the line integrals, if known.
         tolerance: stop once |A' (A x - y)| is this part of |A' y|: in float32 the rest is rounding.
         seen_by: which voxels are given: seen by "any" view or by "all"; the others are air.
@@ -52,45 +51,36 @@ def cgls(problem: Problem, settings: Settings | None = None) -> Method:
     chosen = settings or Settings()
     if chosen.iterations < 1:
         raise InputError(f"CGLS with {chosen}, expected at least one iteration")
+    return solver(solve, problem, chosen)
 
-    def reconstruct(
-        state: PyTree,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        a = operator(problem.grid, cameras)
-        mask = field_of_view(problem.grid, cameras)
-        inside = mask.astype(jnp.float32)
-        y = a.stacked(images)
-        scale, tiny = norm(y), jnp.finfo(jnp.float32).tiny
 
-        def unfinished(carry):
-            iteration, _, r, _, gamma, first, _ = carry
-            rough = gamma > chosen.tolerance**2 * first
-            return (iteration < chosen.iterations) & rough & (norm(r) > chosen.noise * scale)
+def solve(system: System, settings: Settings, progress: Progress = None) -> Solution:
+    """The last iteration, and the trace."""
+    a, y, inside = system.a, system.y, system.inside
+    scale, tiny = norm(y), jnp.finfo(jnp.float32).tiny
 
-        def step(carry):
-            iteration, x, r, p, before, first, trace = carry
-            s = inside * a.back(r)
-            gamma = dot(s, s)
-            first = jnp.where(iteration == 0, gamma, first)
-            p = s + gamma / before * p
-            q = a.project(p)
-            alpha = gamma / jnp.maximum(dot(q, q), tiny)
-            x = x + alpha * p
-            r = jax.tree.map(lambda e, d: e - alpha * d, r, q)
-            residual = norm(r) / scale
-            tell(progress, iteration, residual, chosen.iterations)
-            trace = jnp.where(jnp.arange(chosen.iterations) >= iteration, residual, trace)
-            return iteration + 1, x, r, p, gamma, first, trace
+    def unfinished(carry):
+        iteration, _, r, _, gamma, first, _ = carry
+        rough = gamma > settings.tolerance**2 * first
+        return (iteration < settings.iterations) & rough & (norm(r) > settings.noise * scale)
 
-        x, one = jnp.zeros(problem.grid.shape, jnp.float32), jnp.ones((), jnp.float32)
-        trace = jnp.zeros(chosen.iterations, jnp.float32)
-        start = (jnp.zeros((), jnp.int32), x, y, x, one, one * 0, trace)
-        _, x, *_, trace = jax.lax.while_loop(unfinished, step, start)
-        given = field_of_view(problem.grid, cameras, chosen.seen_by)
-        return Reconstruction(masked_hu(x, given), {"residual": trace})
+    def step(carry):
+        iteration, x, r, p, before, first, trace = carry
+        s = inside * a.back(r)
+        gamma = dot(s, s)
+        first = jnp.where(iteration == 0, gamma, first)
+        p = s + gamma / before * p
+        q = a.project(p)
+        alpha = gamma / jnp.maximum(dot(q, q), tiny)
+        x = x + alpha * p
+        r = jax.tree.map(lambda e, d: e - alpha * d, r, q)
+        residual = norm(r) / scale
+        tell(progress, iteration, residual, settings.iterations)
+        trace = jnp.where(jnp.arange(settings.iterations) >= iteration, residual, trace)
+        return iteration + 1, x, r, p, gamma, first, trace
 
-    return untrained(reconstruct)
+    x, one = jnp.zeros(system.grid.shape, jnp.float32), jnp.ones((), jnp.float32)
+    trace = jnp.zeros(settings.iterations, jnp.float32)
+    start = (jnp.zeros((), jnp.int32), x, y, x, one, one * 0, trace)
+    _, x, *_, trace = jax.lax.while_loop(unfinished, step, start)
+    return x, {"residual": trace}

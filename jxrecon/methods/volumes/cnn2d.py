@@ -3,9 +3,9 @@
 | equation | function | settings |
 |---|---|---|
 | x -> f(x), output channel k is the coronal plane k | Network | width, blocks |
-| L_mse = mean (f(x) - y)^2 over voxels, CT in [0, 1] | nn.regression.FrontalRegression | - |
+| L_mse = mean (f(x) - y)^2 over voxels, CT in [0, 1] | frontal_regression.train_step | - |
 | Adam, gradient + weight_decay * parameters | optimiser | learning_rate, betas, weight_decay |
-| X-ray of a CT, line integrals / 8 in [0, 1] | nn.regression.xrays | - |
+| X-ray of a CT, line integrals / 8 in [0, 1] | frontal_regression.xrays | - |
 
 From the paper: ResNet, BatchNorm, an X-ray of twice the volume's size (256 for 128^3), as many output
 channels as the volume is deep, squared error, weight decay 1e-4. Not verified, for want of its text and
@@ -15,7 +15,6 @@ optimiser and its rate. The X-ray is that of the problem's first camera, meant t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -23,11 +22,10 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.frontal_regression import FrontalRegression, State
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
+from jxrecon.methods.base.frontal_regression import Model, frontal_method, paper_shape
+from jxrecon.methods.base.method import Method, Problem
 from jxrecon.nn.blocks import Conv, batch_norm
-from jxrecon.types import InputError, Key
+from jxrecon.types import InputError
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,8 @@ class Settings:
     Attributes:
         width: channels of the first layer; twice and four times as many after each halving.
         blocks: residual blocks at a quarter of the X-ray's size.
-        learning_rate: of Adam.
-        betas: of Adam.
-        weight_decay: added to the gradient, times the parameters.
+        learning_rate, betas: Adam's.
+        weight_decay: factor of the parameters that is added to the gradient.
     """
 
     width: int = 64
@@ -62,28 +59,27 @@ class Network(nn.Module):
     | conv 7 | depth | 128 |
 
     Attributes:
-        shape: of the volume (rows, columns, depth).
-        width: channels of the stem.
-        blocks: residual ones.
+        shape: the volume's (rows, columns, depth).
+        settings: width and blocks.
     """
 
     shape: tuple[int, int, int]
-    width: int
-    blocks: int
+    settings: Settings
 
     @nn.compact
     def __call__(self, x: Float[Array, "n r s"], train: bool) -> Float[Array, "n rows columns d"]:
         def layer(
             x: Array, features: int, taps: int = 3, stride: int = 1, up: bool = False
         ) -> Array:
-            return batch_norm(train)(Conv(features, taps, stride, bias=False, up=up)(x))
+            return batch_norm(train)(Conv(features, taps, stride, bias="none", up=up)(x))
 
-        x = nn.relu(layer(x[..., None], self.width, 7))
+        width = self.settings.width
+        x = nn.relu(layer(x[..., None], width, 7))
         for factor in (2, 4):
-            x = nn.relu(layer(x, factor * self.width, stride=2))
-        for _ in range(self.blocks):
-            x = x + layer(nn.relu(layer(x, 4 * self.width)), 4 * self.width)
-        x = nn.relu(layer(x, 2 * self.width, up=True))
+            x = nn.relu(layer(x, factor * width, stride=2))
+        for _ in range(self.settings.blocks):
+            x = x + layer(nn.relu(layer(x, 4 * width)), 4 * width)
+        x = nn.relu(layer(x, 2 * width, up=True))
         rows, columns, depth = self.shape
         if x.shape[1:3] != (rows, columns):
             x = jax.image.resize(x, (x.shape[0], rows, columns, x.shape[-1]), "linear")
@@ -107,25 +103,5 @@ def build(settings: Settings, problem: Problem) -> Method:
     pixels = problem.cameras[0].shape
     if any(n % 4 for n in pixels):
         raise InputError(f"cnn2d was given X-rays of {pixels} pixels, expected multiples of 4")
-    nx, ny, nz = problem.grid.shape
-    network = Network((nz, nx, ny), settings.width, settings.blocks)
-    frontal = FrontalRegression(
-        name="cnn2d",
-        loss="L_mse",
-        network=network,
-        optimiser=optimiser(settings),
-        grid=problem.grid,
-        camera=problem.cameras[0],
-        window=problem.window,
-    )
-
-    def reconstruct(
-        state: State,
-        images: Sequence[Float[Array, "rows columns"]],
-        cameras: Sequence[AnyCamera],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        return Reconstruction(frontal.hu(state, images, cameras), {})
-
-    return Method(frontal.init, frontal.train_step, frontal.eval_step, reconstruct, own_views=True)
+    network = Network(paper_shape(problem), settings)
+    return frontal_method(Model("cnn2d", "L_mse", network, optimiser(settings), problem))

@@ -27,19 +27,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.drr import stacked
-from jxrecon.drr.operator import (
-    by_detector,
-    field_of_view,
-    masked_hu,
-    minus,
-    norm,
-    operator,
-    shadow,
-    shadow_matrix,
-)
-from jxrecon.geometry import AnyCamera, Camera, Grid
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction, untrained
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.drr.operator import by_detector, minus, norm, shadow, shadow_matrix
+from jxrecon.geometry import AnyCamera, Camera, Grid, unit_normal, vectors
+from jxrecon.methods.base.linear_system import Solution, System, solver
+from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress
+from jxrecon.types import InputError
 
 WINDOWS = ("ram-lak", "shepp-logan", "cosine", "hann")
 """What the ramp is multiplied by, from sharp to smooth: 1, sinc(f/2), cos(pi f/2), (1 + cos(pi f)) / 2."""
@@ -76,35 +68,28 @@ def fdk(problem: Problem, settings: Settings | None = None) -> Method:
         raise InputError(
             f"FDK with {chosen}, expected a window of {', '.join(WINDOWS)} and a cutoff in (0, 1]"
         )
+    return solver(solve, problem, chosen)
 
-    def reconstruct(
-        state: PyTree,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        a = operator(problem.grid, cameras)
-        x = filtered_backprojection(images, cameras, problem.grid, chosen)
-        y = a.stacked(images)
-        residual = norm(minus(a.project(x), y)) / jnp.maximum(norm(y), jnp.finfo(jnp.float32).tiny)
-        mask = field_of_view(problem.grid, cameras, chosen.seen_by)
-        return Reconstruction(masked_hu(x, mask), {"residual": residual[None]})
 
-    return untrained(reconstruct)
+def solve(system: System, settings: Settings, progress: Progress = None) -> Solution:
+    """The filtered backprojection, and how far its line integrals are from the given ones."""
+    x = filtered_backprojection(system.images, system.cameras, system.grid, settings)
+    error, y = norm(minus(system.a.project(x), system.y)), norm(system.y)
+    residual = error / jnp.maximum(y, jnp.finfo(jnp.float32).tiny)
+    return x, {"residual": residual[None]}
 
 
 class Orbit:
     """What the views are together, from their cameras; NumPy in float64.
 
     Attributes:
-        cameras: with u along the orbit: where v ran along it, the two are exchanged.
-        exchanged: whether they are, one a view.
+        exchanged: whether v runs along the orbit, so that it has to take u's place.
+        cameras: the views, u along the orbit.
         scale: share R / D, or share for parallel rays, one a view.
     """
 
-    def __init__(self, cameras: tuple[AnyCamera, ...], grid: Grid) -> None:
-        u, v = (np.stack([_unit(getattr(c, name)) for c in cameras]) for name in "uv")
+    def __init__(self, cameras: Cameras, grid: Grid) -> None:
+        u, v = (np.stack([_unit(vectors(c)[n]) for c in cameras]) for n in (2, 3))
         axis_u, constant_u = _common_direction(u)
         axis, constant_v = _common_direction(v)
         # A detector that turns with the source keeps the direction along the axis.
@@ -121,17 +106,14 @@ class Orbit:
         cone = np.array([isinstance(c, Camera) for c in cameras])
         directions = np.where(cone[:, None], centre[None] - starts, normals)
         share = shares(directions, axis)
-        depth = np.array([np.asarray(c.centre, np.float64) for c in cameras]) - starts
+        depth = np.stack([vectors(c)[1] for c in cameras]) - starts
         to_axis, to_detector = (np.einsum("ni,ni->n", x, normals) for x in (centre - starts, depth))
         safe = np.where(cone, to_detector, 1.0)
         self.scale = np.where(cone, share * to_axis / safe, share)
 
 
 def filtered_backprojection(
-    images: tuple[Float[Array, "rows columns"], ...],
-    cameras: tuple[AnyCamera, ...],
-    grid: Grid,
-    settings: Settings,
+    images: Images, cameras: Cameras, grid: Grid, settings: Settings
 ) -> Float[Array, "x y z"]:
     """Attenuation in 1/mm from line integrals; one view after the other is spread over the voxels."""
     orbit = Orbit(cameras, grid)
@@ -244,45 +226,42 @@ def _cosines(cameras: list[AnyCamera]) -> Float[Array, "#views #rows #columns"]:
     rows, columns = cameras[0].shape
     c = (np.arange(columns) - (columns - 1) / 2)[None, None, :, None]
     r = (np.arange(rows) - (rows - 1) / 2)[None, :, None, None]
-    centre, u, v = (
-        np.stack([np.asarray(getattr(camera, name), np.float64) for camera in cameras])
-        for name in ("centre", "u", "v")
-    )
+    _, centre, u, v = vectors(stacked(cameras))
     centre = centre - np.stack([_start(camera) for camera in cameras])
     ray = centre[:, None, None] + c * u[:, None, None] + r * v[:, None, None]
     depth = np.einsum("ni,ni->n", centre, np.stack([_normal(camera) for camera in cameras]))
     return jnp.asarray(depth[:, None, None] / np.linalg.norm(ray, axis=-1), jnp.float32)
 
 
-def _unit(vector: Array) -> np.ndarray:
-    x = np.asarray(vector, np.float64)
-    return x / np.linalg.norm(x)
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
 
 
 def _start(camera: AnyCamera) -> np.ndarray:
     """The source; for parallel rays the detector's centre."""
-    return np.asarray(camera.source if isinstance(camera, Camera) else camera.centre, np.float64)
+    source, centre, _, _ = vectors(camera)
+    return source if isinstance(camera, Camera) else centre
 
 
 def _normal(camera: AnyCamera) -> np.ndarray:
-    """Of the detector, away from the source; for parallel rays their direction."""
+    """The detector's normal away from the source; for parallel rays their direction."""
+    first, centre, _, _ = vectors(camera)
     if not isinstance(camera, Camera):
-        return _unit(camera.direction)
-    normal = np.cross(_unit(camera.u), _unit(camera.v))
-    away = np.asarray(camera.centre, np.float64) - _start(camera)
-    return normal / np.linalg.norm(normal) * np.sign(normal @ away)
+        return _unit(first)
+    normal = unit_normal(camera)
+    return normal * np.sign(normal @ (centre - first))
 
 
 def _pitch(camera: AnyCamera) -> float:
     """Distance between neighbouring columns across the rays, mm."""
-    u, normal = np.asarray(camera.u, np.float64), _normal(camera)
+    (_, _, u, _), normal = vectors(camera), _normal(camera)
     return float(np.linalg.norm(u - (u @ normal) * normal))
 
 
 def _common_direction(units: Float[np.ndarray, "views 3"]) -> tuple[np.ndarray, float]:
     """The direction nearest to all of them, either way, and how near: 1 if they are the same."""
-    values, vectors = np.linalg.eigh(units.T @ units / len(units))
-    return vectors[:, -1], float(values[-1])
+    values, axes = np.linalg.eigh(units.T @ units / len(units))
+    return axes[:, -1], float(values[-1])
 
 
 def _nearest_point(

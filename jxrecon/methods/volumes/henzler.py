@@ -4,9 +4,9 @@
 |---|---|---|
 | x -> f(x), encoder-decoder with skips | Network | channels |
 | residual learning: x + F(x) | Residual | blocks |
-| L_2 = mean (f(x) - y)^2 over voxels, CT in [0, 1] | nn.regression.FrontalRegression | - |
+| L_2 = mean (f(x) - y)^2 over voxels, CT in [0, 1] | frontal_regression.train_step | - |
 | Adam | build | learning_rate, betas |
-| X-ray of a CT, line integrals / 8 in [0, 1] | nn.regression.xrays | - |
+| X-ray of a CT, line integrals / 8 in [0, 1] | frontal_regression.xrays | - |
 
 From what is published about it: an encoder from one X-ray to a code, a decoder to a coarse volume of fixed
 size, skip connections, residual learning, squared error. Not verified, for want of the full text and code:
@@ -18,7 +18,6 @@ is that of the problem's first camera, meant to be frontal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -27,11 +26,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.frontal_regression import FrontalRegression, State
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
+from jxrecon.methods.base.frontal_regression import Model, frontal_method, paper_shape
+from jxrecon.methods.base.method import Method, Problem
 from jxrecon.nn.blocks import Conv, batch_norm
-from jxrecon.types import InputError, Key
+from jxrecon.types import InputError
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,10 @@ class Settings:
     """Everything of single-image tomography that a user may set.
 
     Attributes:
-        channels: of the encoder, from the X-ray's size on, each level half the size of the one before; the
+        channels: the encoder's from the X-ray's size on, each level half the size of the one before; the
             decoder has a quarter of them, at least 4, a level.
         blocks: residual blocks a level, of encoder and decoder each.
-        learning_rate: of Adam.
-        betas: of Adam.
+        learning_rate, betas: Adam's.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -59,7 +56,7 @@ class Residual(nn.Module):
     def __call__(self, x: Float[Array, "n *space c"], train: bool) -> Float[Array, "n *space c"]:
         y = x
         for _ in range(2):
-            y = Conv(x.shape[-1], bias=False)(nn.relu(batch_norm(train)(y)))
+            y = Conv(x.shape[-1], bias="none")(nn.relu(batch_norm(train)(y)))
         return x + y
 
 
@@ -73,24 +70,22 @@ class Network(nn.Module):
     trilinear resampling.
 
     Attributes:
-        shape: of the volume (rows, columns, depth).
-        channels: of the encoder's levels.
-        blocks: residual ones a level.
+        shape: the volume's (rows, columns, depth).
+        settings: channels and blocks.
     """
 
     shape: tuple[int, int, int]
-    channels: tuple[int, ...]
-    blocks: int
+    settings: Settings
 
     @nn.compact
     def __call__(self, x: Float[Array, "n r s"], train: bool) -> Float[Array, "n rows columns d"]:
-        x, skips = x[..., None], []
-        for i, features in enumerate(self.channels):
-            x = Conv(features, 3 if i else 7, 2 if i else 1, bias=False, name=f"down_{i}")(x)
-            for _ in range(self.blocks):
+        x, skips, blocks = x[..., None], [], self.settings.blocks
+        for i, features in enumerate(self.settings.channels):
+            x = Conv(features, 3 if i else 7, 2 if i else 1, bias="none", name=f"down_{i}")(x)
+            for _ in range(blocks):
                 x = Residual()(x, train)
             skips.append(x)
-        narrow = [max(4, features // 4) for features in self.channels]
+        narrow = [max(4, features // 4) for features in self.settings.channels]
         depth = x.shape[1]
         x = Conv(narrow[-1] * depth, 1, name="code")(x)
         x = x.reshape(*x.shape[:3], depth, narrow[-1])
@@ -99,7 +94,7 @@ class Network(nn.Module):
                 x = Conv(narrow[i], up=True, name=f"up_{i}")(nn.relu(batch_norm(train)(x)))
                 skip = Conv(narrow[i], 1, name=f"skip_{i}")(nn.relu(batch_norm(train)(skips[i])))
                 x = x + jnp.broadcast_to(skip[..., None, :], x.shape)
-            for _ in range(self.blocks):
+            for _ in range(blocks):
                 x = Residual()(x, train)
         x = Conv(1, name="head")(nn.relu(batch_norm(train)(x)))[..., 0]
         if x.shape[1:] != self.shape:
@@ -119,25 +114,6 @@ def build(settings: Settings, problem: Problem) -> Method:
             f"henzler was given X-rays of {pixels} pixels, expected as many rows as columns, a multiple of"
             f" {factor} for its {len(settings.channels)} levels"
         )
-    nx, ny, nz = problem.grid.shape
-    network = Network((nz, nx, ny), settings.channels, settings.blocks)
-    frontal = FrontalRegression(
-        name="henzler",
-        loss="L_2",
-        network=network,
-        optimiser=optax.adam(settings.learning_rate, *settings.betas),
-        grid=problem.grid,
-        camera=problem.cameras[0],
-        window=problem.window,
-    )
-
-    def reconstruct(
-        state: State,
-        images: Sequence[Float[Array, "rows columns"]],
-        cameras: Sequence[AnyCamera],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        return Reconstruction(frontal.hu(state, images, cameras), {})
-
-    return Method(frontal.init, frontal.train_step, frontal.eval_step, reconstruct, own_views=True)
+    network = Network(paper_shape(problem), settings)
+    adam = optax.adam(settings.learning_rate, *settings.betas)
+    return frontal_method(Model("henzler", "L_2", network, adam, problem))

@@ -20,6 +20,7 @@ its mirror image) reconstructed from their own X-rays. Training volumes only.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,8 +29,8 @@ from jaxtyping import Array, Float, Int, Int16
 
 from jxrecon import drr
 from jxrecon.drr import beam
-from jxrecon.geometry import Camera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
+from jxrecon.geometry import same_cameras
+from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
 
 CANDIDATES = 13
@@ -63,48 +64,55 @@ class State(NamedTuple):
 def linear_prior(problem: Problem) -> Method:
     """The Method of this file; one `train_step` on all training volumes fits it.
 
-    With the problem's own `cameras` tuple the stored fit is used; any other cameras are fitted anew.
-    Voxels never fall below vacuum: x is clipped at 0 (-1000 HU).
+    With the problem's own cameras the stored fit is used; any other cameras are fitted anew. Voxels never
+    fall below vacuum: x is clipped at 0 (-1000 HU).
     """
+    return Method(
+        init=partial(init, problem),
+        train_step=partial(train_step, problem),
+        eval_step=lambda state, batch, key: {},
+        reconstruct=partial(reconstruct, problem),
+        sample=sample,
+    )
 
-    def init(key: Key) -> State:
-        pixels = sum(rows * columns for rows, columns in (c.shape for c in problem.cameras))
-        mean, gain = (
-            jnp.zeros(pixels, jnp.float32),
-            jnp.zeros((2 * problem.cases, pixels), jnp.float32),
-        )
-        hu = jnp.zeros((problem.cases, *problem.grid.shape), jnp.int16)
-        return State(hu, Fit(mean, gain, jnp.zeros((), jnp.float32)))
 
-    def train_step(state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
-        hu = jnp.round(batch.hu).astype(jnp.int16)
-        fit = fit_projections(hu, project(hu, problem, problem.cameras))
-        return State(hu, fit), {"sigma": fit.sigma}
+def init(problem: Problem, key: Key) -> State:
+    """Zeros in the shapes of a fitted state."""
+    pixels = sum(rows * columns for rows, columns in (c.shape for c in problem.cameras))
+    mean, gain = jnp.zeros(pixels, jnp.float32), jnp.zeros((2 * problem.cases, pixels), jnp.float32)
+    hu = jnp.zeros((problem.cases, *problem.grid.shape), jnp.int16)
+    return State(hu, Fit(mean, gain, jnp.zeros((), jnp.float32)))
 
-    def eval_step(state: State, batch: VolumeBatch, key: Key) -> Terms:
-        return {}
 
-    def reconstruct(
-        state: State,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[Camera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        if cameras is problem.cameras:
-            fit = state.fit
-        else:
-            fit = fit_projections(state.hu, project(state.hu, problem, cameras))
-        y = jnp.concatenate([image.ravel() for image in images])
-        with jax.default_matmul_precision("highest"):
-            z = fit.gain @ (y - fit.mean)
-        return Reconstruction(volume_of(state.hu, z), {})
+def train_step(problem: Problem, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
+    """The fit to all training volumes."""
+    hu = jnp.round(batch.hu).astype(jnp.int16)
+    fit = fit_projections(hu, project(hu, problem, problem.cameras))
+    return State(hu, fit), {"sigma": fit.sigma}
 
-    def sample(state: State, key: Key, count: int) -> Float[Array, "b x y z"]:
-        z = jax.random.normal(key, (count, 2 * state.hu.shape[0]), jnp.float32)
-        return jax.lax.map(lambda one: volume_of(state.hu, one), z)
 
-    return Method(init, train_step, eval_step, reconstruct, sample)
+def reconstruct(
+    problem: Problem,
+    state: State,
+    images: Images,
+    cameras: Cameras,
+    key: Key,
+    progress: Progress = None,
+) -> Reconstruction:
+    """See `linear_prior`."""
+    fit = state.fit
+    if not same_cameras(cameras, problem.cameras):
+        fit = fit_projections(state.hu, project(state.hu, problem, cameras))
+    y = jnp.concatenate([image.ravel() for image in images])
+    with jax.default_matmul_precision("highest"):
+        z = fit.gain @ (y - fit.mean)
+    return Reconstruction(volume_of(state.hu, z), {})
+
+
+def sample(state: State, key: Key, count: int) -> Float[Array, "b x y z"]:
+    """Volumes in HU of `count` random z."""
+    z = jax.random.normal(key, (count, 2 * state.hu.shape[0]), jnp.float32)
+    return jax.lax.map(lambda one: volume_of(state.hu, one), z)
 
 
 def attenuation(hu: Int16[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -127,7 +135,7 @@ def volume_of(hu: Int16[Array, "n x y z"], z: Float[Array, " n2"]) -> Float[Arra
 
 
 def project(
-    hu: Int16[Array, "n x y z"], problem: Problem, cameras: tuple[Camera, ...]
+    hu: Int16[Array, "n x y z"], problem: Problem, cameras: Cameras
 ) -> Float[Array, "pixels n2"]:
     """A x_j, one column a volume: first the n volumes, then their mirror images (x reversed)."""
 
@@ -194,7 +202,7 @@ def fit_projections(hu: Int16[Array, "n x y z"], images: Float[Array, "pixels n2
             patients = jnp.arange(0, n, -(-n // HELD_OUT))
             errors = jax.lax.map(lambda i: left_out_error(r, volumes, i, sigmas), patients)
             sigma = sigmas[jnp.argmin(jnp.sum(errors, axis=0))]
-        else:  # nobody to learn from: a hundredth of what the prior itself varies
+        else:  # too few to leave one out: a hundredth of the prior's own spread
             sigma = sigmas[2 * CANDIDATES // 3]
         eye = jnp.eye(p.shape[0], dtype=jnp.float32)
         gain = solve(p, eye, sigma[None])[0] @ q.T

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import Camera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
+from jxrecon.methods.base.method import Method, Problem, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
 
 
@@ -20,23 +19,14 @@ class State(NamedTuple):
 
 def mean_volume(problem: Problem) -> Method:
     """x = 1/n sum_i x_i in HU, whatever the images show; one `train_step` on all volumes fits it."""
+    return Method(
+        init=lambda key: State(jnp.zeros(problem.grid.shape, jnp.float32)),
+        train_step=lambda state, batch, key: (State(jnp.mean(batch.hu, axis=0)), {}),
+        eval_step=eval_step,
+        reconstruct=lambda state, images, cameras, key, progress=None: Reconstruction(state.hu, {}),
+    )
 
-    def init(key: Key) -> State:
-        return State(jnp.zeros(problem.grid.shape, jnp.float32))
 
-    def train_step(state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
-        return State(jnp.mean(batch.hu, axis=0)), {}
-
-    def eval_step(state: State, batch: VolumeBatch, key: Key) -> Terms:
-        return {"mean_abs_hu": jnp.mean(jnp.abs(batch.hu - state.hu[None]))}
-
-    def reconstruct(
-        state: State,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[Camera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        return Reconstruction(state.hu, {})
-
-    return Method(init, train_step, eval_step, reconstruct)
+def eval_step(state: State, batch: VolumeBatch, key: Key) -> Terms:
+    """Mean absolute error in HU over all voxels."""
+    return {"mean_abs_hu": jnp.mean(jnp.abs(batch.hu - state.hu[None]))}

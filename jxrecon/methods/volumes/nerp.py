@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -32,11 +33,21 @@ import optax
 from jaxtyping import Array, Float
 
 from jxrecon.drr.beam.attenuation import hu_to_mu
-from jxrecon.drr.operator import dot, field_of_view, masked_hu, minus, norm, operator
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction, tell, untrained
+from jxrecon.drr.operator import dot, minus, norm
+from jxrecon.methods.base.linear_system import linear_system
+from jxrecon.methods.base.method import (
+    Cameras,
+    Images,
+    Method,
+    Problem,
+    Progress,
+    Reconstruction,
+    Trace,
+    tell,
+    untrained,
+)
 from jxrecon.nn.optimise import descend
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.types import InputError, Key
 
 W0 = 30.0
 """The frequency of SIREN: every hidden layer is sin(W0 (x W + b))."""
@@ -50,7 +61,7 @@ class Network(NamedTuple):
     """A fitted or fresh network; only its layers are fitted.
 
     Attributes:
-        frequencies: of the Fourier features, in turns across the grid.
+        frequencies: those of the Fourier features, in turns across the grid.
         layers: weights and biases, the linear output last.
     """
 
@@ -66,15 +77,15 @@ class Settings:
         network: "siren", sines with a linear output, or "ffn", ReLU with a sigmoid at the end.
         features: number of frequencies m; the network sees 2 m numbers a voxel.
         scale: standard deviation of the frequencies, turns across the grid.
-        width: of the hidden layers.
+        width: channels of the hidden layers.
         depth: linear layers, the output's among them.
-        iterations: of Adam on the X-rays, without a prior.
-        learning_rate: of these.
-        prior_iterations: of Adam on the prior volume.
-        prior_learning_rate: of these.
-        weight_decay: of these, added to the gradient.
-        adapted_iterations: of Adam on the X-rays, from a prior.
-        adapted_learning_rate: of these.
+        iterations: steps of Adam on the X-rays, without a prior.
+        learning_rate: Adam's in these steps.
+        prior_iterations: steps of Adam on the prior volume.
+        prior_learning_rate: Adam's in these steps.
+        weight_decay: factor of the parameters that is added to the gradient in these steps.
+        adapted_iterations: steps of Adam on the X-rays, from a prior.
+        adapted_learning_rate: Adam's in these steps.
         chunk: voxels that are evaluated together; memory goes with it.
         seen_by: which voxels are given: seen by "any" view or by "all"; the others are air.
     """
@@ -117,7 +128,7 @@ Then three training cases, one of them of those four; whole-volume PSNR in [-102
 a compiled run (process time, machine shared, projector included):
 
 - without a prior 23.2, 21.7, 21.0 dB, 5.0 s a case (mean of the training volumes: 21.7, 24.6, 21.9 dB);
-- from a SIMULATED earlier scan (deformation/earlier_scan.py) 27.7, 27.7, 26.4 dB, 5.5 s a case; the scan
+- from a SIMULATED earlier scan (data/earlier_scans.py) 27.7, 27.7, 26.4 dB, 5.5 s a case; the scan
   itself: 26.8, 28.3, 25.7 dB. X-rays do not always win back what a small network loses of it.
 
 One view cost the same: 19.4, 19.2 dB without a prior (first two cases), 26.9, 27.2, 25.9 dB from one.
@@ -127,87 +138,53 @@ Four views were not measured.
 
 
 def nerp(problem: Problem, settings: Settings | None = None) -> Method:
-    """NeRP without a prior; it learns nothing. Voxels that no view sees are air (-1000 HU).
+    """The Method of this file; it learns nothing. Voxels that no view sees are air (-1000 HU).
+
+    Its state is the prior: () for none, or an earlier scan of this patient, aligned with the problem's
+    grid, HU on it. Jit over it and the images: one program for all patients.
 
     The trace holds `objective`, as in the file's head, dimensionless, and `residual`, |A x - y| / |y|, both
     before each step; the volume is that of the lowest objective. SIREN may go below vacuum, and is left so.
 
     Args:
-        problem: what is reconstructed on which grid.
+        problem: its grid and its window.
         settings: None is the paper's.
-
-    Raises:
-        InputError: an option is out of its range.
-    """
-    _check(settings or Settings(), problem, None)
-
-    def reconstruct(
-        state: PyTree,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        return reconstruct_from_prior(problem, None, images, cameras, key, settings, progress)
-
-    return untrained(reconstruct)
-
-
-def nerp_with_prior(problem: Problem, settings: Settings | None = None) -> Method:
-    """NeRP with prior embedding. Its state is the prior: an earlier scan of this patient, aligned with the
-    problem's grid, HU on it. All else as `nerp`.
 
     Raises:
         InputError: an option is out of its range; in reconstruct: the prior lies on another grid.
     """
-    _check(settings or Settings(), problem, None)
-
-    def reconstruct(
-        state: Float[Array, "x y z"],
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        return reconstruct_from_prior(problem, state, images, cameras, key, settings, progress)
-
-    return untrained(reconstruct)
-
-
-def reconstruct_from_prior(
-    problem: Problem,
-    prior: Float[Array, "x y z"] | None,
-    images: tuple[Float[Array, "rows columns"], ...],
-    cameras: tuple[AnyCamera, ...],
-    key: Key,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> Reconstruction:
-    """What both methods do; None is no prior. Jit over prior and images: one program for all patients.
-
-    Raises:
-        InputError: an option is out of its range, or the prior lies on another grid.
-    """
     chosen = settings or Settings()
-    _check(chosen, problem, prior)
-    network = initial(key, chosen)
-    rate, iterations = chosen.learning_rate, chosen.iterations
-    if prior is not None:
-        network, _ = embed(network, prior, problem, chosen)
-        rate, iterations = chosen.adapted_learning_rate, chosen.adapted_iterations
+    _check(chosen)
+    return untrained(partial(reconstruct, problem, chosen))
 
-    a = operator(problem.grid, cameras)
-    inside = field_of_view(problem.grid, cameras).astype(jnp.float32)
-    y = a.stacked(images)
+
+def reconstruct(
+    problem: Problem,
+    settings: Settings,
+    prior: Float[Array, "x y z"] | tuple[()],
+    images: Images,
+    cameras: Cameras,
+    key: Key,
+    progress: Progress = None,
+) -> Reconstruction:
+    """See `nerp`."""
+    network = initial(key, settings)
+    rate, iterations = settings.learning_rate, settings.iterations
+    if not isinstance(prior, tuple):
+        network, _ = embed(network, prior, problem, settings)
+        rate, iterations = settings.adapted_learning_rate, settings.adapted_iterations
+
+    system = linear_system(problem.grid, images, cameras)
+    a, y = system.a, system.y
     scale = jnp.maximum(norm(y), jnp.finfo(jnp.float32).tiny)
     pixels = sum(image.size for image in images)
-    to_mu = inside * hu_to_mu(jnp.float32(problem.window.high))
-    f = evaluation(network.frequencies, problem.grid.shape, chosen)
+    to_mu = system.inside * hu_to_mu(jnp.float32(problem.window.high))
+    f = evaluation(network.frequencies, problem.grid.shape, settings)
 
     def volume(layers: Layers) -> Float[Array, "x y z"]:
         return to_mu * f(layers)
 
-    def gradient(layers: Layers) -> tuple[Array, Layers, dict[str, Array]]:
+    def gradient(layers: Layers) -> tuple[Array, Layers, Trace]:
         mu, pull = jax.vjp(volume, layers)
         r = minus(a.project(mu), y)
         found = 0.5 * dot(r, r) / pixels
@@ -215,13 +192,12 @@ def reconstruct_from_prior(
         return found, slope, {"objective": found, "residual": norm(r) / scale}
 
     layers, trace = _fit(network.layers, gradient, optax.adam(rate), iterations, progress)
-    given = field_of_view(problem.grid, cameras, chosen.seen_by)
-    return Reconstruction(masked_hu(volume(layers), given), trace)
+    return system.reconstruction((volume(layers), trace), settings.seen_by)
 
 
 def embed(
     network: Network, prior: Float[Array, "x y z"], problem: Problem, settings: Settings
-) -> tuple[Network, dict[str, Float[Array, " iterations"]]]:
+) -> tuple[Network, Trace]:
     """The network fitted to a volume: NeRP's prior embedding.
 
     Args:
@@ -233,12 +209,19 @@ def embed(
     Returns:
         The network of the lowest objective, and the trace: `objective`, 1/2 mean (f - prior)^2 with both
         in [0, 1] from vacuum to the window's upper end.
+
+    Raises:
+        InputError: the volume lies on another grid.
     """
+    if tuple(prior.shape) != tuple(problem.grid.shape):
+        raise InputError(
+            f"NeRP's prior volume is {tuple(prior.shape)}, expected the grid's {problem.grid.shape}"
+        )
     high = hu_to_mu(jnp.float32(problem.window.high))
     target = jnp.clip(hu_to_mu(jnp.asarray(prior, jnp.float32)) / high, 0.0, 1.0)
     volume = evaluation(network.frequencies, problem.grid.shape, settings)
 
-    def gradient(layers: Layers) -> tuple[Array, Layers, dict[str, Array]]:
+    def gradient(layers: Layers) -> tuple[Array, Layers, Trace]:
         f, pull = jax.vjp(volume, layers)
         found = 0.5 * jnp.mean(jnp.square(f - target))
         (slope,) = pull((f - target) / target.size)
@@ -253,12 +236,12 @@ def embed(
 
 def _fit(
     layers: Layers,
-    gradient: Callable[[Layers], tuple[Array, Layers, dict[str, Array]]],
+    gradient: Callable[[Layers], tuple[Array, Layers, Trace]],
     optimiser: optax.GradientTransformation,
     iterations: int,
-    progress: Progress | None = None,
-) -> tuple[Layers, dict[str, Float[Array, " iterations"]]]:
-    """The layers of the lowest objective that Adam came by, and the terms of all."""
+    progress: Progress = None,
+) -> tuple[Layers, Trace]:
+    """The layers of the lowest objective on Adam's way, and the terms of every step."""
 
     def step(carry: Any, iteration: Array) -> tuple[Any, dict[str, Array]]:
         layers, state, best, lowest = carry
@@ -331,13 +314,6 @@ def _linear(x: Array, w: Array, b: Array) -> Array:
     return jnp.matmul(x, w, precision=_EXACT) + b[None]
 
 
-def evaluate(
-    network: Network, shape: tuple[int, int, int], settings: Settings
-) -> Float[Array, "x y z"]:
-    """The network at every voxel of a grid."""
-    return evaluation(network.frequencies, shape, settings)(network.layers)
-
-
 def evaluation(
     frequencies: Float[Array, "m axes"], shape: tuple[int, int, int], settings: Settings
 ) -> Callable[[Layers], Float[Array, "x y z"]]:
@@ -365,7 +341,7 @@ def evaluation(
     return volume
 
 
-def _check(settings: Settings, problem: Problem, prior: Float[Array, "x y z"] | None) -> None:
+def _check(settings: Settings) -> None:
     if settings.network not in _NETWORKS:
         raise InputError(f"NeRP's network is {settings.network!r}, expected 'siren' or 'ffn'")
     counts = (settings.iterations, settings.prior_iterations, settings.adapted_iterations)
@@ -376,7 +352,3 @@ def _check(settings: Settings, problem: Problem, prior: Float[Array, "x y z"] | 
     rates = (settings.learning_rate, settings.prior_learning_rate, settings.adapted_learning_rate)
     if not min(*rates, settings.scale) > 0 or not settings.weight_decay >= 0:
         raise InputError(f"NeRP with {settings}, expected positive rates and a positive scale")
-    if prior is not None and tuple(prior.shape) != tuple(problem.grid.shape):
-        raise InputError(
-            f"NeRP's prior volume is {tuple(prior.shape)}, expected the grid's {problem.grid.shape}"
-        )

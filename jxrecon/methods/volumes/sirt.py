@@ -10,17 +10,18 @@ each from its own views: several times faster, but for inconsistent data it ends
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jxrecon.drr.operator import dot, field_of_view, inverse_sums, masked_hu, operator
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction, tell, untrained
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.drr.operator import dot, inverse_sums, operator
+from jxrecon.methods.base.linear_system import Solution, System, solver
+from jxrecon.methods.base.method import Method, Problem, Progress, tell
+from jxrecon.types import InputError
 
 
 @dataclass(frozen=True)
@@ -56,58 +57,62 @@ def sirt(problem: Problem, settings: Settings | None = None) -> Method:
         raise InputError(
             f"SIRT with {chosen}, expected a relaxation in (0, 2) and at least one iteration and subset"
         )
+    return solver(solve, problem, chosen)
 
-    def reconstruct(
-        state: PyTree,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        count = min(chosen.subsets, len(cameras))
-        whole = operator(problem.grid, cameras, separately=count == 1)
-        inside = field_of_view(problem.grid, cameras).astype(jnp.float32)
-        shortest = 0.5 * float(problem.grid.spacing_mm.min())
-        dealt = whole.subsets(count)
-        places = [jnp.asarray(place) for place, _ in dealt]
-        real = [jnp.asarray(r, jnp.float32)[:, :, None, None] for _, r in dealt]
-        y = [stack[place] for stack, place in zip(whole.stacked(images), places)]
-        scale = sum(jnp.sum(jnp.square(stack)) for stack in whole.stacked(images))
 
-        def visit(x: Array, subset: Any, first: Array) -> tuple[Array, Any]:
-            """One correction; on the first sweep the sums of A instead, so that A is compiled once."""
-            places, real, y, rows, columns = subset
-            a = whole if count == 1 else whole.only(places)
-            ax = a.project(jnp.where(first, inside, x))
-            rows = [
-                jnp.where(first, w * inverse_sums(s, shortest), r)
-                for s, r, w in zip(ax, rows, real)
-            ]
-            error = [jnp.where(r > 0, m - p, 0.0) for m, p, r in zip(y, ax, rows)]
-            weighted = [
-                jnp.where(first, (r > 0).astype(jnp.float32), r * e) for r, e in zip(rows, error)
-            ]
-            spread = a.back(tuple(weighted))
-            least = 1e-3 * jnp.max(spread)
-            columns = jnp.where(first, inside * inverse_sums(spread, least), columns)
-            moved = x + chosen.relaxation * columns * spread
-            moved = jnp.maximum(moved, 0.0) if chosen.non_negative else moved
-            return jnp.where(first, x, moved), (rows, columns, dot(error, error))
+def solve(system: System, settings: Settings, progress: Progress = None) -> Solution:
+    """The last sweep, and the trace."""
+    count = min(settings.subsets, len(system.cameras))
+    settings = replace(settings, subsets=count)
+    if count > 1:
+        system = system._replace(a=operator(system.grid, system.cameras, separately=False))
+    dealt = system.a.subsets(count)
+    places = [jnp.asarray(place) for place, _ in dealt]
+    real = [jnp.asarray(r, jnp.float32)[:, :, None, None] for _, r in dealt]
+    stacks = system.a.stacked(system.images)
+    y = [stack[place] for stack, place in zip(stacks, places)]
+    scale = sum(jnp.sum(jnp.square(stack)) for stack in stacks)
 
-        def sweep(carry: Any, iteration: Array) -> tuple[Any, Array]:
-            x, rows, columns = carry
-            first = iteration < 0
-            x, (rows, columns, squares) = jax.lax.scan(
-                lambda x, subset: visit(x, subset, first), x, (places, real, y, rows, columns)
-            )
-            residual = jnp.sqrt(jnp.sum(squares) / scale)
-            tell(progress, iteration, residual, chosen.iterations)
-            return (x, rows, columns), residual
+    def sweep(carry: Any, iteration: Array) -> tuple[Any, Array]:
+        x, rows, columns = carry
+        visit = partial(correct, system, settings, iteration < 0)
+        subsets = (places, real, y, rows, columns)
+        x, (rows, columns, squares) = jax.lax.scan(visit, x, subsets)
+        residual = jnp.sqrt(jnp.sum(squares) / scale)
+        tell(progress, iteration, residual, settings.iterations)
+        return (x, rows, columns), residual
 
-        x = jnp.zeros(problem.grid.shape, jnp.float32)
-        start = (x, jax.tree.map(jnp.zeros_like, y), jnp.zeros((count, *x.shape), jnp.float32))
-        (x, _, _), residual = jax.lax.scan(sweep, start, jnp.arange(-1, chosen.iterations))
-        given = field_of_view(problem.grid, cameras, chosen.seen_by)
-        return Reconstruction(masked_hu(x, given), {"residual": residual[1:]})
+    x = jnp.zeros(system.grid.shape, jnp.float32)
+    start = (x, jax.tree.map(jnp.zeros_like, y), jnp.zeros((count, *x.shape), jnp.float32))
+    (x, _, _), residual = jax.lax.scan(sweep, start, jnp.arange(-1, settings.iterations))
+    return x, {"residual": residual[1:]}
 
-    return untrained(reconstruct)
+
+def correct(
+    system: System, settings: Settings, first: Array, x: Array, subset: Any
+) -> tuple[Array, Any]:
+    """One correction; on the first sweep the sums of A instead, so that A is compiled once.
+
+    Args:
+        system: A of all views.
+        settings: options.
+        first: whether x stays and R and C are computed.
+        x: attenuation.
+        subset: places of its views in the operator's groups, 0 for those that only fill it up, y, R and C.
+
+    Returns:
+        x and (R, C, squared error).
+    """
+    places, real, y, rows, columns = subset
+    a = system.a if settings.subsets == 1 else system.a.only(places)
+    shortest = 0.5 * float(system.grid.spacing_mm.min())
+    ax = a.project(jnp.where(first, system.inside, x))
+    rows = [jnp.where(first, w * inverse_sums(s, shortest), r) for s, r, w in zip(ax, rows, real)]
+    error = [jnp.where(r > 0, m - p, 0.0) for m, p, r in zip(y, ax, rows)]
+    weighted = [jnp.where(first, (r > 0).astype(jnp.float32), r * e) for r, e in zip(rows, error)]
+    spread = a.back(tuple(weighted))
+    sums = inverse_sums(spread, 1e-3 * jnp.max(spread))
+    columns = jnp.where(first, system.inside * sums, columns)
+    moved = x + settings.relaxation * columns * spread
+    moved = jnp.maximum(moved, 0.0) if settings.non_negative else moved
+    return jnp.where(first, x, moved), (rows, columns, dot(error, error))

@@ -17,31 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.drr.operator import (
-    Operator,
-    Stacks,
-    dot,
-    field_of_view,
-    masked_hu,
-    minus,
-    norm,
-    operator,
-    shadow_matrix,
-)
-from jxrecon.geometry import AnyCamera, Camera, Grid
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction, tell, untrained
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.drr.operator import Operator, Stacks, dot, minus, norm
+from jxrecon.geometry import AnyCamera, Camera, Grid, depth_of, vectors
+from jxrecon.methods.base.linear_system import Solution, System, solver
+from jxrecon.methods.base.method import Cameras, Method, Problem, Progress, Trace, tell
+from jxrecon.types import InputError
 from jxrecon.units import MU_WATER_PER_MM
 
 LOSS_HU = 200.0
-"""Of the default weight: the best of four at 7 mm and of two at 3.5 mm on a SYNTHETIC head, 8 to 60 views."""
+"""By the default weight: the best of four at 7 mm and of two at 3.5 mm on a SYNTHETIC head, 8 to 60 views."""
 
 CAUTION = 1.1
 """After a step that was too long the next is so much shorter than its curvature asks for."""
@@ -49,16 +40,18 @@ CAUTION = 1.1
 ROUNDING = 1e-8
 """Steps whose line integrals change by less (squared, relative) are not held to their curvature."""
 
+_TINY = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class Settings:
     """Options of the reconstruction with total variation.
 
     Attributes:
-        weight_mm: of total variation: see the file's head; None takes `LOSS_HU` from a ball whose
+        weight_mm: factor of total variation, see the file's head; None takes `LOSS_HU` from a ball whose
             radius is one voxel, so that it goes with the square of the voxel.
-        iterations: of FISTA.
-        inner_iterations: of the proximal problem in each; it starts from the last one's dual.
+        iterations: steps of FISTA.
+        inner_iterations: steps of the proximal problem in each; it starts from the last one's dual.
         non_negative: no attenuation below vacuum.
         seen_by: which voxels are given: seen by "any" view or by "all"; the others are air.
     """
@@ -79,88 +72,120 @@ def tv(problem: Problem, settings: Settings | None = None) -> Method:
         InputError: an option is out of its range.
     """
     chosen = settings or Settings()
-    voxel_mm3 = float(np.prod(problem.grid.spacing_mm))
-    weight_mm = chosen.weight_mm
-    if weight_mm is None:
-        weight_mm = 0.5 * LOSS_HU / 1000 * MU_WATER_PER_MM * voxel_mm3 ** (2 / 3)
+    weight_mm = weight_of(chosen, problem.grid)
     if not weight_mm >= 0 or chosen.iterations < 1 or chosen.inner_iterations < 1:
         raise InputError(
             f"TV with {chosen}, expected a weight from 0 mm on and at least one iteration"
         )
-
-    def reconstruct(
-        state: PyTree,
-        images: tuple[Float[Array, "rows columns"], ...],
-        cameras: tuple[AnyCamera, ...],
-        key: Key,
-        progress: Progress | None = None,
-    ) -> Reconstruction:
-        a = operator(problem.grid, cameras)
-        inside = field_of_view(problem.grid, cameras).astype(jnp.float32)
-        areas = pixel_areas(a, cameras)
-        y = a.stacked(images)
-        tiny = jnp.finfo(jnp.float32).tiny
-        scale = jnp.maximum(norm(y), tiny)
-        spacing = tuple(float(s) for s in problem.grid.spacing_mm)
-
-        def gradient(r: Stacks) -> Array:
-            return inside * a.back(jax.tree.map(jnp.multiply, areas, r))
-
-        def allowed(x: Array) -> Array:
-            return inside * (jnp.maximum(x, 0.0) if chosen.non_negative else x)
-
-        def weighted(r: Stacks) -> Array:
-            return dot(r, jax.tree.map(jnp.multiply, areas, r))
-
-        def objective(x: Array, ax: Stacks) -> Array:
-            return 0.5 * weighted(minus(ax, y)) + weight_mm * voxel_mm3 * total_variation(
-                x, spacing
-            )
-
-        def step(carry: Any, iteration: Array) -> tuple[Any, dict[str, Array]]:
-            x, ax, ahead, a_ahead, dual, t, steepest, lowest = carry
-            g = ahead - gradient(minus(a_ahead, y)) / steepest
-            weight = weight_mm * voxel_mm3 / steepest
-            z, new_dual = denoised(g, dual, weight, spacing, chosen.inner_iterations, allowed)
-            az = a.project(z)
-            # The step was short enough if the data term curves no more than `steepest` along it.
-            moved, curved = dot(z - ahead, z - ahead), weighted(minus(az, a_ahead))
-            short = (curved <= steepest * moved) | (curved <= ROUNDING * weighted(az))
-            found = objective(z, az)
-            better = short & (found <= lowest)
-            new, a_new = jax.tree.map(lambda p, q: jnp.where(better, p, q), (z, az), (x, ax))
-            after = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
-
-            def extrapolated(new, z, x, ahead):
-                further = new + t / after * (z - new) + (t - 1) / after * (new - x)
-                return jnp.where(short, further, ahead)
-
-            a_ahead = jax.tree.map(extrapolated, a_new, az, ax, a_ahead)
-            ahead = extrapolated(new, z, x, ahead)
-            dual = jax.tree.map(lambda p, q: jnp.where(short, p, q), new_dual, dual)
-            lowest = jnp.where(better, found, lowest)
-            t, steepest = (
-                jnp.where(short, after, t),
-                jnp.where(short, steepest, CAUTION * curved / jnp.maximum(moved, tiny)),
-            )
-            terms = {"objective": lowest, "residual": norm(minus(a_new, y)) / scale}
-            tell(progress, iteration, lowest, chosen.iterations)
-            return (new, a_new, ahead, a_ahead, dual, t, steepest, lowest), terms
-
-        x, one = jnp.zeros(problem.grid.shape, jnp.float32), jnp.ones((), jnp.float32)
-        ax = jax.tree.map(jnp.zeros_like, y)
-        # Far too long a step to begin with: its failure tells how long it may be.
-        start: Any = (x, ax, x, ax, (x, x, x), one, 1e-3 * voxel_mm3 * one, objective(x, ax))
-        (x, *_), trace = jax.lax.scan(step, start, jnp.arange(chosen.iterations))
-        given = field_of_view(problem.grid, cameras, chosen.seen_by)
-        return Reconstruction(masked_hu(x, given), trace)
-
-    return untrained(reconstruct)
+    return solver(solve, problem, chosen)
 
 
-def pixel_areas(
-    a: Operator, cameras: tuple[AnyCamera, ...]
-) -> tuple[Float[Array, "views 1 1"], ...]:
+def weight_of(settings: Settings, grid: Grid) -> float:
+    """The weight in mm, the default's too."""
+    if settings.weight_mm is not None:
+        return settings.weight_mm
+    return 0.5 * LOSS_HU / 1000 * MU_WATER_PER_MM * float(np.prod(grid.spacing_mm)) ** (2 / 3)
+
+
+class Objective(NamedTuple):
+    """F of one patient's X-rays."""
+
+    system: System
+    areas: Stacks  # dS / number of views, mm^2
+    spacing_mm: tuple[float, ...]
+    weight: float  # factor of the sum of |grad x| over voxels, mm^4
+    non_negative: bool
+
+    def weighted(self, r: Stacks) -> Float[Array, ""]:
+        """mean_views int r^2 dS."""
+        return dot(r, jax.tree.map(jnp.multiply, self.areas, r))
+
+    def value(self, x: Float[Array, "x y z"], ax: Stacks) -> Float[Array, ""]:
+        """F(x), where A x is known."""
+        data = 0.5 * self.weighted(minus(ax, self.system.y))
+        return data + self.weight * total_variation(x, self.spacing_mm)
+
+    def gradient(self, ax: Stacks) -> Float[Array, "x y z"]:
+        """The data term's gradient."""
+        r = minus(ax, self.system.y)
+        return self.system.inside * self.system.a.back(jax.tree.map(jnp.multiply, self.areas, r))
+
+    def allowed(self, x: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+        """The nearest volume that may be."""
+        return self.system.inside * (jnp.maximum(x, 0.0) if self.non_negative else x)
+
+
+class Iterate(NamedTuple):
+    """Where FISTA stands."""
+
+    x: Float[Array, "x y z"]  # the volume of the lowest F so far
+    ax: Stacks
+    ahead: Float[Array, "x y z"]  # x, extrapolated along its last step
+    a_ahead: Stacks
+    dual: tuple[Float[Array, "x y z"], ...]  # the proximal problem's
+    t: Float[Array, ""]  # how far the extrapolation goes
+    steepest: Float[Array, ""]  # 1 / length of a step
+    lowest: Float[Array, ""]  # F(x)
+
+
+def solve(system: System, settings: Settings, progress: Progress = None) -> Solution:
+    """The volume of the lowest F, and the trace."""
+    spacing_mm = tuple(float(s) for s in system.grid.spacing_mm)
+    voxel_mm3 = float(np.prod(system.grid.spacing_mm))
+    weight = weight_of(settings, system.grid) * voxel_mm3
+    areas = pixel_areas(system.a, system.cameras)
+    f = Objective(system, areas, spacing_mm, weight, settings.non_negative)
+    scale = jnp.maximum(norm(system.y), _TINY)
+
+    def iterate(now: Iterate, iteration: Array) -> tuple[Iterate, Trace]:
+        now = step(f, settings.inner_iterations, now)
+        tell(progress, iteration, now.lowest, settings.iterations)
+        residual = norm(minus(now.ax, system.y)) / scale
+        return now, {"objective": now.lowest, "residual": residual}
+
+    x, one = jnp.zeros(system.grid.shape, jnp.float32), jnp.ones((), jnp.float32)
+    ax = jax.tree.map(jnp.zeros_like, system.y)
+    # Far too long a step to begin with: its failure tells how long it may be.
+    start = Iterate(x, ax, x, ax, (x, x, x), one, 1e-3 * voxel_mm3 * one, f.value(x, ax))
+    end, trace = jax.lax.scan(iterate, start, jnp.arange(settings.iterations))
+    return end.x, trace
+
+
+def step(f: Objective, inner_iterations: int, now: Iterate) -> Iterate:
+    """One iteration: a step from `ahead`, kept if it was short enough, taken if it lowers F."""
+    g = now.ahead - f.gradient(now.a_ahead) / now.steepest
+    weight = f.weight / now.steepest
+    z, dual = denoised(g, now.dual, weight, f.spacing_mm, inner_iterations, f.allowed)
+    az = f.system.a.project(z)
+    # The step was short enough if the data term curves no more than `steepest` along it.
+    moved, curved = dot(z - now.ahead, z - now.ahead), f.weighted(minus(az, now.a_ahead))
+    short = (curved <= now.steepest * moved) | (curved <= ROUNDING * f.weighted(az))
+    found = f.value(z, az)
+    better = short & (found <= now.lowest)
+    x, ax = _where(better, (z, az), (now.x, now.ax))
+    after = (1 + jnp.sqrt(1 + 4 * now.t**2)) / 2
+
+    def extrapolated(new: Array, z: Array, x: Array, ahead: Array) -> Array:
+        further = new + now.t / after * (z - new) + (now.t - 1) / after * (new - x)
+        return jnp.where(short, further, ahead)
+
+    return Iterate(
+        x=x,
+        ax=ax,
+        ahead=extrapolated(x, z, now.x, now.ahead),
+        a_ahead=jax.tree.map(extrapolated, ax, az, now.ax, now.a_ahead),
+        dual=_where(short, dual, now.dual),
+        t=jnp.where(short, after, now.t),
+        steepest=jnp.where(short, now.steepest, CAUTION * curved / jnp.maximum(moved, _TINY)),
+        lowest=jnp.where(better, found, now.lowest),
+    )
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda p, q: jnp.where(condition, p, q), new, old)
+
+
+def pixel_areas(a: Operator, cameras: Cameras) -> tuple[Float[Array, "views 1 1"], ...]:
     """dS / number of views, mm^2: each view's pixel, shrunk to where its rays pass the grid's middle."""
     each = [_pixel_area(a.grid, camera) / len(cameras) for camera in cameras]
     return tuple(
@@ -170,14 +195,11 @@ def pixel_areas(
 
 
 def _pixel_area(grid: Grid, camera: AnyCamera) -> float:
-    u, v = np.asarray(camera.u, np.float64), np.asarray(camera.v, np.float64)
+    first, _, u, v = vectors(camera)
     across = np.cross(u, v)
     if not isinstance(camera, Camera):
-        direction = np.asarray(camera.direction, np.float64)
-        return float(abs(across @ direction) / np.linalg.norm(direction))
-    middle = np.array([*(np.array(grid.shape) - 1) / 2, 1.0])
-    depth = shadow_matrix(grid.affine, camera)[2] @ middle
-    return float(np.linalg.norm(across) * depth**2)
+        return float(abs(across @ first) / np.linalg.norm(first))
+    return float(np.linalg.norm(across) * depth_of(camera, grid.centre_mm) ** 2)
 
 
 def differences(x: Float[Array, "x y z"], spacing_mm: tuple[float, ...]) -> tuple[Array, ...]:
@@ -217,7 +239,7 @@ def denoised(
     Fast gradient projection of the dual, x = allowed(g + weight div p): Beck & Teboulle, section 4.
     """
     steepest = 4.0 * sum(1.0 / h**2 for h in spacing_mm)
-    step_length = 1.0 / (steepest * jnp.maximum(weight, jnp.finfo(jnp.float32).tiny))
+    step_length = 1.0 / (steepest * jnp.maximum(weight, _TINY))
 
     def step(carry, _):
         p, ahead, t = carry

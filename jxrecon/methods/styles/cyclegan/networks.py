@@ -44,7 +44,7 @@ class Generator(nn.Module):
     Attributes:
         width: channels of the first layer.
         blocks: residual ones.
-        channels: of the images.
+        channels: the images'.
     """
 
     width: int = 64

@@ -7,7 +7,7 @@
 | L_pos | losses.position | |
 | L_map | losses.mapping | map_weight |
 | L_laplacian | losses.laplacian | laplacian_weight, laplacian |
-| Adam | surface_regression.adam | learning_rate, decay_steps |
+| Adam | surface_regression.surface_method | learning_rate, decay_steps |
 
 All three terms are in mm^2; L_map's millimetres lie on the detector, magnified. Coordinates enter the network
 in units of 100 mm, displacements leave it in units of 10 mm; both heads start at zero, so that an untrained
@@ -23,34 +23,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from jxrecon.geometry import pixel_mm
 from jxrecon.mesh import Template
-from jxrecon.mesh.laplacian import cotangent_laplacian, uniform_laplacian
+from jxrecon.mesh.aggregation import Aggregate, mean_graph, normalised, segment_sum
+from jxrecon.mesh.laplacian import Laplacian, cotangent_laplacian, uniform_laplacian
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import (
+    LENGTH_MM,
     STEP_MM,
-    SurfaceRegression,
-    adam,
-    at_rest,
     check_view,
-    coordinates,
     examples,
-    pitch_mm,
-    run,
     standardised,
-    summed,
+    surface_method,
 )
 from jxrecon.methods.surfaces.igcn import losses
 from jxrecon.methods.surfaces.igcn.networks import Igcn
-from jxrecon.nn.blocks import init_variables
-from jxrecon.nn.graph import mean_graph, normalised, segment_sum
+from jxrecon.nn.blocks import apply
 from jxrecon.nn.perceptual_pooling import STAGES
-from jxrecon.nn.splatting import splatter
-from jxrecon.types import InputError, Key, PyTree, SurfaceBatch, Terms
+from jxrecon.nn.splatting import Splatter, splatter
+from jxrecon.types import InputError, PyTree, SurfaceBatch, Terms
 
 LAPLACIANS = {"uniform": uniform_laplacian, "cotangent": cotangent_laplacian}
 
@@ -73,10 +68,10 @@ class Settings:
         aggregation: "table" or "jraph", see `AGGREGATIONS`.
         silhouette: whether the image branch also sees the reference's silhouette, as IGCN+ does. Without
             it M cannot know whose vertex was where.
-        map_weight: of L_map.
-        laplacian_weight: of L_laplacian.
-        laplacian: "uniform" or "cotangent", the latter of the problem's template.
-        learning_rate: of Adam.
+        map_weight: factor of L_map.
+        laplacian_weight: factor of L_laplacian.
+        laplacian: "uniform" or "cotangent", the latter with the template's angles.
+        learning_rate: Adam's.
         decay_steps: steps on which the rate falls to 0, along half a cosine; 0: it stays.
     """
 
@@ -93,16 +88,16 @@ class Settings:
     decay_steps: int = 0
 
 
-class Found(NamedTuple):
-    """What the network gives.
+class Model(NamedTuple):
+    """What the functions below share: no parameters, only definitions."""
 
-    Attributes:
-        vertices: world mm.
-        mapped: M(p), [row, column] in mm on the detector.
-    """
-
-    vertices: Float[Array, "b v 3"]
-    mapped: Float[Array, "b v 2"]
+    settings: Settings
+    problem: SurfaceProblem
+    network: Igcn
+    aggregate: Aggregate
+    laplacian: Laplacian
+    splatter: Splatter
+    pitch_mm: Float[Array, "1 1 2"]  # on the detector, between rows and between columns
 
 
 def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
@@ -113,45 +108,45 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
             setting has no such value.
     """
     template, camera = problem.template, problem.camera
-    check_view("igcn", template, camera, 2 ** (len(settings.stages) - 1))
+    check_view("igcn", problem, 2 ** (len(settings.stages) - 1))
     for name, value, known in (
         ("laplacian", settings.laplacian, LAPLACIANS),
         ("aggregation", settings.aggregation, AGGREGATIONS),
     ):
         if value not in known:
             raise InputError(f"igcn {name} is {value!r}, expected one of {', '.join(known)}")
-    operator = LAPLACIANS[settings.laplacian](template)
-    network = Igcn(settings.width, settings.stages, settings.hidden, settings.pairs)
-    mean, pitch = AGGREGATIONS[settings.aggregation](template), pitch_mm(camera)[None, None]
-    points = splatter(template, camera)
+    model = Model(
+        settings=settings,
+        problem=problem,
+        network=Igcn(settings.width, settings.stages, settings.hidden, settings.pairs),
+        aggregate=AGGREGATIONS[settings.aggregation](template),
+        laplacian=LAPLACIANS[settings.laplacian](template),
+        splatter=splatter(template, camera),
+        pitch_mm=jnp.array(pixel_mm(camera), jnp.float32)[None, None],
+    )
+    inputs = (*examples(problem, 1 + settings.silhouette), model.aggregate)
+    return surface_method(model, predict, loss, inputs, {"graph/head": 0.0, "map_head/map": 0.0})
 
-    def start(key: Key) -> PyTree:
-        _, place, vertices = examples(template, camera)
-        image = jax.ShapeDtypeStruct((1, *camera.shape, 1 + settings.silhouette), jnp.float32)
-        variables = init_variables(network, key, image, place, vertices, mean)
-        return at_rest(variables["params"], "head", "map")
 
-    def predict(
-        params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
-    ) -> Found:
-        place, channels = camera.place_of(reference), [standardised(image)]
-        if settings.silhouette:
-            channels.append(points.silhouette(reference).astype(image.dtype))
-        image = jnp.stack(channels, axis=-1)
-        given = run(network, params, image, place, coordinates(reference), mean)
-        vertices = reference + STEP_MM * given.vertices
-        return Found(vertices, place * pitch + STEP_MM * given.mapping)
+def predict(
+    model: Model, params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
+) -> tuple[Float[Array, "b v 3"], Float[Array, "b v 2"]]:
+    """The vertices in mm, and M at the reference's vertices, [row, column] in mm on the detector."""
+    place, channels = model.problem.camera.place_of(reference), [standardised(image)]
+    if model.settings.silhouette:
+        channels.append(model.splatter.silhouette(reference).astype(image.dtype))
+    image, vertices = jnp.stack(channels, axis=-1), reference / LENGTH_MM
+    moved, mapping = apply(model.network, params, image, place, vertices, model.aggregate)
+    return reference + STEP_MM * moved, place * model.pitch_mm + STEP_MM * mapping
 
-    def loss(found: Found, batch: SurfaceBatch) -> tuple[Float[Array, ""], Terms]:
-        """[IGCN L_total] L_pos + lambda_map L_map + lambda_laplacian L_laplacian."""
-        seen = camera.place_of(batch.target) * pitch
-        terms = {
-            "L_pos": losses.position(found.vertices, batch.target),
-            "L_map": settings.map_weight * losses.mapping(found.mapped, seen),
-            "L_laplacian": settings.laplacian_weight
-            * losses.laplacian(found.vertices, batch.target, operator),
-        }
-        return summed(terms)
 
-    optimiser = adam(settings.learning_rate, settings.decay_steps)
-    return SurfaceMethod(*SurfaceRegression(start, predict, loss, optimiser).functions)
+def loss(model: Model, found: tuple[Array, Array], batch: SurfaceBatch) -> Terms:
+    """[IGCN L_total] L_pos + lambda_map L_map + lambda_laplacian L_laplacian."""
+    (vertices, mapped), settings = found, model.settings
+    seen = model.problem.camera.place_of(batch.target) * model.pitch_mm
+    return {
+        "L_pos": losses.position(vertices, batch.target),
+        "L_map": settings.map_weight * losses.mapping(mapped, seen),
+        "L_laplacian": settings.laplacian_weight
+        * losses.laplacian(vertices, batch.target, model.laplacian),
+    }

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jxrecon.mesh.aggregation import Aggregate
 from jxrecon.nn.blocks import Conv, instance_norm
-from jxrecon.nn.conv import conv_transpose
-from jxrecon.nn.graph import Aggregate
-from jxrecon.nn.graph_network import GraphNetwork
+from jxrecon.nn.graph import GraphNetwork
 from jxrecon.nn.perceptual_pooling import Encoder, at_level, bilinear, floor_ceil_bilinear, pool
 
 PLUS_CHANNELS = (20, 40, 80, 160, 320, 640)
 """Of the U-Net of IGCN+ at each size, fine to coarse."""
-
-
-class Moved(NamedTuple):
-    """What IGCN finds, in units of 10 mm.
-
-    Attributes:
-        vertices: displacement in the world.
-        mapping: M(p) - p, displacement on the detector, [row, column], at the vertices' places.
-    """
-
-    vertices: Float[Array, "b v 3"]
-    mapping: Float[Array, "b v 2"]
 
 
 class MapHead(nn.Module):
@@ -48,12 +34,14 @@ class MapHead(nn.Module):
         x = Conv(self.width, 1)(levels[-1])
         for finer in levels[-2:1:-1]:
             x = jax.image.resize(x, (*finer.shape[:3], self.width), "linear")
-            x = nn.relu(instance_norm(Conv(self.width, bias=False)(x + Conv(self.width, 1)(finer))))
+            x = nn.relu(
+                instance_norm(Conv(self.width, bias="none")(x + Conv(self.width, 1)(finer)))
+            )
         return Conv(2, 1, name="map")(x)
 
 
 class Igcn(nn.Module):
-    """[IGCN Fig. 7] Image, vertices and where they are seen -> how they move.
+    """[IGCN Fig. 7] Image, vertices and where they are seen -> how they move, in units of 10 mm.
 
     The encoder is that of VGG-16 ("extended": by the map head). Vertex features are those of its stages 1
     to 4, M's displacement and the coordinates. Both heads are meant to start at zero.
@@ -77,21 +65,22 @@ class Igcn(nn.Module):
         place: Float[Array, "b v 2"],
         coordinates: Float[Array, "b v 3"],
         aggregate: Aggregate,
-    ) -> Moved:
+    ) -> tuple[Float[Array, "b v 3"], Float[Array, "b v 2"]]:
+        """(displacement in the world, M(p) - p on the detector at the vertices' places, [row, column])."""
         levels = Encoder(self.width, self.stages, name="encoder")(image)
         dense = MapHead(4 * self.width, name="map_head")(levels)
         mapping = bilinear(dense, at_level(place, image.shape[1:3], dense.shape[1:3]))
         features = pool(levels[1:], place, image.shape[1:3])
         x = jnp.concatenate([features, mapping, coordinates], axis=-1)
         moved, _ = GraphNetwork(self.hidden, self.pairs, 3, name="graph")(x, aggregate)
-        return Moved(moved, mapping)
+        return moved, mapping
 
 
 class UNet(nn.Module):
     """[IGCN+] Two 3x3 convolutions with ReLU at each size, five poolings, and back up with skips.
 
     Attributes:
-        channels: at each size, fine to coarse.
+        channels: those at each size, fine to coarse.
         faults: the input norm with its initial statistics, that is none, as in the authors' training;
             otherwise each channel of each image is normalised.
     """
@@ -112,7 +101,7 @@ class UNet(nn.Module):
             x = layers(nn.max_pool(x, (2, 2), (2, 2)) if level else x, channels, f"down_{level}")
             skips.append(x)
         for level in reversed(range(len(self.channels) - 1)):
-            x = Doubling(self.channels[level], name=f"double_{level}")(x)
+            x = Conv(self.channels[level], 2, padding=0, up=True, name=f"double_{level}")(x)
             x = layers(jnp.concatenate([x, skips[level]], -1), self.channels[level], f"up_{level}")
         return Conv(3, 1, name="head")(x)
 
@@ -130,28 +119,15 @@ class InputNorm(nn.Module):
         return x * gamma[None, None, None] + beta[None, None, None]
 
 
-class Doubling(nn.Module):
-    """Transposed convolution with 2 x 2 taps and stride 2: every pixel becomes four."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b r c i"]) -> Float[Array, "b 2r 2c o"]:
-        shape = (2, 2, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.zeros, shape).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]).astype(x.dtype)
-        return conv_transpose(x, kernel) + bias[None, None, None]
-
-
 class IgcnPlus(nn.Module):
     """[IGCN+] A dense 3-D displacement map by a U-Net, sampled at the vertices, and a graph network.
 
     Attributes:
-        channels: of the U-Net, fine to coarse.
+        channels: the U-Net's, fine to coarse.
         hidden: channels of the graph convolutions.
         pairs: residual ones.
-        scale: what the map holds of one unit of length.
-        zero: what the map holds where nothing moves.
+        scale: value in the map of one unit of length.
+        zero: value in the map where nothing moves.
         faults: those of the released code: sampling gives 0 at integers, the norm does nothing.
     """
 

@@ -6,7 +6,7 @@
 | v^ = v + GCN([(M(p) - 122) / 6800, v - centroid]) | networks.IgcnPlus | hidden, pairs |
 | L_map = mean (M - M^)^2 / 6800 | losses.plus_map | map_weight |
 | L_pos + 0.1 L_laplacian, in the target's range | losses.plus_mesh | laplacian_weight |
-| Adam 1e-4 | surface_regression.adam | learning_rate, decay_steps |
+| Adam 1e-4 | surface_regression.surface_method | learning_rate, decay_steps |
 
 The network's unit of length is the metre: the map's 6800 then holds breathing in 8 bits, and the released
 code's livers are 0.2 long. That it is metres is a guess. Its input has three channels: the reference's
@@ -14,7 +14,7 @@ silhouette (255), the constant 122 and the X-ray from 0 to 255.
 
 Differs from the released code: its faults are left out unless `faults` is set (sampling that gives 0 at
 integer places, an input norm that does nothing, a label map clamped to 8 bits); places come from the
-problem's cone beam, there from parallel rays; silhouette and label map are made of dense points instead of
+problem's cone beam instead of parallel rays; silhouette and label map are made of dense points instead of
 triangles; both heads start at no displacement.
 """
 
@@ -23,27 +23,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.mesh.laplacian import uniform_laplacian
+from jxrecon.mesh.aggregation import Neighbours, normalised
+from jxrecon.mesh.laplacian import Laplacian, uniform_laplacian
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import (
-    SurfaceRegression,
-    adam,
-    at_rest,
     check_view,
     examples,
-    run,
-    summed,
+    surface_method,
 )
 from jxrecon.methods.surfaces.igcn import losses
 from jxrecon.methods.surfaces.igcn.networks import PLUS_CHANNELS, IgcnPlus
-from jxrecon.nn.blocks import init_variables
-from jxrecon.nn.graph import normalised
-from jxrecon.nn.splatting import splatter
-from jxrecon.types import Key, PyTree, SurfaceBatch, Terms
+from jxrecon.nn.blocks import apply
+from jxrecon.nn.splatting import Splatter, splatter
+from jxrecon.types import PyTree, SurfaceBatch, Terms
 
 UNIT_MM = 1000.0
 ZERO, SCALE = 122.0, 6800.0
@@ -54,12 +49,12 @@ class Settings:
     """Everything of IGCN+ that a user may set; the defaults are the authors'.
 
     Attributes:
-        channels: of the U-Net, fine to coarse; the X-ray is halved once fewer than there are.
+        channels: the U-Net's, fine to coarse; the X-ray is halved once fewer than there are.
         hidden: channels of the graph convolutions.
         pairs: residual ones.
-        map_weight: of L_map.
-        laplacian_weight: of L_laplacian.
-        learning_rate: of Adam.
+        map_weight: factor of L_map.
+        laplacian_weight: factor of L_laplacian.
+        learning_rate: Adam's.
         decay_steps: steps on which the rate falls to 0, along half a cosine; 0: it stays.
         faults: whether to keep those of the released code.
     """
@@ -74,22 +69,21 @@ class Settings:
     faults: bool = False
 
 
-class Found(NamedTuple):
-    """What the network gives.
-
-    Attributes:
-        vertices: world mm.
-        dense: the map M, 122 + 6800 * displacement in metres.
-    """
-
-    vertices: Float[Array, "b v 3"]
-    dense: Float[Array, "b r c 3"]
-
-
 def eight_bits(image: Float[Array, "b rows columns"]) -> Float[Array, "b rows columns"]:
     """Each image from 0 to 255; a uniform one becomes 0."""
     low, high = (f(image, (1, 2), keepdims=True) for f in (jnp.min, jnp.max))
     return 255.0 * (image - low) / jnp.maximum(high - low, 1e-6)
+
+
+class Model(NamedTuple):
+    """What the functions below share: no parameters, only definitions."""
+
+    settings: Settings
+    problem: SurfaceProblem
+    network: IgcnPlus
+    aggregate: Neighbours
+    laplacian: Laplacian
+    splatter: Splatter
 
 
 def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
@@ -99,44 +93,40 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
         InputError: the X-ray cannot be halved as often as there are levels, or the camera misses the organ.
     """
     template, camera = problem.template, problem.camera
-    check_view("igcn_plus", template, camera, 2 ** (len(settings.channels) - 1))
+    check_view("igcn_plus", problem, 2 ** (len(settings.channels) - 1))
     network = IgcnPlus(
         settings.channels, settings.hidden, settings.pairs, SCALE, ZERO, settings.faults
     )
-    mean, operator = normalised(template), uniform_laplacian(template)
-    points = splatter(template, camera)
+    mean, laplacian = normalised(template), uniform_laplacian(template)
+    model = Model(settings, problem, network, mean, laplacian, splatter(template, camera))
+    inputs = (*examples(problem, 3), mean)
+    starts = {"unet/head": 0.0, "unet/head/bias": ZERO, "graph/head": 0.0}
+    return surface_method(model, predict, loss, inputs, starts)
 
-    def start(key: Key) -> PyTree:
-        image = jax.ShapeDtypeStruct((1, *camera.shape, 3), jnp.float32)
-        _, place, vertices = examples(template, camera)
-        params = init_variables(network, key, image, place, vertices, mean)["params"]
-        params = at_rest(params, "head")
-        params["unet"]["head"]["bias"] += ZERO
-        return params
 
-    def predict(
-        params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
-    ) -> Found:
-        silhouette = 255.0 * points.silhouette(reference).astype(image.dtype)
-        constant = jnp.full_like(image, ZERO)
-        channels = jnp.stack([silhouette, constant, eight_bits(image)], axis=-1)
-        shape = (reference - jnp.mean(reference, axis=1, keepdims=True)) / UNIT_MM
-        moved, dense = run(network, params, channels, camera.place_of(reference), shape, mean)
-        return Found(reference + UNIT_MM * moved, dense)
+def predict(
+    model: Model, params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
+) -> tuple[Float[Array, "b v 3"], Float[Array, "b r c 3"]]:
+    """The vertices in mm, and the map M, 122 + 6800 * displacement in metres."""
+    silhouette = 255.0 * model.splatter.silhouette(reference).astype(image.dtype)
+    constant = jnp.full_like(image, ZERO)
+    image = jnp.stack([silhouette, constant, eight_bits(image)], axis=-1)
+    shape = (reference - jnp.mean(reference, axis=1, keepdims=True)) / UNIT_MM
+    place = model.problem.camera.place_of(reference)
+    moved, dense = apply(model.network, params, image, place, shape, model.aggregate)
+    return reference + UNIT_MM * moved, dense
 
-    def loss(found: Found, batch: SurfaceBatch) -> tuple[Float[Array, ""], Terms]:
-        """[IGCN+ loss_total] mean (M - M^)^2 / 6800 + L_pos + 0.1 L_laplacian."""
-        moved = SCALE / UNIT_MM * (batch.target - batch.reference)
-        rendered = ZERO + points.front(batch.reference, moved)
-        if settings.faults:
-            rendered = jnp.clip(jnp.round(rendered), 0.0, 255.0)
-        mesh = losses.plus_mesh(found.vertices, batch.target, operator)
-        terms = {
-            "L_map": settings.map_weight * losses.plus_map(found.dense, rendered, SCALE),
-            "L_pos": mesh["L_pos"],
-            "L_laplacian": settings.laplacian_weight * mesh["L_laplacian"],
-        }
-        return summed(terms)
 
-    optimiser = adam(settings.learning_rate, settings.decay_steps)
-    return SurfaceMethod(*SurfaceRegression(start, predict, loss, optimiser).functions)
+def loss(model: Model, found: tuple[Array, Array], batch: SurfaceBatch) -> Terms:
+    """[IGCN+ loss_total] mean (M - M^)^2 / 6800 + L_pos + 0.1 L_laplacian."""
+    (vertices, dense), settings = found, model.settings
+    moved = SCALE / UNIT_MM * (batch.target - batch.reference)
+    rendered = ZERO + model.splatter.front(batch.reference, moved)
+    if settings.faults:
+        rendered = jnp.clip(jnp.round(rendered), 0.0, 255.0)
+    mesh = losses.plus_mesh(vertices, batch.target, model.laplacian)
+    return {
+        "L_map": settings.map_weight * losses.plus_map(dense, rendered, SCALE),
+        "L_pos": mesh["L_pos"],
+        "L_laplacian": settings.laplacian_weight * mesh["L_laplacian"],
+    }

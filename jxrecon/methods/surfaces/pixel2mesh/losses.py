@@ -1,4 +1,4 @@
-"""What Pixel2Mesh is trained with, summed over its three surfaces; no vertex knows its counterpart."""
+"""What Pixel2Mesh is trained with, summed over its three surfaces; vertices are not paired with true ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jxrecon.mesh.laplacian import Laplacian
-from jxrecon.methods.base.surface_regression import mean_square, summed
+from jxrecon.methods.base.surface_regression import mean_square
 from jxrecon.types import Terms
 
 Vertices = Float[Array, "b v 3"]
@@ -18,16 +18,16 @@ Points = Float[Array, "b n 3"]
 
 
 class Weights(NamedTuple):
-    """Of the terms; the defaults are the paper's.
+    """Factors of the terms; the defaults are the paper's.
 
     Attributes:
-        chamfer: of both distances.
-        opposite: of the surface's distance to the points, within the chamfer term.
-        normal: of the edges' cosine to the normals.
-        edge: of the edges' length.
-        laplacian: of what a block changes of its surface's Laplacian.
-        move: of what a block moves.
-        blocks: of the Laplacian and the moving of each block; the first one's moving is free.
+        chamfer: for both distances.
+        opposite: for the surface's distance to the points, within the chamfer term.
+        normal: for the edges' cosine to the normals.
+        edge: for the edges' length.
+        laplacian: for the change of the surface's Laplacian in a block.
+        move: for the displacement of vertices in a block.
+        blocks: one a block, for Laplacian and displacement; the first one's displacement is free.
     """
 
     chamfer: float = 3000.0
@@ -89,9 +89,9 @@ def normal(
     """[P2M l_n] mean over edges of |cos| between the edge and the normal at its first end.
 
     Args:
-        vertices: of the surface.
-        normals: of the point nearest to each vertex, of length 1.
-        edges: whose edges they are.
+        vertices: the surface's.
+        normals: the normal of the point nearest to each vertex, of length 1.
+        edges: the surface's.
     """
     along = _unit(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
     return jnp.mean(jnp.abs(jnp.sum(along * _unit(normals[:, edges[:, 0]]), axis=-1)))
@@ -117,36 +117,32 @@ def move(before: Vertices, after: Vertices) -> Float[Array, ""]:
     return mean_square(after - before)
 
 
-def total(
+def terms(
     before: Sequence[Vertices],
     after: Sequence[Vertices],
     points: Points,
     normals: Points,
     meshes: Sequence[Mesh],
     weights: Weights = PAPER,
-) -> tuple[Float[Array, ""], Terms]:
-    """[P2M l_all] The weighted sum over blocks.
+) -> Terms:
+    """[P2M l_all] The weighted terms, each summed over blocks; their sum is the loss.
 
     Args:
-        before: what each block started from, with the vertices it added.
-        after: what it gave.
-        points: of the true surface, in the same unit.
-        normals: there.
-        meshes: of the blocks.
-        weights: of the terms.
-
-    Returns:
-        (the loss, its weighted terms).
+        before: surface that each block started from, with the vertices it added.
+        after: surface that it gave.
+        points: vertices of the true surface, in the same unit.
+        normals: its normals there.
+        meshes: edges and Laplacian of each block.
+        weights: factors of the terms.
     """
-    terms = dict.fromkeys(
-        ("chamfer", "normal", "edge", "laplacian", "move"), jnp.zeros((), points.dtype)
-    )
+    zero = jnp.zeros((), points.dtype)
+    found = dict.fromkeys(("chamfer", "normal", "edge", "laplacian", "move"), zero)
     for block, (old, new, mesh) in enumerate(zip(before, after, meshes, strict=True)):
         neighbours = nearest(points, new)
-        terms["chamfer"] += chamfer(points, new, neighbours, weights.opposite)
-        terms["normal"] += normal(new, _take(normals, neighbours[1]), mesh.edges)
-        terms["edge"] += edge(new, mesh.edges)
-        terms["laplacian"] += weights.blocks[block] * laplacian(old, new, mesh.laplacian)
+        found["chamfer"] += chamfer(points, new, neighbours, weights.opposite)
+        found["normal"] += normal(new, _take(normals, neighbours[1]), mesh.edges)
+        found["edge"] += edge(new, mesh.edges)
+        found["laplacian"] += weights.blocks[block] * laplacian(old, new, mesh.laplacian)
         if block:
-            terms["move"] += weights.blocks[block] * move(old, new)
-    return summed({f"L_{name}": getattr(weights, name) * value for name, value in terms.items()})
+            found["move"] += weights.blocks[block] * move(old, new)
+    return {f"L_{name}": getattr(weights, name) * value for name, value in found.items()}

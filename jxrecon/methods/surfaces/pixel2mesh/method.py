@@ -3,8 +3,8 @@
 | equation | function | settings |
 |---|---|---|
 | X' = D^-1 A X W + X W_0 + b, blocks, pooling | networks.Pixel2Mesh | width, hidden, pairs |
-| l_c, l_n, l_loc, l_lap, move | losses.total | losses.Weights |
-| Adam | surface_regression.adam | learning_rate, decay_steps |
+| l_c, l_n, l_loc, l_lap, move | losses.terms | losses.Weights |
+| Adam | surface_regression.surface_method | learning_rate, decay_steps |
 
 The losses are computed in units of 500 mm, in which an organ is as large as the paper's objects (about
 0.2 around 0): their weights are for that size.
@@ -20,27 +20,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jxrecon.mesh.aggregation import normalised
 from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import (
     LENGTH_MM,
-    SurfaceRegression,
-    adam,
-    at_rest,
     check_view,
     examples,
-    run,
     standardised,
+    surface_method,
 )
 from jxrecon.methods.surfaces.pixel2mesh import losses
 from jxrecon.methods.surfaces.pixel2mesh.networks import Level, Pixel2Mesh, Shapes
-from jxrecon.nn.blocks import init_variables
-from jxrecon.nn.graph import normalised
-from jxrecon.types import Key, PyTree, SurfaceBatch, Terms
+from jxrecon.nn.blocks import apply
+from jxrecon.types import PyTree, SurfaceBatch, Terms
 
 BLOCKS = 3
 LOSS_MM = 500.0
@@ -54,7 +50,7 @@ class Settings:
         width: channels of the encoder's first stage.
         hidden: channels of the graph convolutions.
         pairs: residual ones of each block.
-        learning_rate: of Adam; the paper ends with 1e-5.
+        learning_rate: Adam's; the paper ends with 1e-5.
         decay_steps: steps on which the rate falls to 0, along half a cosine; 0: it stays.
     """
 
@@ -63,18 +59,6 @@ class Settings:
     pairs: int = 6
     learning_rate: float = 3e-5
     decay_steps: int = 0
-
-
-class Found(NamedTuple):
-    """What the network gives.
-
-    Attributes:
-        vertices: of the last block, world mm.
-        shapes: of all blocks, in units of 100 mm.
-    """
-
-    vertices: Float[Array, "b v 3"]
-    shapes: Shapes
 
 
 def normals_of(vertices: Float[Array, "b v 3"], faces: Int[Array, "f 3"]) -> Float[Array, "b v 3"]:
@@ -87,6 +71,16 @@ def normals_of(vertices: Float[Array, "b v 3"], faces: Int[Array, "f 3"]) -> Flo
     return total / jnp.maximum(jnp.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
 
 
+class Model(NamedTuple):
+    """What the functions below share: no parameters, only definitions."""
+
+    settings: Settings
+    problem: SurfaceProblem
+    network: Pixel2Mesh
+    levels: list[Level]
+    meshes: list[losses.Mesh]
+
+
 def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
     """Pixel2Mesh for this problem.
 
@@ -94,32 +88,30 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
         InputError: the X-ray's size is no multiple of 32, or the camera misses the organ.
     """
     template, camera = problem.template, problem.camera
-    check_view("pixel2mesh", template, camera, 32)
+    check_view("pixel2mesh", problem, 32)
     network = Pixel2Mesh(
         camera, LENGTH_MM, settings.width, settings.hidden, settings.pairs, residual=True
     )
     levels = [Level(normalised(template, self_loop=False))] * BLOCKS
     meshes = [losses.Mesh(jnp.asarray(template.edges), uniform_laplacian(template))] * BLOCKS
-    heads = {"gcn_0": ("head",), "gcn_1": ("head",)}
+    image, _, vertices = examples(problem)
+    starts = {"gcn_0/head": 0.0, "gcn_1/head": 0.0, "head": 0.0}
+    model = Model(settings, problem, network, levels, meshes)
+    return surface_method(model, predict, loss, (image, vertices, levels), starts)
 
-    def start(key: Key) -> PyTree:
-        image = jax.ShapeDtypeStruct((1, *camera.shape, 1), jnp.float32)
-        _, _, vertices = examples(template, camera)
-        params = init_variables(network, key, image, vertices, levels)["params"]
-        params |= {block: at_rest(params[block], *names) for block, names in heads.items()}
-        return params | {"head": jax.tree.map(jnp.zeros_like, params["head"])}
 
-    def predict(
-        params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
-    ) -> Found:
-        shapes = run(network, params, standardised(image)[..., None], reference / LENGTH_MM, levels)
-        return Found(LENGTH_MM * shapes.after[-1], shapes)
+def predict(
+    model: Model, params: PyTree, image: Float[Array, "b r c"], reference: Float[Array, "b v 3"]
+) -> tuple[Float[Array, "b v 3"], Shapes]:
+    """The vertices in mm, and the shapes of all blocks in units of 100 mm."""
+    image, vertices = standardised(image)[..., None], reference / LENGTH_MM
+    shapes = apply(model.network, params, image, vertices, model.levels)
+    return LENGTH_MM * shapes.after[-1], shapes
 
-    def loss(found: Found, batch: SurfaceBatch) -> tuple[Float[Array, ""], Terms]:
-        scale = LENGTH_MM / LOSS_MM
-        before, after = ([scale * v for v in shapes] for shapes in found.shapes)
-        normals = normals_of(batch.target, jnp.asarray(template.faces))
-        return losses.total(before, after, batch.target / LOSS_MM, normals, meshes)
 
-    optimiser = adam(settings.learning_rate, settings.decay_steps)
-    return SurfaceMethod(*SurfaceRegression(start, predict, loss, optimiser).functions)
+def loss(model: Model, found: tuple[Array, Shapes], batch: SurfaceBatch) -> Terms:
+    """[P2M l_all] In units of 500 mm."""
+    scale = LENGTH_MM / LOSS_MM
+    before, after = ([scale * v for v in shapes] for shapes in found[1])
+    normals = normals_of(batch.target, jnp.asarray(model.problem.template.faces))
+    return losses.terms(before, after, batch.target / LOSS_MM, normals, model.meshes)

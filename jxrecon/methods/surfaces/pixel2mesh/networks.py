@@ -17,10 +17,8 @@ from jaxtyping import Array, Float, Int
 from jxrecon.geometry import Camera
 from jxrecon.mesh.subdivision import unpool
 from jxrecon.nn.blocks import Conv
-from jxrecon.nn.conv import conv
-from jxrecon.nn.graph import GraphConvolution
-from jxrecon.nn.graph_network import GraphNetwork
-from jxrecon.nn.perceptual_pooling import at_level, bilinear, floor_ceil_bilinear
+from jxrecon.nn.graph import GraphConvolution, GraphNetwork
+from jxrecon.nn.perceptual_pooling import at_level, bilinear
 
 Vertices = Float[Array, "b v 3"]
 Pooling = Callable[[Array, Array, Sequence[int]], Array]
@@ -30,38 +28,6 @@ Pooling = Callable[[Array, Array, Sequence[int]], Array]
 def centres(features: Array, place: Array, image: Sequence[int]) -> Array:
     """Levels cover the image's area; the border's value outside. What this project uses."""
     return bilinear(features, at_level(place, image, features.shape[1:3]))
-
-
-def aligned(features: Array, place: Array, image: Sequence[int]) -> Array:
-    """First and last pixel centres of a level lie on the image's: the PyTorch code under PyTorch 1.1."""
-    scale = [(n - 1) / (m - 1) for n, m in zip(features.shape[1:3], image)]
-    return bilinear(features, place * jnp.array(scale, place.dtype)[None, None])
-
-
-def unaligned(features: Array, place: Array, image: Sequence[int]) -> Array:
-    """The PyTorch code under a current PyTorch: a place is first clamped, then stretched past the border.
-
-    Outside the level there are zeros.
-    """
-    scale = [n / (m - 1) for n, m in zip(features.shape[1:3], image)]
-    last = jnp.array([m - 1 for m in image], place.dtype)[None, None]
-    place = jnp.clip(place, 0.0, last) * jnp.array(scale, place.dtype)[None, None] - 0.5
-    padded = jnp.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return bilinear(padded, place + 1.0)
-
-
-def tensorflow(features: Array, place: Array, image: Sequence[int]) -> Array:
-    """The authors' TensorFlow code: places times the ratio of sizes, and zero at integers."""
-    scale = [n / m for n, m in zip(features.shape[1:3], image)]
-    return floor_ceil_bilinear(features, place * jnp.array(scale, place.dtype)[None, None])
-
-
-POOLINGS: dict[str, Pooling] = {
-    "centres": centres,
-    "aligned": aligned,
-    "unaligned": unaligned,
-    "tensorflow": tensorflow,
-}
 
 
 class Encoder(nn.Module):
@@ -77,11 +43,11 @@ class Encoder(nn.Module):
 
     Attributes:
         width: 16 in the paper.
-        tensorflow: whether strided convolutions put their odd zero last, as TensorFlow does.
+        down: makes the strided convolutions, as `Conv`.
     """
 
     width: int = 16
-    tensorflow: bool = False
+    down: Callable[..., nn.Module] = Conv
 
     @nn.compact
     def __call__(self, x: Float[Array, "b r c i"]) -> list[Float[Array, "b r_s c_s k_s"]]:
@@ -90,36 +56,19 @@ class Encoder(nn.Module):
         for stage, layers in enumerate((2, 3, 3, 3, 3, 4)):
             for layer in range(layers):
                 first = stage and not layer
-                down = Down if first and self.tensorflow else Conv
+                make = self.down if first else Conv
                 taps, stride = (5 if stage > 3 else 3, 2) if first else (3, 1)
                 name = f"conv{stage}_{layer + 1}"
-                x = nn.relu(down(self.width * 2**stage, taps, stride, name=name)(x))
+                x = nn.relu(make(self.width * 2**stage, taps, stride, name=name)(x))
             levels.append(x)
         return levels[2:]
-
-
-class Down(nn.Module):
-    """Convolution with stride that pads even sizes as TensorFlow's SAME: one zero less in front."""
-
-    features: int
-    taps: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b r c i"]) -> Float[Array, "b r_s c_s o"]:
-        shape = (self.taps, self.taps, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.zeros, shape).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]).astype(x.dtype)
-        half = self.taps // 2
-        y = conv(x, kernel, self.stride, [(half - 1, half)] * 2)
-        return y + bias[None, None, None]
 
 
 class Level(NamedTuple):
     """The mesh of one block.
 
     Attributes:
-        aggregate: D^-1 A, an `nn.graph.Aggregate`.
+        aggregate: D^-1 A, a `mesh.aggregation.Aggregate`.
         ends: [n, 2] the vertices between which the new ones of this mesh lie, appended to those of the
             block before; None if there are none.
     """
@@ -139,14 +88,14 @@ class Pixel2Mesh(nn.Module):
     """[P2M Fig. 2] Image and initial vertices -> three surfaces, each from the one before.
 
     Attributes:
-        camera: which sees the vertices, in millimetres.
-        unit_mm: of the vertices and coordinates.
+        camera: the X-ray's, in millimetres.
+        unit_mm: unit of the vertices.
         width: channels of the encoder's first stage.
         hidden: channels of the graph convolutions.
         pairs: residual ones of each block.
-        pooling: how features are sampled, see `POOLINGS`.
+        pooling: how features are sampled at places on the image.
         residual: whether a block adds to its vertices instead of giving their places.
-        tensorflow: see `Encoder`.
+        down: see `Encoder`.
     """
 
     camera: Camera
@@ -156,13 +105,13 @@ class Pixel2Mesh(nn.Module):
     pairs: int = 6
     pooling: Pooling = centres
     residual: bool = False
-    tensorflow: bool = False
+    down: Callable[..., nn.Module] = Conv
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "b r c i"], vertices: Vertices, levels: Sequence[Level]
     ) -> Shapes:
-        maps = Encoder(self.width, self.tensorflow, name="encoder")(image)
+        maps = Encoder(self.width, self.down, name="encoder")(image)
         before, after = [], []
         hidden = None
         for block, level in enumerate(levels):

@@ -39,7 +39,7 @@ class Discriminator(nn.Module):
 
     Attributes:
         features: channels of the hidden layers; all but the last of them halve the size.
-        dtype: of the activations.
+        dtype: the activations'.
     """
 
     features: tuple[int, ...] = (64, 128, 256, 512)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,14 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jxrecon.nn.conv import conv, conv_transpose
+from jxrecon.nn import blocks
+from jxrecon.nn.blocks import accurate, add_bias, kernel_and_bias
+from jxrecon.nn.conv import conv
 
 INIT_STD = 0.02  # of all kernels; biases start at 0
-
-
-def accurate(dtype: Any) -> Any:
-    """float32, or float64 where that is what is computed in: for sums that bfloat16 cannot hold."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -87,50 +83,8 @@ def norm_relu(
     return nn.relu(instance_norm(x, weights))
 
 
-class Conv(nn.Module):
-    """Convolution with a kernel of `taps` along every axis, and a bias.
-
-    Attributes:
-        features: output channels.
-        taps: of the kernel.
-        stride: 1 or 2.
-        padding: zeros at each end, None is half the kernel.
-        bias: "free"; "idle" where a norm follows, which undoes it: kept for the authors' checkpoints,
-            its gradient is zero and is not computed; or "none".
-        up: double the size instead (transposed, stride 2, padding 1, output padding 1).
-    """
-
-    features: int
-    taps: int = 3
-    stride: int = 1
-    padding: int | None = None
-    bias: str = "idle"
-    up: bool = False
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n *space i"]) -> Float[Array, "n *out o"]:
-        shape = (*(self.taps,) * (x.ndim - 2), x.shape[-1], self.features)
-        kernel, bias = _weights(self, shape, self.bias)
-        kernel = kernel.astype(x.dtype)
-        if self.up:
-            y = conv_transpose(x, kernel, 2, [(1, 0)] * (x.ndim - 2))
-        else:
-            y = conv(x, kernel, self.stride, self.padding)
-        return _add_bias(y, bias)
-
-
-def _weights(module: nn.Module, shape: tuple[int, ...], bias: str) -> tuple[Array, Array | None]:
-    kernel = module.param("kernel", nn.initializers.normal(INIT_STD), shape)
-    if bias == "none":
-        return kernel, None
-    vector = module.param("bias", nn.initializers.zeros, shape[-1:])
-    return kernel, lax.stop_gradient(vector) if bias == "idle" else vector
-
-
-def _add_bias(y: Array, bias: Array | None) -> Array:
-    if bias is None:
-        return y
-    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
+Conv = functools.partial(blocks.Conv, bias="idle")
+"""A convolution that a norm follows, unless `bias` says otherwise."""
 
 
 # Blocks of the encoder.
@@ -229,7 +183,7 @@ class Compress(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n s s s i"], *joining: Array) -> Float[Array, "n s s s o"]:
         channels = x.shape[-1] + sum(y.shape[-1] for y in joining)
-        kernel, bias = _weights(self, (3, 3, 3, channels, self.features), "idle")
+        kernel, bias = kernel_and_bias(self, (3, 3, 3, channels, self.features), "idle")
         kernel = kernel.astype(x.dtype)
         if joining and self.extruded:
             # Five different planes follow from three: a convolution of an image's cost, not a volume's.
@@ -237,7 +191,7 @@ class Compress(nn.Module):
             y = conv(x, kernel[..., : x.shape[-1], :]) + lengthen(planes, x.shape[1])
         else:
             y = conv(jnp.concatenate([x, *joining], -1), kernel)
-        return norm_relu(_add_bias(y, bias))
+        return norm_relu(add_bias(y, bias))
 
 
 class Layer(nn.Module):

@@ -21,9 +21,9 @@ class Weights(NamedTuple):
     """Factors of the three terms, lambda_1, lambda_2 and lambda_3 of the paper.
 
     Attributes:
-        adversarial: of the least-squares game, in both players' losses.
-        reconstruction: of the voxels' squared error.
-        projection: of the mean over the three axes of the projections' absolute error.
+        adversarial: for the least-squares game, in both players' losses.
+        reconstruction: for the voxels' squared error.
+        projection: for the mean over the three axes of the projections' absolute error.
     """
 
     adversarial: float = 0.1
@@ -43,13 +43,8 @@ def reconstruction(fake: Volume, real: Volume) -> Float[Array, ""]:
 def projection(fake: Volume, real: Volume) -> Float[Array, ""]:
     """[X2CT L_pl] 1/3 sum over the axes D, H, W of mean |P G(x) - P y|, P the mean along the axis."""
     difference = fake - real
-    return (
-        sum(
-            (jnp.mean(jnp.abs(jnp.mean(difference, axis))) for axis in (1, 2, 3)),
-            jnp.zeros((), fake.dtype),
-        )
-        / 3
-    )
+    errors = [jnp.mean(jnp.abs(jnp.mean(difference, axis))) for axis in (1, 2, 3)]
+    return sum(errors, jnp.zeros((), fake.dtype)) / 3
 
 
 def generator_loss(
@@ -61,7 +56,7 @@ def generator_loss(
         scores: the discriminator's map of `fake`; None without an adversary (X2CT-CNN).
         fake: G(x).
         real: y.
-        weights: of the terms; a term of weight 0 is not computed.
+        weights: factors of the terms; a term of weight 0 is not computed.
 
     Returns:
         The loss and its weighted terms.

@@ -7,17 +7,17 @@
 | L_LSGAN(G), L_LSGAN(D) | losses.generator_loss, losses.discriminator_loss | adversarial_weight |
 | L_re | losses.reconstruction | reconstruction_weight |
 | L_pl | losses.projection | projection_weight |
-| Adam, constant rate, then linear to 0 | learning_rate | learning_rate, betas, *_steps |
-| X-rays in [0, 1] | views.NORMALISATIONS | normalisation |
+| Adam, constant rate, then linear to 0 | nn.optimise.falling_rate | learning_rate, betas, *_steps |
+| X-rays in [0, 1] | NORMALISATIONS | normalisation |
 
 Without adversarial_weight and projection_weight it is X2CT-CNN. The problem decides the rest: one camera
 is the single-view network, two are the biplanar one; the grid's edge is the networks' size; the window is
-[0, 1]. Voxels need not be cubes.
+[0, 1]. Voxels need not be cubes. Differs from the authors' code, whose rate falls once an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -29,18 +29,28 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from jxrecon import drr
-from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
-from jxrecon.methods.base.trained_views import on_trained_pixels
+from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
+from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
 from jxrecon.methods.volumes.x2ct import losses, reorient
 from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
-from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, init_params, tiny
+from jxrecon.methods.volumes.x2ct.layers import INIT_STD
+from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, tiny
 from jxrecon.methods.volumes.x2ct.networks import Volumes as Generated
-from jxrecon.methods.volumes.x2ct.normalisation import NORMALISATIONS
-from jxrecon.nn.optimise import descend
+from jxrecon.nn.blocks import compute_dtype, init_variables
+from jxrecon.nn.optimise import falling_rate, improve
 from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
 
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {"paper": Architecture, "tiny": tiny}
+
+
+def eight_bit(integrals: Float[Array, "*b rows columns"]) -> Float[Array, "*b rows columns"]:
+    """[X2CT data] raw / max of each image in 255 steps, as the authors' PNG files hold it."""
+    top = jnp.max(integrals, (-2, -1), keepdims=True)
+    return jnp.floor(255.0 * integrals / jnp.maximum(top, 1e-6)) / 255.0
+
+
+NORMALISATIONS: dict[str, Callable[[Array], Array]] = {"fixed": fixed_range, "maximum": eight_bit}
+"""Line integrals -> [0, 1]: by one factor for all, or each image by its own maximum, as the authors' data."""
 
 Volumes = Float[Array, "b d h w 1"]
 Views = list[Float[Array, "b s s"]]
@@ -58,16 +68,15 @@ class Settings:
         write_back: whether the views go on with the mean that fusion forms.
         dropout: rate behind the code.
         discriminator: channels of its hidden layers; all but the last halve the size.
-        adversarial_weight: of the least-squares game; 0 leaves X2CT-CNN, which has no discriminator.
-        reconstruction_weight: of L_re.
-        projection_weight: of L_pl.
-        learning_rate: of Adam, for both networks.
-        betas: of Adam.
+        adversarial_weight: factor of the least-squares game; 0 leaves X2CT-CNN, which has no discriminator.
+        reconstruction_weight: factor of L_re.
+        projection_weight: factor of L_pl.
+        learning_rate, betas: Adam's, for both networks.
         warmup_steps: steps on which the rate rises from 0. The authors have none; above their rate the
             first steps, all of one sign, would push the head's ReLU below zero for good.
         constant_steps: steps until it falls, those of the warm-up included.
         decay_steps: steps on which it falls to 0; 0: it stays. Meant to add up to schedule.steps.
-        normalisation: "fixed" or "maximum", of the X-rays.
+        normalisation: "fixed" or "maximum": how X-rays become [0, 1].
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
         remat: recompute each block in the backward pass, for memory.
     """
@@ -113,7 +122,7 @@ class Model(NamedTuple):
 
     @property
     def weights(self) -> losses.Weights:
-        """Of the three terms."""
+        """Factors of the three terms."""
         s = self.settings
         return losses.Weights(s.adversarial_weight, s.reconstruction_weight, s.projection_weight)
 
@@ -155,8 +164,7 @@ def make_model(settings: Settings, problem: Problem) -> Model:
             f"x2ct was given a grid of {tuple(problem.grid.shape)} voxels and X-rays of {shapes} pixels,"
             f" expected one size for all, such as {size}"
         )
-    accelerated = jax.default_backend() != "cpu"
-    name = settings.dtype if settings.dtype != "auto" else ("float32", "bfloat16")[accelerated]
+    dtype = compute_dtype(settings.dtype)
     architecture = ARCHITECTURES[settings.architecture](
         size=size,
         views=len(problem.cameras),
@@ -164,7 +172,7 @@ def make_model(settings: Settings, problem: Problem) -> Model:
         fusion=settings.fusion,
         write_back=settings.write_back,
         dropout=settings.dropout,
-        dtype=jnp.dtype(name),
+        dtype=dtype,
         remat=settings.remat,
     ).scaled(settings.width)
     features = tuple(max(1, round(c * settings.width)) for c in settings.discriminator)
@@ -172,23 +180,14 @@ def make_model(settings: Settings, problem: Problem) -> Model:
         settings=settings,
         problem=problem,
         generator=Generator(architecture),
-        discriminator=Discriminator(features, jnp.dtype(name)),
+        discriminator=Discriminator(features, dtype),
         adam=optax.adam(partial(learning_rate, settings), *settings.betas),
     )
 
 
 def learning_rate(settings: Settings, step: Int[Array, ""]) -> Float[Array, ""]:
-    """[X2CT training] Constant for `constant_steps`, then on a line to 0 after `decay_steps` more.
-
-    Differs from the authors' code, which falls once an epoch.
-    """
-    time = step.astype(jnp.float32)
-    rate = jnp.asarray(settings.learning_rate, jnp.float32)
-    if settings.warmup_steps:
-        rate *= jnp.minimum(1.0, (time + 1.0) / settings.warmup_steps)
-    if settings.decay_steps:
-        rate *= 1.0 - jnp.clip((time - settings.constant_steps) / settings.decay_steps, 0.0, 1.0)
-    return rate
+    """[X2CT training] Up, constant, then on a line to 0."""
+    return falling_rate(settings, step, settings.warmup_steps)
 
 
 def init(model: Model, key: Key) -> State:
@@ -197,10 +196,11 @@ def init(model: Model, key: Key) -> State:
     views = [jax.ShapeDtypeStruct((1, size, size), jnp.float32)] * count
     volume = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
     key_generator, key_discriminator = jax.random.split(key)
-    generator = init_params(model.generator, key_generator, views)
+    generator = init_variables(model.generator, key_generator, views, std=INIT_STD)
     discriminator: PyTree = {}
     if model.settings.adversarial_weight:
-        discriminator = init_params(model.discriminator, key_discriminator, volume, views)
+        inputs = key_discriminator, volume, views
+        discriminator = init_variables(model.discriminator, *inputs, std=INIT_STD)
     return State(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
@@ -254,29 +254,27 @@ def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tupl
         total, terms = losses.generator_loss(scores, fake, real, model.weights)
         return total, (fake, terms)
 
-    gradient, (fake, terms) = jax.grad(generator_objective, has_aux=True)(state.generator)
-    generator, generator_optimiser = descend(
-        model.adam, gradient, state.generator_optimiser, state.generator
+    generator, generator_optimiser, (fake, terms) = improve(
+        model.adam, generator_objective, state.generator, state.generator_optimiser
     )
     terms["learning_rate"] = learning_rate(model.settings, state.step)
-    state_after = state.replace(
+    state = state.replace(
         step=state.step + 1, generator=generator, generator_optimiser=generator_optimiser
     )
     if not adversary:
-        return state_after, terms
+        return state, terms
 
     def discriminator_objective(params: PyTree) -> tuple[Array, Terms]:
         on_real, on_fake = (score(model, params, volumes, views) for volumes in (real, fake))
         return losses.discriminator_loss(on_real, on_fake, model.weights)
 
-    gradient, terms_d = jax.grad(discriminator_objective, has_aux=True)(state.discriminator)
-    discriminator, discriminator_optimiser = descend(
-        model.adam, gradient, state.discriminator_optimiser, state.discriminator
+    discriminator, discriminator_optimiser, terms_d = improve(
+        model.adam, discriminator_objective, state.discriminator, state.discriminator_optimiser
     )
-    state_after = state_after.replace(
+    state = state.replace(
         discriminator=discriminator, discriminator_optimiser=discriminator_optimiser
     )
-    return state_after, {**terms, **terms_d}
+    return state, {**terms, **terms_d}
 
 
 def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms:
@@ -300,23 +298,15 @@ def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms
 def reconstruct(
     model: Model,
     state: State,
-    images: Sequence[Float[Array, "rows columns"]],
-    cameras: Sequence[AnyCamera],
+    images: Images,
+    cameras: Cameras,
     key: Key,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> Reconstruction:
-    """The volume of the X-rays: one pass of the network.
-
-    Args:
-        model: networks and problem.
-        state: a trained state.
-        images: line integrals, [rows, columns] each.
-        cameras: one an image, in the directions of the training: see `nn.views.on_trained_pixels`.
-        key: not used, nothing is random.
-        progress: not called.
+    """The volume of X-rays in the directions of the training: one pass of the network.
 
     Raises:
-        InputError: the X-rays are not the views that the networks were trained with.
+        InputError: they are not the views of the training; see `trained_views.on_trained_pixels`.
     """
     normalise = NORMALISATIONS[model.settings.normalisation]
     seen = on_trained_pixels(images, cameras, model.problem.cameras, "x2ct")

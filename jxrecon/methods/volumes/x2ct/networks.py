@@ -8,32 +8,22 @@ The three connections of the paper:
 
 A view's volume has its viewing direction first: (H, D, W) frontal, (W, D, H) lateral, the common frame is
 (D, H, W) (see the package). InstanceNorm has no parameters and always takes the instance's statistics.
-Networks are pure: `init_params`, then `apply`. Parameters are float32, activations `dtype`.
+Parameters come from `nn.blocks.init_variables` and are float32, activations are `dtype`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.methods.volumes.x2ct.layers import (
-    INIT_STD,
-    Compress,
-    Conv,
-    Layer,
-    Link,
-    Stage,
-    norm_relu,
-)
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.methods.volumes.x2ct.layers import Compress, Conv, Layer, Link, Stage, norm_relu
+from jxrecon.types import InputError
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class Architecture:
             views meet at the bottleneck alone, each decodes on its own, the volume is their mean.
         write_back: whether the views go on with the mean that fusion forms, instead of their own features.
         dropout: rate behind the code in training.
-        dtype: of the activations; bfloat16 pays on accelerators. Norms are computed in float32.
+        dtype: the activations'; bfloat16 pays on accelerators. Norms are computed in float32.
         remat: recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
@@ -164,8 +154,7 @@ class Encoder(nn.Module):
             features.append(x)
             x = stage(layers, a.growth, i == a.stages - 1, name=f"stage_{i}")(x)
         edge, channels = a.size // 2**a.stages, a.decoder[-1]
-        init = nn.initializers.normal(INIT_STD)
-        linear = nn.Dense(channels * edge**3, dtype=a.dtype, kernel_init=init, name="code")
+        linear = nn.Dense(channels * edge**3, dtype=a.dtype, name="code")
         code = nn.relu(nn.Dropout(a.dropout)(linear(x), deterministic))
         # Channels first in the code, as in the authors' checkpoints.
         return features, jnp.moveaxis(code.reshape(-1, channels, edge, edge, edge), 1, -1)
@@ -271,30 +260,3 @@ def _mean(volumes: Sequence[Float[Array, "n k l m c"]]) -> Float[Array, "n d h w
     """[X2CT Connection-C] The views' volumes, turned into the common frame and averaged."""
     common = [v.transpose(order) for v, order in zip(volumes, TO_COMMON)]
     return sum(common[1:], common[0]) / len(common)
-
-
-def init_params(module: nn.Module, key: Key, *inputs: Any) -> PyTree:
-    """N(0, 0.02) kernels and zero biases in float32, for the shapes that `module` has for these inputs.
-
-    One flat draw is cut into pieces: Flax's own `init` compiles a random generator for every shape.
-    Meant to be called under `jit`.
-
-    Args:
-        module: the network.
-        key: random key.
-        inputs: what the network will be called with: arrays, or their `jax.ShapeDtypeStruct`.
-    """
-    shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x), *inputs)
-    leaves, structure = jax.tree.flatten_with_path(shapes)
-    kernels = [path[-1].key == "kernel" for path, _ in leaves]
-    count = sum(math.prod(leaf.shape) for (_, leaf), kernel in zip(leaves, kernels) if kernel)
-    flat = INIT_STD * jax.random.normal(key, (count,), jnp.float32)
-    filled, start = [], 0
-    for (_, leaf), kernel in zip(leaves, kernels):
-        if not kernel:
-            filled.append(jnp.zeros(leaf.shape, jnp.float32))
-            continue
-        end = start + math.prod(leaf.shape)
-        filled.append(flat[start:end].reshape(leaf.shape))
-        start = end
-    return jax.tree.unflatten(structure, filled)

@@ -24,10 +24,10 @@ class Strengths(NamedTuple):
 
     Attributes:
         translation: largest shift as a fraction of the volume's size; whole voxels, uniform.
-        scale_std: of log2 of the scale, independent along each axis.
-        rotation_std_deg: of the angle about each axis.
-        brightness_std: of the offset, in network units (the window is 2 wide).
-        contrast_std: of log2 of the factor.
+        scale_std: spread of log2 of the scale, independent along each axis.
+        rotation_std_deg: spread of the angle about each axis.
+        brightness_std: spread of the offset, in network units (the window is 2 wide).
+        contrast_std: spread of log2 of the factor.
     """
 
     translation: float = 0.125
@@ -120,7 +120,7 @@ def adjust(
         p: probability so far.
         sign_mean: mean of sign(D(real)) since the last adjustment.
         images: real volumes seen since then; p moves by 1 in `kimg` thousand.
-        target: of `sign_mean`.
+        target: what `sign_mean` is to be.
         kimg: see `images`.
 
     Returns:

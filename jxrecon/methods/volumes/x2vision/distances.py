@@ -39,7 +39,7 @@ DISTANCES: dict[str, Callable[[], Distance]] = {
 
 
 def check(name: str, field: str) -> None:
-    """Nothing for a distance that there is, installed or not.
+    """Checks that there is such a distance; its weights need not be installed.
 
     Raises:
         InputError: there is none of this name; the line names the settings' field.

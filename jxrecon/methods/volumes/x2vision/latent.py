@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jxrecon.methods.base.method import Progress, tell
 from jxrecon.methods.volumes.x2vision import distances
-from jxrecon.nn.optimise import descend
+from jxrecon.nn.optimise import improve
 from jxrecon.types import Terms
 
 Styles = Float[Array, "b k d"]
@@ -88,7 +89,7 @@ class Latents(NamedTuple):
 
 
 class Inversion(NamedTuple):
-    """The latents found and the objective's terms on the way, [iterations, b] each."""
+    """The latents found, and the objective's terms at every step, [iterations, b] each."""
 
     latents: Latents
     objective: Float[Array, " b"]
@@ -138,7 +139,7 @@ def objective(
     statistics: WStatistics,
     settings: LatentSettings,
 ) -> tuple[Float[Array, " b"], Terms]:
-    """[X2Vision Eq. R] The total of each batch member and its unweighted terms, [b] each.
+    """[X2Vision Eq. R] The total of each batch member, by lambda_x of each L_x, and the unweighted terms.
 
     Raises:
         InputError: `settings.distance` is LPIPS, whose weights are not installed.
@@ -151,14 +152,8 @@ def objective(
         "L_c": style_coherence(latents.ws, settings.kappa),
         "L_n": noise_likelihood(latents.noise),
     }
-    weights = {
-        "L_2": settings.lambda_2,
-        "L_p": settings.lambda_p,
-        "L_w": settings.lambda_w,
-        "L_c": settings.lambda_c,
-        "L_n": settings.lambda_n,
-    }
-    total = reduce(add, [weights[name] * term for name, term in terms.items()])
+    weighted = [getattr(settings, f"lambda_{name[2:]}") * term for name, term in terms.items()]
+    total = reduce(add, weighted)
     return total, {"total": total, **terms}
 
 
@@ -168,18 +163,17 @@ def invert(
     project: Callable[[Latents], Images],
     statistics: WStatistics,
     settings: LatentSettings,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress = None,
 ) -> Inversion:
     """Adam with a warm-up and a cosine decay, the whole of it one scan.
 
-    Adam sees the style vectors in whitened coordinates, w = mu + V diag(s) u with V, s the principal
-    directions and deviations of mapped w: the objective is the same, its valleys are rounder.
+    Adam sees the style vectors in whitened coordinates: the objective is the same, its valleys are rounder.
 
     Args:
         start: latents to start from; batch members are independent of each other.
         images: line integrals, one [b, rows, columns] a view.
         project: latents -> projections of G(latents) in the same views.
-        statistics: of the frozen mapping network.
+        statistics: those of the frozen mapping network.
         settings: weights and schedule.
         progress: called with (iteration, lowest total) about twenty times.
 
@@ -194,41 +188,45 @@ def invert(
     )
     optimiser = optax.adam(schedule, b1=0.9, b2=0.99)
 
-    mean, frame = statistics.mean[None, None], statistics.axes * statistics.scales[None]
-
-    def coloured(white: Latents) -> Latents:
-        return white._replace(ws=mean + jnp.matmul(white.ws, frame.T, precision="highest"))
-
     def loss(white: Latents) -> tuple[Float[Array, ""], Terms]:
-        total, terms = objective(coloured(white), images, project, statistics, settings)
+        latents = coloured(white, statistics)
+        total, terms = objective(latents, images, project, statistics, settings)
         return jnp.sum(total), terms
 
-    def keep_lower(lower: Float[Array, " b"], new: Latents, old: Latents) -> Latents:
-        def choose(a: Array, b: Array) -> Array:
-            return jnp.where(lower.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-        return jax.tree.map(choose, new, old)
-
-    every = max(1, settings.iterations // 20)
-
     def step(carry: tuple, iteration: Array) -> tuple[tuple, Terms]:
-        white, optimiser_state, best, best_total = carry
-        (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(white)
+        before, optimiser_state, best, best_total = carry
+        white, optimiser_state, terms = improve(optimiser, loss, before, optimiser_state)
         lower = terms["total"] < best_total
-        best = keep_lower(lower, white, best)
+        best = _where(lower, before, best)
         best_total = jnp.where(lower, terms["total"], best_total)
-        white, optimiser_state = descend(optimiser, gradient, optimiser_state, white)
-        if progress is not None:
-            jax.lax.cond(
-                iteration % every == 0,
-                lambda: jax.debug.callback(progress, iteration, jnp.min(best_total)),
-                lambda: None,
-            )
+        tell(progress, iteration, jnp.min(best_total), settings.iterations)
         return (white, optimiser_state, best, best_total), terms
 
     infinite = jnp.full((start.ws.shape[0],), jnp.inf, jnp.float32)
-    along = jnp.matmul(start.ws - mean, statistics.axes, precision="highest")
-    first = start._replace(ws=along / statistics.scales[None, None])
+    first = whitened(start, statistics)
     carry = (first, optimiser.init(first), first, infinite)
-    carry, trace = jax.lax.scan(step, carry, jnp.arange(settings.iterations))
-    return Inversion(coloured(carry[2]), carry[3], trace)
+    (_, _, best, total), trace = jax.lax.scan(step, carry, jnp.arange(settings.iterations))
+    return Inversion(coloured(best, statistics), total, trace)
+
+
+def whitened(latents: Latents, statistics: WStatistics) -> Latents:
+    """w -> u with w = mu + V diag(s) u; V, s the principal directions and deviations of mapped w."""
+    away = latents.ws - statistics.mean[None, None]
+    along = jnp.matmul(away, statistics.axes, precision="highest")
+    return latents._replace(ws=along / statistics.scales[None, None])
+
+
+def coloured(white: Latents, statistics: WStatistics) -> Latents:
+    """The inverse of `whitened`."""
+    frame = statistics.axes * statistics.scales[None]
+    away = jnp.matmul(white.ws, frame.T, precision="highest")
+    return white._replace(ws=statistics.mean[None, None] + away)
+
+
+def _where(lower: Float[Array, " b"], new: Latents, old: Latents) -> Latents:
+    """Each batch member of `new` where it is lower, of `old` elsewhere."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(lower.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)

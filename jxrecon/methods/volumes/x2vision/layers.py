@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jxrecon.nn.blocks import accurate
 from jxrecon.nn.conv import conv, conv_transpose
 from jxrecon.nn.resample import BINOMIAL, downsample2, upfirdn
 
 SLOPE = 0.2  # of the leaky ReLU
-
-
-def wide(dtype: Any) -> Any:
-    """float32, or float64 where that is what is computed in: for sums that bfloat16 cannot hold."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -99,8 +94,8 @@ def modulated_conv(
         convolve: (x, kernel) -> the convolution meant: `conv`, `conv_up2` or `conv_down2`.
         demodulate: whether the output variance is restored.
     """
-    ndim, accurate = x.ndim - 2, wide(x.dtype)
-    kernel, styles = kernel.astype(accurate), styles.astype(accurate)
+    ndim, wide = x.ndim - 2, accurate(x.dtype)
+    kernel, styles = kernel.astype(wide), styles.astype(wide)
     axes = tuple(range(ndim + 1))
     if demodulate and x.dtype == jnp.bfloat16:
         fan_in = math.prod(kernel.shape[:-1])

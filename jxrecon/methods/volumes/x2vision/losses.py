@@ -28,27 +28,17 @@ class Adversarial(NamedTuple):
     discriminator: Callable[[Logits, Logits], Float[Array, ""]]
 
 
-def _non_saturating_generator(fake: Logits) -> Float[Array, ""]:
-    return jnp.mean(jax.nn.softplus(-fake))
-
-
-def _non_saturating_discriminator(real: Logits, fake: Logits) -> Float[Array, ""]:
-    return jnp.mean(jax.nn.softplus(fake)) + jnp.mean(jax.nn.softplus(-real))
-
-
-def _least_squares_generator(fake: Logits) -> Float[Array, ""]:
-    return 0.5 * jnp.mean((fake - 1.0) ** 2)
-
-
-def _least_squares_discriminator(real: Logits, fake: Logits) -> Float[Array, ""]:
-    return 0.5 * jnp.mean((real - 1.0) ** 2) + 0.5 * jnp.mean(fake**2)
-
-
 ADVERSARIAL = {
     # [StyleGAN2] -log sigmoid(D(G(z))): the game of the code lineage.
-    "non_saturating": Adversarial(_non_saturating_generator, _non_saturating_discriminator),
+    "non_saturating": Adversarial(
+        lambda fake: jnp.mean(jax.nn.softplus(-fake)),
+        lambda real, fake: jnp.mean(jax.nn.softplus(fake)) + jnp.mean(jax.nn.softplus(-real)),
+    ),
     # [X2Vision, as its survey describes it] LSGAN with targets 1 and 0.
-    "least_squares": Adversarial(_least_squares_generator, _least_squares_discriminator),
+    "least_squares": Adversarial(
+        lambda fake: 0.5 * jnp.mean((fake - 1.0) ** 2),
+        lambda real, fake: 0.5 * jnp.mean((real - 1.0) ** 2) + 0.5 * jnp.mean(fake**2),
+    ),
 }
 
 

@@ -23,8 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.geometry import Camera
-from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
+from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.methods.volumes.x2vision import distances
 from jxrecon.methods.volumes.x2vision import prior as manifold
 from jxrecon.methods.volumes.x2vision.latent import (
@@ -36,6 +35,7 @@ from jxrecon.methods.volumes.x2vision.latent import (
     w_statistics,
 )
 from jxrecon.methods.volumes.x2vision.prior import Prior, PriorSettings, State, volumes_of
+from jxrecon.nn.blocks import apply
 from jxrecon.types import Key, PyTree, Terms, VolumeBatch
 
 MAPPED = 10_000
@@ -90,7 +90,7 @@ def train_step(
 def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Float[Array, "b d"]:
     """f(z) of `count` random z."""
     z = jax.random.normal(key, (count, prior.settings.w_dim))
-    return manifold.apply(prior.mapping, generator["mapping"], z)
+    return apply(prior.mapping, generator["mapping"], z)
 
 
 def style_statistics(prior: Prior, generator: PyTree) -> WStatistics:
@@ -117,9 +117,9 @@ def invert_projections(
     settings: LatentSettings,
     generator: PyTree,
     images: tuple[Float[Array, "b rows columns"], ...],
-    cameras: tuple[Camera, ...],
+    cameras: Cameras,
     key: Key,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
@@ -149,21 +149,14 @@ def reconstruct(
     prior: Prior,
     settings: LatentSettings,
     state: State,
-    images: tuple[Float[Array, "rows columns"], ...],
-    cameras: tuple[Camera, ...],
+    images: Images,
+    cameras: Cameras,
     key: Key,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> Reconstruction:
-    """One volume from any number of X-rays with any cameras.
+    """One volume from any number of X-rays from anywhere, by the averaged weights, which stay as they are.
 
-    Args:
-        prior: networks and problem.
-        settings: of the latent optimiser.
-        state: a trained state; its averaged weights are frozen.
-        images: line integrals, [rows, columns] each.
-        cameras: one an image, around the grid's middle.
-        key: for the random starts.
-        progress: called with (iteration, lowest objective) now and then.
+    `progress` is told the lowest objective.
     """
     batched = tuple(image[None] for image in images)
     found = invert_projections(prior, settings, state.ema, batched, cameras, key, progress)
@@ -181,7 +174,7 @@ def eval_step(
         psnr_db: whole volume, values and range as the window, mean over the batch.
         projection_error: |A v - I| / |I| over the views, mean over the batch.
         sign_D_held_out: mean sign of the discriminator on held-out volumes; far below
-            sign_D_real of training means that it has learnt the training set by heart.
+            sign_D_real of training means that it has memorised the training set.
     """
     window, cameras = prior.problem.window, prior.problem.cameras
     real = window.to_unit(batch.hu)[..., None]
@@ -194,9 +187,9 @@ def eval_step(
     again = manifold.project(prior, window.to_unit(hu)[..., None], cameras)
     difference = sum(jnp.sum((a - i) ** 2, axis=(1, 2)) for a, i in zip(again, images))
     signal = sum(jnp.sum(i**2, axis=(1, 2)) for i in images)
-    scores = manifold.apply(prior.discriminator, state.discriminator, real)
+    scores = manifold.score(prior, state.discriminator, real)
     return {
         "psnr_db": jnp.mean(10.0 * jnp.log10(window.range**2 / error)),
         "projection_error": jnp.mean(jnp.sqrt(difference / signal)),
-        "sign_D_held_out": jnp.mean(jnp.sign(scores.astype(jnp.float32))),
+        "sign_D_held_out": jnp.mean(jnp.sign(scores)),
     }

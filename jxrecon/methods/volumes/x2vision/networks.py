@@ -14,6 +14,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -26,8 +27,8 @@ from jxrecon.methods.volumes.x2vision.layers import (
     conv_up2,
     leaky_relu,
     minibatch_deviation,
-    wide,
 )
+from jxrecon.nn.blocks import accurate
 from jxrecon.nn.resample import upsample2
 from jxrecon.types import Key
 
@@ -42,7 +43,6 @@ def _limit(dtype: Any) -> float | None:
 class Mapping(nn.Module):
     """z ~ N(0, I) -> style vector w: normalisation and fully connected layers of a low learning rate."""
 
-    z_dim: int
     w_dim: int
     layers: int = 8
     lr_multiplier: float = 0.01
@@ -86,11 +86,11 @@ class Synthesis(nn.Module):
 
     Attributes:
         base: size of the coarsest level, 2 or 3 axes.
-        channels: of each level, coarsest first.
+        channels: each level's, coarsest first.
         w_dim: length of a style vector.
-        out_channels: of the output.
+        out_channels: the output's.
         architecture: "orig": one output layer at the end; "skip": one a level, upsampled and summed.
-        dtype: of the activations; bfloat16 is clamped to +-256. Output and weights are float32.
+        dtype: the activations'; bfloat16 is clamped to +-256. Output and weights are float32.
         remat: recompute each level's activations in the backward pass instead of keeping them.
     """
 
@@ -141,7 +141,7 @@ class Synthesis(nn.Module):
             x = layer(x, w[first:end], maps[first:end])
             if self.architecture == "skip" or end == count:
                 output = ToImage(self.out_channels, limit, name=f"output{level}")(x, w[end])
-                outputs.append(output.astype(wide(self.dtype)))
+                outputs.append(output.astype(accurate(self.dtype)))
         return reduce(lambda image, output: upsample2(image) + output, outputs)
 
 
@@ -182,9 +182,9 @@ class Discriminator(nn.Module):
 
     Attributes:
         base: size of the coarsest level, 2 or 3 axes.
-        channels: of each level, coarsest first, as the generator's.
+        channels: each level's, coarsest first, as the generator's.
         mbstd_group: samples a group of the minibatch standard deviation.
-        dtype: of the activations; the last level is computed in float32.
+        dtype: the activations'; the last level is computed in float32.
         remat: recompute each level's activations in the backward pass instead of keeping them.
     """
 
@@ -202,15 +202,12 @@ class Discriminator(nn.Module):
         for level in range(len(self.channels) - 1, 0, -1):
             x = block(self.channels[level - 1], limit, name=f"level{level}")(x)
         head = DiscriminatorHead(self.mbstd_group, limit, name="level0")
-        return head(x.astype(wide(self.dtype)))
+        return head(x.astype(accurate(self.dtype)))
 
 
 def draw_noise(key: Key, noise_shapes: tuple[tuple[int, ...], ...], batch: int) -> Noise:
     """Standard normal noise for `Synthesis`: one draw, cut up (each `jax.random` call compiles slowly)."""
     sizes = [math.prod(shape) for shape in noise_shapes]
     flat = jax.random.normal(key, (batch, sum(sizes)))
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return tuple(
-        flat[:, start : start + size].reshape(batch, *shape, 1)
-        for start, size, shape in zip(starts, sizes, noise_shapes)
-    )
+    parts = jnp.split(flat, np.cumsum(sizes)[:-1], axis=1)
+    return tuple(part.reshape(batch, *shape, 1) for part, shape in zip(parts, noise_shapes))

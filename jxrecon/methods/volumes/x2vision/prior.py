@@ -8,9 +8,9 @@ the first `warm_start_steps` it is a start that a small budget can afford.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,13 +21,13 @@ from jaxtyping import Array, Float, Int
 
 from jxrecon import drr
 from jxrecon.drr import beam
-from jxrecon.geometry import Camera
-from jxrecon.methods.base.method import Problem
+from jxrecon.methods.base.method import Cameras, Problem
 from jxrecon.methods.volumes.x2vision import distances, losses
 from jxrecon.methods.volumes.x2vision.augment import adjust, augment
 from jxrecon.methods.volumes.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
-from jxrecon.nn.optimise import descend
-from jxrecon.types import Key, PyTree, Terms, VolumeBatch
+from jxrecon.nn.blocks import apply, compute_dtype
+from jxrecon.nn.optimise import descend, improve
+from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
 
 Volumes = Float[Array, "b x y z 1"]
 Styles = Float[Array, "b k d"]
@@ -43,7 +43,7 @@ class PriorSettings:
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
         code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
             GAN after the warm start.
-        distance: of the projections: "gradient_ssim", "lpips_vgg" or "lpips_alex".
+        distance: how projections are compared: "gradient_ssim", "lpips_vgg" or "lpips_alex".
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
     """
 
@@ -115,29 +115,22 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
     """Networks of the settings' size for the problem's grid.
 
     Raises:
-        ValueError: the levels do not double from `base` to the grid's shape.
+        InputError: the levels do not double from `base` to the grid's shape.
     """
     top = tuple(n * 2 ** (len(settings.channels) - 1) for n in settings.base)
     if top != tuple(problem.grid.shape):
-        raise ValueError(f"levels end at {top} voxels, expected the grid's {problem.grid.shape}")
-    accelerated = jax.default_backend() != "cpu"
-    name = settings.dtype if settings.dtype != "auto" else ("float32", "bfloat16")[accelerated]
-    dtype = jnp.dtype(name)
+        raise InputError(
+            f"settings.prior: levels end at {top} voxels, expected the grid's {problem.grid.shape}"
+        )
+    shared = {name: getattr(settings, name) for name in ("base", "channels", "remat")}
+    shared["dtype"] = compute_dtype(settings.dtype)
     path_length_every = settings.path_length_every if settings.path_length_weight else None
     return Prior(
         settings=settings,
         problem=problem,
-        mapping=Mapping(settings.w_dim, settings.w_dim, settings.mapping_layers),
-        synthesis=Synthesis(
-            base=settings.base,
-            channels=settings.channels,
-            w_dim=settings.w_dim,
-            dtype=dtype,
-            remat=settings.remat,
-        ),
-        discriminator=Discriminator(
-            base=settings.base, channels=settings.channels, dtype=dtype, remat=settings.remat
-        ),
+        mapping=Mapping(settings.w_dim, settings.mapping_layers),
+        synthesis=Synthesis(**shared, w_dim=settings.w_dim),
+        discriminator=Discriminator(**shared),
         generator_adam=lazy_adam(settings.learning_rate, path_length_every),
         discriminator_adam=lazy_adam(settings.learning_rate, settings.r1_every),
         codes_adam=optax.adam(settings.code_learning_rate, b1=0.9, b2=0.99),
@@ -172,11 +165,6 @@ def init(prior: Prior, key: Key) -> State:
     )
 
 
-def apply(module: nn.Module, params: PyTree, *inputs: PyTree) -> Array:
-    """The module's output; Linen's own `apply` may return changed variables too, ours never do."""
-    return cast(Array, module.apply({"params": params}, *inputs))
-
-
 def map_styles(prior: Prior, generator: PyTree, z: Float[Array, "b z"]) -> Styles:
     """f(z), the same vector for every layer."""
     w = apply(prior.mapping, generator["mapping"], z)
@@ -191,6 +179,11 @@ def synthesise(
     return volumes.astype(jnp.float32)
 
 
+def score(prior: Prior, params: PyTree, volumes: Volumes) -> Float[Array, "b 1"]:
+    """D's logits in float32."""
+    return apply(prior.discriminator, params, volumes).astype(jnp.float32)
+
+
 def volumes_of(
     prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...]
 ) -> Float[Array, "b x y z"]:
@@ -201,7 +194,7 @@ def volumes_of(
 
 
 def project(
-    prior: Prior, volumes: Volumes, cameras: tuple[Camera, ...]
+    prior: Prior, volumes: Volumes, cameras: Cameras
 ) -> tuple[Float[Array, "b rows columns"], ...]:
     """Line integrals of volumes in network units, one [b, rows, columns] a camera."""
     mu = beam.hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
@@ -276,16 +269,13 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
     x_mm, y_mm, z_mm = prior.problem.grid.spacing_mm
     spacing = (float(x_mm), float(y_mm), float(z_mm))
 
-    def score(params: PyTree, volumes: Volumes) -> Array:
-        return apply(prior.discriminator, params, volumes).astype(jnp.float32)
-
-    def generator_loss(generator: PyTree) -> tuple[Array, Volumes]:
+    def generator_loss(generator: PyTree) -> tuple[Array, tuple[Array, Volumes]]:
         fake = augment(keys[1], _generated(prior, generator, keys[0], count), p, spacing)
-        return game.generator(score(state.discriminator, fake)), fake
+        loss = game.generator(score(prior, state.discriminator, fake))
+        return loss, (loss, fake)
 
-    (loss_g, fake), gradient = jax.value_and_grad(generator_loss, has_aux=True)(state.generator)
-    generator, optimiser = descend(
-        prior.generator_adam, gradient, state.generator_optimiser, state.generator
+    generator, optimiser, (loss_g, fake) = improve(
+        prior.generator_adam, generator_loss, state.generator, state.generator_optimiser
     )
     path_length = state.path_length
     if settings.path_length_weight:
@@ -297,19 +287,20 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
 
     shown = augment(keys[3], real, p, spacing)
 
-    def discriminator_loss(params: PyTree) -> tuple[Array, Array]:
-        scores = score(params, jnp.concatenate([shown, fake]))
-        return game.discriminator(scores[:count], scores[count:]), scores
+    def discriminator_loss(params: PyTree) -> tuple[Array, tuple[Array, Array]]:
+        scores = score(prior, params, jnp.concatenate([shown, fake]))
+        loss = game.discriminator(scores[:count], scores[count:])
+        return loss, (loss, scores)
 
-    (loss_d, scores), gradient = jax.value_and_grad(discriminator_loss, has_aux=True)(
-        state.discriminator
-    )
-    discriminator, optimiser_d = descend(
-        prior.discriminator_adam, gradient, state.discriminator_optimiser, state.discriminator
+    discriminator, optimiser_d, (loss_d, scores) = improve(
+        prior.discriminator_adam,
+        discriminator_loss,
+        state.discriminator,
+        state.discriminator_optimiser,
     )
     discriminator, optimiser_d, r1 = jax.lax.cond(
         state.step % settings.r1_every == 0,
-        lambda: r1_step(prior, discriminator, optimiser_d, shown, score),
+        lambda: r1_step(prior, discriminator, optimiser_d, shown),
         lambda: (discriminator, optimiser_d, state.r1),
     )
     sign = jnp.mean(jnp.sign(scores[:count]))
@@ -332,7 +323,7 @@ def path_length_step(
     """[StyleGAN2 path length] k weight E (|J^T y| - a)^2 with a its running mean, every k steps."""
     settings = prior.settings
     key_styles, key_noise, key_y = jax.random.split(key, 3)
-    half = max(1, count // 2)  # as there: the second derivative is the costliest pass
+    half = max(1, count // 2)  # as in StyleGAN2: the second derivative is the costliest pass
     noise = draw_noise(key_noise, prior.synthesis.noise_shapes, half)
 
     def loss(params: PyTree) -> tuple[Array, Array]:
@@ -342,22 +333,20 @@ def path_length_step(
         penalty = jnp.mean((lengths - jax.lax.stop_gradient(target)) ** 2)
         return settings.path_length_every * settings.path_length_weight * penalty, target
 
-    gradient, target = jax.grad(loss, has_aux=True)(generator)
-    return *descend(prior.generator_adam, gradient, optimiser, generator), target
+    return improve(prior.generator_adam, loss, generator, optimiser)
 
 
 def r1_step(
-    prior: Prior, params: PyTree, optimiser: PyTree, real: Volumes, score: Callable
+    prior: Prior, params: PyTree, optimiser: PyTree, real: Volumes
 ) -> tuple[PyTree, PyTree, Array]:
     """[StyleGAN2 R1] k gamma/2 E sum (dD/dx)^2, every k steps."""
     settings = prior.settings
 
     def loss(params: PyTree) -> tuple[Array, Array]:
-        penalty = jnp.mean(losses.r1_penalty(lambda x: score(params, x), real))
+        penalty = jnp.mean(losses.r1_penalty(partial(score, prior, params), real))
         return settings.r1_every * 0.5 * settings.r1_gamma * penalty, penalty
 
-    gradient, penalty = jax.grad(loss, has_aux=True)(params)
-    return *descend(prior.discriminator_adam, gradient, optimiser, params), penalty
+    return improve(prior.discriminator_adam, loss, params, optimiser)
 
 
 def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
