@@ -73,6 +73,7 @@ def fit(
         field: X-rays of their fields, the same.
         ridge: lambda.
     """
+    whole, field = jnp.asarray(whole), jnp.asarray(field)
     total = whole.shape[0]
     n = total // 2
     with jax.default_matmul_precision("highest"):
