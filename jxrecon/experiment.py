@@ -104,7 +104,7 @@ class Kind(NamedTuple):
 
     finds: str
     problem: Callable[[Experiment, int, Path], Any]
-    keep: Callable[[Any, Path], None]
+    keep: Callable[[Any, Path], None] = lambda dataset, folder: None
     judge: Callable[[], Any] | None = None
     sections: Callable[[Any], list[Any]] | None = None
     reconstruct: Callable[..., Any] | None = None

@@ -1,43 +1,26 @@
-"""What differs between experiments that find volumes, surfaces and styles, and nowhere else.
-
-Judging, pictures and reconstruction are imported when they are called: statistics and drawing take seconds.
-"""
+"""What differs between experiments that find volumes, surfaces and styles, and nowhere else."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from jxrecon.evaluation.surfaces import surface_judge
+from jxrecon.evaluation.volumes import volume_judge
 from jxrecon.experiment import Experiment, Kind
+from jxrecon.inference.surfaces import reconstruct_surface
+from jxrecon.inference.volumes import reconstruct_volume
 from jxrecon.io.meshes import read_mesh, write_mesh
 from jxrecon.mesh import Mesh, template
 from jxrecon.methods.base.method import Problem, StyleProblem, SurfaceProblem
+from jxrecon.report import surfaces, volumes
 
 TEMPLATE = "template.ply"
 """In the folder of a run that finds surfaces: the mean reference shape of the training cases, world mm."""
 
 
-def _volume_problem(experiment: Experiment, cases: int, folder: Path) -> Problem:
-    field = experiment.field
-    return Problem(field.grid, experiment.views.cameras, field.window, cases)
-
-
-def _judge_volumes() -> Any:
-    from jxrecon.evaluation.volumes import volume_judge
-
-    return volume_judge()
-
-
-def _volume_sections(results: Any) -> list[Any]:
-    from jxrecon.report.volumes import sections
-
-    return sections(results)
-
-
-def _reconstruct_volume(*arguments: Any) -> Any:
-    from jxrecon.inference.volumes import reconstruct_volume
-
-    return reconstruct_volume(*arguments)
+def _keep_template(dataset: Any, folder: Path) -> None:
+    write_mesh(folder / TEMPLATE, Mesh(dataset.template.vertices, dataset.template.faces))
 
 
 def _surface_problem(experiment: Experiment, cases: int, folder: Path) -> SurfaceProblem:
@@ -45,52 +28,27 @@ def _surface_problem(experiment: Experiment, cases: int, folder: Path) -> Surfac
     return SurfaceProblem(template(read_mesh(path), str(path)), experiment.views.cameras[0], cases)
 
 
-def _keep_template(dataset: Any, folder: Path) -> None:
-    write_mesh(folder / TEMPLATE, Mesh(dataset.template.vertices, dataset.template.faces))
-
-
-def _judge_surfaces() -> Any:
-    from jxrecon.evaluation.surfaces import surface_judge
-
-    return surface_judge()
-
-
-def _surface_sections(results: Any) -> list[Any]:
-    from jxrecon.report.surfaces import sections
-
-    return sections(results)
-
-
-def _reconstruct_surface(*arguments: Any) -> Any:
-    from jxrecon.inference.surfaces import reconstruct_surface
-
-    return reconstruct_surface(*arguments)
-
-
-def _style_problem(experiment: Experiment, cases: int, folder: Path) -> StyleProblem:
-    rows, columns, _ = experiment.field.shape
-    return StyleProblem((rows, columns), cases)
-
-
 VOLUMES = Kind(
-    "CT volumes",
-    _volume_problem,
-    lambda dataset, folder: None,
-    _judge_volumes,
-    _volume_sections,
-    _reconstruct_volume,
+    finds="CT volumes",
+    problem=lambda e, cases, _: Problem(e.field.grid, e.views.cameras, e.field.window, cases),
+    judge=volume_judge,
+    sections=volumes.sections,
+    reconstruct=reconstruct_volume,
 )
 """Methods are `methods.base.method.Method`: a CT volume from X-rays."""
 
 SURFACES = Kind(
-    "organs' surfaces",
-    _surface_problem,
-    _keep_template,
-    _judge_surfaces,
-    _surface_sections,
-    _reconstruct_surface,
+    finds="organs' surfaces",
+    problem=_surface_problem,
+    keep=_keep_template,
+    judge=surface_judge,
+    sections=surfaces.sections,
+    reconstruct=reconstruct_surface,
 )
 """Methods are `methods.base.method.SurfaceMethod`: an organ that has moved, from one X-ray."""
 
-STYLES = Kind("styles of X-rays", _style_problem, lambda dataset, folder: None)
+STYLES = Kind(
+    finds="styles of X-rays",
+    problem=lambda e, cases, _: StyleProblem((e.field.shape[0], e.field.shape[1]), cases),
+)
 """Methods are `methods.base.method.Translator`: an X-ray in another style. There is no truth to judge by."""

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from jxrecon.types import InputError
 
@@ -87,6 +86,8 @@ def paired(ours: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> Pai
         size, p_t = (math.copysign(math.inf, mean), 0.0) if mean else (0.0, 1.0)
     else:
         size = mean / float(difference.std(ddof=1))
+        from scipy import stats  # takes half a second, and most commands test nothing
+
         p_t = float(stats.ttest_rel(b, a).pvalue)
     p_wilcoxon = _wilcoxon(difference)
     return PairedTest(
@@ -163,6 +164,8 @@ def _wilcoxon(difference: np.ndarray) -> float:
     if not len(nonzero):
         return 1.0
     size = np.abs(nonzero)
+    from scipy import stats
+
     plain = len(nonzero) == len(difference) <= EXACT and len(np.unique(size)) == len(size)
     if plain:
         return float(stats.wilcoxon(nonzero, method="exact").pvalue)
@@ -175,5 +178,7 @@ def _rank_biserial(difference: np.ndarray) -> float:
     nonzero = difference[difference != 0]
     if not len(nonzero):
         return 0.0
+    from scipy import stats
+
     ranks = stats.rankdata(np.abs(nonzero))
     return float(np.sum(ranks * np.sign(nonzero)) / ranks.sum())
