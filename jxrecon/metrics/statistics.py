@@ -160,12 +160,12 @@ def interval(
 
 
 def _wilcoxon(difference: np.ndarray) -> float:
+    from scipy import stats
+
     nonzero = difference[difference != 0]
     if not len(nonzero):
         return 1.0
     size = np.abs(nonzero)
-    from scipy import stats
-
     plain = len(nonzero) == len(difference) <= EXACT and len(np.unique(size)) == len(size)
     if plain:
         return float(stats.wilcoxon(nonzero, method="exact").pvalue)
@@ -175,10 +175,10 @@ def _wilcoxon(difference: np.ndarray) -> float:
 
 
 def _rank_biserial(difference: np.ndarray) -> float:
+    from scipy import stats
+
     nonzero = difference[difference != 0]
     if not len(nonzero):
         return 0.0
-    from scipy import stats
-
     ranks = stats.rankdata(np.abs(nonzero))
     return float(np.sum(ranks * np.sign(nonzero)) / ranks.sum())
