@@ -217,11 +217,11 @@ class Fixed(NamedTuple):
     towards_points: Float[Array, ""] | np.float32
 
 
-def energy(vertices: Float[Array, "v 3"], fixed: Fixed) -> Float[Array, ""]:
+def energy(vertices: Float[AnyArray, "v 3"], fixed: Fixed) -> Float[Array, ""]:
     """E of the module's head, mm^2."""
     rest, bending, pairs, stiffness, towards_points = fixed
 
-    def mean(apart: Array, normals: AnyArray, weights: AnyArray) -> Array:
+    def mean(apart: AnyArray, normals: AnyArray, weights: AnyArray) -> Array:
         across = jnp.sum(apart * normals, axis=1) ** 2
         both = across + towards_points * jnp.sum(apart**2, axis=1)
         return jnp.sum(weights * both) / (jnp.sum(weights) + 1e-6)

@@ -33,7 +33,7 @@ from jxrecon.files import write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
 from jxrecon.io.cache import fingerprint
 from jxrecon.io.nifti import MAX_BYTES, resample
-from jxrecon.types import InputError
+from jxrecon.types import AnyArray, InputError
 
 FILE = "ct_xray_data.h5"
 
@@ -266,14 +266,14 @@ def cameras(pixels: int = EDGE) -> tuple[Camera, Camera]:
     )
 
 
-def attenuation(hu: Float[Array, "x y z"]) -> Float[Array, "x y z"]:
+def attenuation(hu: Float[AnyArray, "x y z"]) -> Float[Array, "x y z"]:
     """[X2CT data] 0.0022 (HU + 1000) / 1000 in 1/mm, 0 at or below -800 HU."""
     return jnp.where(hu > AIR_HU, WATER_PER_MM * (hu + 1000.0) / 1000.0, 0.0)
 
 
 def make_xrays(
     ct: Int16[np.ndarray, "d h w"], spacing_mm: float = 1.0, pixels: int = EDGE
-) -> tuple[UInt8[np.ndarray, "d w"], UInt8[np.ndarray, "d h"]]:
+) -> tuple[UInt8[np.ndarray, "p p"], UInt8[np.ndarray, "p p"]]:
     """[X2CT data] The DRRs of a stored volume, in 255 steps up to each image's own maximum."""
     frontal, lateral = _project(to_hu(ct), spacing_mm, pixels)
 

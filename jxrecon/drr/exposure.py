@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jxrecon.drr import beam
 from jxrecon.drr.projection import line_integrals
@@ -118,7 +118,7 @@ class Exposure(NamedTuple):
 
     def images(
         self,
-        hu: Float[np.ndarray, "x y z"],
+        hu: Shaped[np.ndarray, "x y z"],
         affine: Float[np.ndarray, "4 4"],
         cameras: Sequence[AnyCamera],
         pixel_mm: tuple[float, float],

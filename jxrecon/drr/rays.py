@@ -76,7 +76,7 @@ class Rays:
         return np if self.concrete else jnp
 
     @property
-    def length_mm(self) -> Float[Array, "rows columns"]:
+    def length_mm(self) -> Float[AnyArray, "rows columns"]:
         """Length of every direction: the distance from the source to the pixel."""
         return ((self.world.spread(self.shape) ** 2).sum(-1)) ** 0.5
 

@@ -109,7 +109,7 @@ class Registration(NamedTuple):
 
 def coarser_volume(
     mu: Float[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], pitch_mm: float
-) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
+) -> tuple[Float[np.ndarray, "i j k"], Float[np.ndarray, "4 4"]]:
     """Voxels averaged in whole blocks to about this pitch along each axis, padded with air."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     blocks = np.maximum(1, np.rint(pitch_mm / spacing)).astype(int)
