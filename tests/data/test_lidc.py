@@ -8,6 +8,7 @@ import pytest
 
 from jxrecon.data import lidc
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
+from jxrecon.kinds import VOLUMES
 from jxrecon.types import InputError
 
 N, M = 24, 16  # voxels of the files and of the field
@@ -24,6 +25,7 @@ def experiment(shape=(M, M, M), spacing=320 / M):
     return Experiment(
         name="x2ct_lidc",
         size="toy",
+        kind=VOLUMES,
         field=Field(shape, (spacing,) * 3),
         views=Views(M),
         schedule=Schedule(1, 1),

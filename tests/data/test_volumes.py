@@ -15,6 +15,7 @@ from jxrecon.data.volumes import load
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.geometry import centred_grid
 from jxrecon.io.nifti import read_volume
+from jxrecon.kinds import VOLUMES
 from jxrecon.types import InputError
 
 
@@ -22,6 +23,7 @@ def experiment(shape=(10, 12, 14), extent_mm=(112.0, 120.0, 100.8)) -> Experimen
     return Experiment(
         name="tiny",
         size="small",
+        kind=VOLUMES,
         field=Field(shape, tuple(e / n for e, n in zip(extent_mm, shape))),
         views=Views(pixels=8),
         schedule=Schedule(steps=1, batch_size=1),
