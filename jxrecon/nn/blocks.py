@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -100,7 +101,12 @@ def apply(network: nn.Module, params: PyTree, *inputs: Any) -> Any:
 
 
 def init_variables(
-    module: nn.Module, key: Key, *inputs: Any, std: float | None = None, **arguments: Any
+    module: nn.Module,
+    key: Key,
+    *inputs: Any,
+    std: float | None = None,
+    draw: Callable[..., Array] = jax.random.normal,
+    **arguments: Any,
 ) -> PyTree:
     """Normal kernels, zero biases, norms that do nothing yet: for the shapes that these inputs give.
 
@@ -111,14 +117,15 @@ def init_variables(
         module: the network.
         key: random key.
         inputs: what it will be called with: arrays, or their `jax.ShapeDtypeStruct`.
-        std: spread of all kernels; None is sqrt(2 / inputs of an output) of each [He et al. 2015].
+        std: factor of all that is drawn; None is sqrt(2 / inputs of an output) of each [He et al. 2015].
+        draw: (key, shape, dtype) -> numbers of spread 1, or of any other with `std` 1.
         arguments: more of the call, static.
     """
     shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
     leaves, structure = jax.tree.flatten_with_path(shapes)
     names = [path[-1].key for path, _ in leaves]
     sizes = [leaf.size if name.endswith("kernel") else 0 for name, (_, leaf) in zip(names, leaves)]
-    flat = jax.random.normal(key, (sum(sizes),), jnp.float32)
+    flat = draw(key, (sum(sizes),), jnp.float32)
     filled = []
     for name, (_, leaf), drawn in zip(names, leaves, jnp.split(flat, np.cumsum(sizes)[:-1])):
         if drawn.size:

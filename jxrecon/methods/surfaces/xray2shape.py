@@ -105,12 +105,9 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
         InputError: the X-ray cannot be halved between all stages, or the camera misses the organ.
     """
     check_view("xray2shape", problem, 2 ** (len(settings.stages) - 1))
-    mean, laplacian = normalised(problem.template), uniform_laplacian(problem.template)
-    model, inputs = (
-        Model(settings, problem, Network(settings), mean, laplacian),
-        (*examples(problem), mean),
-    )
-    return surface_method(model, predict, loss, inputs, {"graph/head": 0.0})
+    template, mean = problem.template, normalised(problem.template)
+    model = Model(settings, problem, Network(settings), mean, uniform_laplacian(template))
+    return surface_method(model, predict, loss, (*examples(problem), mean), {"graph/head": 0.0})
 
 
 def predict(

@@ -30,14 +30,9 @@ from jaxtyping import Array, Float, Int, Int16
 from jxrecon import drr
 from jxrecon.drr import beam
 from jxrecon.geometry import same_cameras
+from jxrecon.methods.base.linear_posterior import CANDIDATES, HELD_OUT, attenuation, gram
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
-
-CANDIDATES = 13
-"""Values of sigma / s_max tried, evenly spaced in the logarithm from 1e-4 to 1e-1."""
-
-HELD_OUT = 16
-"""Patients left out, one at a time, to choose sigma; evenly picked from the training set."""
 
 
 class Fit(NamedTuple):
@@ -115,11 +110,6 @@ def sample(state: State, key: Key, count: int) -> Float[Array, "b x y z"]:
     return jax.lax.map(lambda one: volume_of(state.hu, one), z)
 
 
-def attenuation(hu: Int16[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """HU as stored -> 1/mm."""
-    return beam.hu_to_mu(hu.astype(jnp.float32))
-
-
 def volume_of(hu: Int16[Array, "n x y z"], z: Float[Array, " n2"]) -> Float[Array, "x y z"]:
     """x = m + D z in HU, from the volumes themselves: the weight of x_j is 1/N + (z_j - mean z) / sqrt(N)."""
     total = z.shape[0]
@@ -145,19 +135,6 @@ def project(
         return jnp.concatenate([view.ravel() for view in views])
 
     return jnp.concatenate([jax.lax.map(one, hu), jax.lax.map(lambda v: one(v[::-1]), hu)]).T
-
-
-def gram(hu: Int16[Array, "n x y z"]) -> Float[Array, "n2 n2"]:
-    """K_ij = (x_i - m)'(x_j - m) over volumes and mirror images, one axial slab at a time."""
-    n, depth = hu.shape[0], hu.shape[3]
-
-    def add(total: Array, k: Array) -> tuple[Array, None]:
-        slab = attenuation(jax.lax.dynamic_index_in_dim(hu, k, axis=3, keepdims=False))
-        both = jnp.concatenate([slab, slab[:, ::-1]]).reshape(2 * n, -1)
-        both -= jnp.mean(both, axis=0, keepdims=True)
-        return total + both @ both.T, None
-
-    return jax.lax.scan(add, jnp.zeros((2 * n, 2 * n), jnp.float32), jnp.arange(depth))[0]
 
 
 def solve(

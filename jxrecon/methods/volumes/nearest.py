@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int16
 
 from jxrecon import drr
-from jxrecon.drr import beam
 from jxrecon.geometry import same_cameras
+from jxrecon.methods.base.linear_posterior import attenuation
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.types import Key, Terms, VolumeBatch
 
@@ -79,8 +79,7 @@ def project(
     """A x_i, one row a volume, views after one another."""
 
     def one(volume: Int16[Array, "x y z"]) -> Float[Array, " pixels"]:
-        mu = beam.hu_to_mu(volume.astype(jnp.float32))
-        views = drr.project(mu, problem.grid.affine, cameras)
+        views = drr.project(attenuation(volume), problem.grid.affine, cameras)
         return jnp.concatenate([view.ravel() for view in views])
 
     return jax.lax.map(one, hu)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,14 @@ from jxrecon.nn.blocks import accurate, add_bias, kernel_and_bias
 from jxrecon.nn.conv import conv
 
 INIT_STD = 0.02  # of all kernels; biases start at 0
+
+
+def _small(*arguments: Any) -> Array:
+    return INIT_STD * jax.random.normal(*arguments)
+
+
+init_params = functools.partial(blocks.init_variables, std=1.0, draw=_small)
+"""N(0, 0.02) kernels and zero biases, for the inputs that a network will be called with."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

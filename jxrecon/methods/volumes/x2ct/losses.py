@@ -43,7 +43,7 @@ def reconstruction(fake: Volume, real: Volume) -> Float[Array, ""]:
 def projection(fake: Volume, real: Volume) -> Float[Array, ""]:
     """[X2CT L_pl] 1/3 sum over the axes D, H, W of mean |P G(x) - P y|, P the mean along the axis."""
     difference = fake - real
-    errors = [jnp.mean(jnp.abs(jnp.mean(difference, axis))) for axis in (1, 2, 3)]
+    errors = (jnp.mean(jnp.abs(jnp.mean(difference, axis))) for axis in (1, 2, 3))
     return sum(errors, jnp.zeros((), fake.dtype)) / 3
 
 

@@ -33,10 +33,10 @@ from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progre
 from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
 from jxrecon.methods.volumes.x2ct import losses, reorient
 from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
-from jxrecon.methods.volumes.x2ct.layers import INIT_STD
+from jxrecon.methods.volumes.x2ct.layers import init_params
 from jxrecon.methods.volumes.x2ct.networks import Architecture, Generator, tiny
 from jxrecon.methods.volumes.x2ct.networks import Volumes as Generated
-from jxrecon.nn.blocks import compute_dtype, init_variables
+from jxrecon.nn.blocks import compute_dtype
 from jxrecon.nn.optimise import falling_rate, improve
 from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
 
@@ -196,11 +196,11 @@ def init(model: Model, key: Key) -> State:
     views = [jax.ShapeDtypeStruct((1, size, size), jnp.float32)] * count
     volume = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
     key_generator, key_discriminator = jax.random.split(key)
-    generator = init_variables(model.generator, key_generator, views, std=INIT_STD)
+    generator = init_params(model.generator, key_generator, views)
     discriminator: PyTree = {}
     if model.settings.adversarial_weight:
         inputs = key_discriminator, volume, views
-        discriminator = init_variables(model.discriminator, *inputs, std=INIT_STD)
+        discriminator = init_params(model.discriminator, *inputs)
     return State(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
