@@ -119,10 +119,14 @@ def test_interrupted_twice_the_table_is_the_same_to_the_byte(compared, tmp_path,
     assert len(written) == 2 * 4 * len(methods) + 2, "what was done was done again"
 
 
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 def test_the_numbers_are_those_of_the_first_evaluation(compared):
     """pinned.csv is of version 0.1.0's first comparison; equal to the last digit on one kind of machine."""
-    pinned = list(csv.DictReader((Path(__file__).parent / "pinned.csv").open()))
-    rows = list(csv.DictReader((compared[2] / "cases.csv").open()))
+    pinned = rows_of(Path(__file__).parent / "pinned.csv")
+    rows = rows_of(compared[2] / "cases.csv")
     assert len(rows) == len(pinned)
     for row, expected in zip(rows, pinned):
         for name, value in expected.items():
