@@ -125,8 +125,8 @@ def load(
     Args:
         camera: camera of the X-ray, its isocentre at the origin.
         settings: which livers, and how they breathe.
-        folder: template.ply and NAME.ply of its topology, mm, RAS, as `python -m jxrecon.prepare
-            meshes` writes them; None is synthetic livers.
+        folder: template.ply and NAME.ply of its topology, mm, RAS, as `jxrecon prepare meshes` writes
+            them; None is synthetic livers.
         cache: where to keep what was made, for the next time; None keeps nothing.
 
     Raises:
@@ -190,7 +190,7 @@ def _read(folder: Path) -> tuple[_Livers, np.ndarray]:
     topology = folder / "template.ply"
     if not topology.is_file():
         raise InputError(
-            f"{folder}: no template.ply, expected the output of python -m jxrecon.prepare meshes"
+            f"{folder}: no template.ply, expected the output of jxrecon prepare meshes"
         )
     common = template(read_mesh(topology), str(topology))
     paths = sorted(path for path in folder.glob("*.ply") if path.name != topology.name)
