@@ -135,7 +135,7 @@ class _Detector:
         return self.replace(centre=centre, shape=kept).resized(shape)
 
     def moved(
-        self: AnyKind, rotation: Float[Array, "3 3"], translation_mm: Float[Array, "3"]
+        self: AnyKind, rotation: Float[AnyArray, "3 3"], translation_mm: Float[AnyArray, "3"]
     ) -> AnyKind:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jxrecon.compile import CPU_OPTIONS, jit
+from jxrecon.compile import jit
 from jxrecon.data.unpaired import from_unit, to_unit
 from jxrecon.geometry import camera_at
 from jxrecon.inference.styles import open_style
@@ -30,14 +30,6 @@ SMALL = ["--set", "field.shape=[32,32,1]", "--set", "settings.pool=1"]
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Programs this small are compiled for much longer than they run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CPU_OPTIONS, "xla_backend_optimization_level", 0)
-        yield
 
 
 @pytest.fixture(scope="module")

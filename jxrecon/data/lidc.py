@@ -266,7 +266,7 @@ def cameras(pixels: int = EDGE) -> tuple[Camera, Camera]:
     )
 
 
-def attenuation(hu: Float[AnyArray, "x y z"]) -> Float[Array, "x y z"]:
+def attenuation(hu: Float[AnyArray, "*place"]) -> Float[Array, "*place"]:
     """[X2CT data] 0.0022 (HU + 1000) / 1000 in 1/mm, 0 at or below -800 HU."""
     return jnp.where(hu > AIR_HU, WATER_PER_MM * (hu + 1000.0) / 1000.0, 0.0)
 

@@ -63,7 +63,7 @@ class Motion(NamedTuple):
 
 def lujan(
     phase: float | Float[np.ndarray, "*t"], power: float = POWER, inhaled_at: float = 0.0
-) -> Float[np.ndarray, "*t"]:
+) -> float | Float[np.ndarray, "*t"]:
     """The share of the amplitude at a phase of the cycle.
 
     Args:

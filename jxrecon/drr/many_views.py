@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,14 @@ from jxrecon.drr.rays import is_concrete
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera
 
+T = TypeVar("T")
+
 MOST_UNROLLED = 4
 """Views up to which each gets a program of its own, with its positions known at compile time."""
 
 
-def stacked(cameras: Sequence[AnyCamera]) -> AnyCamera:
-    """One camera whose vectors are [views, 3]: for lax.map, vmap, or to shard over devices.
+def stacked(cameras: Sequence[T]) -> T:
+    """One camera, or tuple of them, whose vectors are [views, 3]: for lax.map, vmap, or to shard over devices.
 
     In NumPy where all are known: constants of a program, not its arguments.
     """
@@ -65,7 +67,7 @@ def project(
 
 def _in_turn(
     mu: Array, affine: Any, cameras: Sequence[AnyCamera], way: Plan, extent: str
-) -> Sequence[Array]:
+) -> Sequence[Array] | Float[Array, "views rows columns"]:
     """The images of cameras of one kind: one as it is, several in a scan."""
     if len(cameras) == 1:
         return [line_integrals(mu, affine, cameras[0], way, extent)]

@@ -266,7 +266,7 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     return jnp.where(fits, image, jnp.nan)
 
 
-def _sum(mu: Float[Array, "x y z"], combs: list[Comb], plan: Plan) -> Float[Array, "q z"]:
+def _sum(mu: Float[Array, "x y z"], combs: list[Comb], plan: Plan) -> Float[Array, "qs zs"]:
     if plan.axis == 2:  # the contiguous axis stays the last one where it can
         mu = jnp.moveaxis(mu, 2, 0)
     axis = 0 if plan.axis == 2 else plan.axis

@@ -44,7 +44,7 @@ class Primitives(NamedTuple):
 
 def _one(
     centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float],
+    axes: Sequence[float] | np.ndarray,
     value: float,
     rotation: np.ndarray | None,
     flat: tuple[int, int, int],
@@ -58,7 +58,7 @@ def _one(
 
 def ellipsoid(
     centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float],
+    axes: Sequence[float] | np.ndarray,
     value: float,
     rotation: np.ndarray | None = None,
 ) -> Primitives:
@@ -72,7 +72,7 @@ def ellipsoid(
 
 def cylinder(
     centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float],
+    axes: Sequence[float] | np.ndarray,
     value: float,
     rotation: np.ndarray | None = None,
 ) -> Primitives:
@@ -82,7 +82,7 @@ def cylinder(
 
 def box(
     centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float],
+    axes: Sequence[float] | np.ndarray,
     value: float,
     rotation: np.ndarray | None = None,
 ) -> Primitives:

@@ -336,6 +336,7 @@ def test_a_ray_within_a_plane_between_voxels_takes_one_side():
     np.testing.assert_allclose(smooth, sides.mean(), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_told_in_one_line():
     grid, camera = centred_grid(SHAPE, (2.0, 3.0, 2.5)), narrow_camera(30.0)
     volume = random_volume()

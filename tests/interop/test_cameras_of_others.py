@@ -279,6 +279,7 @@ FLAT = FRONTAL.replace(source=FRONTAL.centre + 3 * FRONTAL.u)
 POSE = {"sdd": 1000.0, "height": 3, "width": 4, "delx": 1.0, "dely": 1.0}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("act", "expected"),
     [

