@@ -24,7 +24,7 @@ MOST_UNROLLED = 4
 
 
 def stacked(cameras: Sequence[T]) -> T:
-    """One camera, or tuple of them, whose vectors are [views, 3]: for lax.map, vmap, or to shard over devices.
+    """One camera, or tuple of them, whose vectors are [views, 3]: for lax.map, vmap or over devices.
 
     In NumPy where all are known: constants of a program, not its arguments.
     """

@@ -8,7 +8,7 @@ where rays are spread over the detector; if either is traced, all of it is JAX.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +81,7 @@ class Rays:
         return ((self.world.spread(self.shape) ** 2).sum(-1)) ** 0.5
 
 
-def is_concrete(affine: Any, camera: AnyCamera | Sequence[AnyCamera]) -> bool:
+def is_concrete(affine: Any, camera: Any) -> bool:
     """Whether all numbers are known now: nothing is traced by jit, vmap or grad."""
     return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((affine, camera)))
 
