@@ -29,14 +29,7 @@ def improve(
     params: PyTree,
     state: PyTree,
 ) -> tuple[PyTree, PyTree, Any]:
-    """Parameters and optimiser state after one update, and what the objective gave beside its value.
-
-    Args:
-        optimiser: Adam or another one.
-        objective: (parameters) -> (value, anything else).
-        params: the parameters.
-        state: the optimiser's.
-    """
+    """Parameters and optimiser state after one update, and what the objective gave beside its value."""
     gradient, rest = jax.grad(objective, has_aux=True)(params)
     return *descend(optimiser, gradient, state, params), rest
 

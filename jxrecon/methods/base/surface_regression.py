@@ -32,13 +32,9 @@ SEEN = 0.5
 def check_view(name: str, problem: SurfaceProblem, multiple: int) -> None:
     """Checks that a network can work with the problem's X-rays.
 
-    Args:
-        name: the method's.
-        problem: X-ray and mean shape.
-        multiple: divisor of the X-rays' rows and columns.
-
     Raises:
-        InputError: they cannot be divided, or the detector shows less than half of the organ.
+        InputError: rows or columns are no multiples of `multiple`, or the detector shows less than half of
+            the organ.
     """
     shape = problem.camera.shape
     if any(n % multiple for n in shape):
