@@ -138,7 +138,7 @@ def test_without_weights_both_columns_are_nan_and_one_line_says_how_to_install(
     assert err.count("\n") == 1
     assert 'pip install "jxrecon[lpips]"' in err
     found = slices.case_metrics(None, *pair, WINDOW, [], [])
-    assert found.keys() == slices.CONVENTIONS.keys() == slices.LABELS.keys()
+    assert found.keys() == slices.METRICS.keys()
     assert all(np.isnan(value) for value in found.values())
 
 

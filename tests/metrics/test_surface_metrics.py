@@ -5,14 +5,7 @@ import pytest
 
 from jxrecon.correspondence.mean_template import geodesic_sphere
 from jxrecon.mesh import Mesh
-from jxrecon.metrics.surface import (
-    CONVENTIONS,
-    HIGHER_IS_BETTER,
-    LABELS,
-    dice,
-    surface_distances,
-    surface_metrics,
-)
+from jxrecon.metrics.surface import METRICS, dice, surface_distances, surface_metrics
 
 BOX = Mesh(
     np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64),
@@ -46,7 +39,8 @@ def test_equal_surfaces_have_no_distance_and_the_same_inside(sphere):
     found = surface_metrics(40 * sphere.vertices, 40 * sphere.vertices, sphere)
     assert found.pop("dsc") == 1.0
     assert found == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-9)
-    assert found.keys() | {"dsc"} == CONVENTIONS.keys() == LABELS.keys() >= HIGHER_IS_BETTER
+    assert found.keys() | {"dsc"} == METRICS.keys()
+    assert [name for name, metric in METRICS.items() if metric.better > 0] == ["dsc"]
 
 
 def test_rmse_weighs_the_vertex_that_is_far_off(sphere):
@@ -106,5 +100,5 @@ def test_a_surface_that_is_not_finite_has_no_metrics(sphere):
     found = sphere.vertices.copy()
     found[3, 1] = np.nan
     metrics = surface_metrics(sphere.vertices, found, sphere)
-    assert metrics.keys() == CONVENTIONS.keys()
+    assert metrics.keys() == METRICS.keys()
     assert np.isnan(list(metrics.values())).all()

@@ -7,13 +7,10 @@ import pytest
 
 from jxrecon.drr import beam, line_integrals
 from jxrecon.geometry import biplanar, centred_grid
-from jxrecon.metrics import tissue
+from jxrecon.metrics import tissue, x2ct_legacy
 from jxrecon.metrics.volume import (
-    CONVENTIONS,
-    HIGHER_IS_BETTER,
-    LABELS,
+    METRICS,
     case_metrics,
-    conventions,
     masked_mae,
     psnr,
     reprojection_error,
@@ -113,9 +110,10 @@ def test_bands_together_are_the_body():
 
 def test_every_metric_has_a_convention_that_names_its_window():
     truth, recon = pair()
-    sentences = conventions(WINDOW)
+    sentences = {name: metric.says(WINDOW) for name, metric in METRICS.items()}
     assert set(case_metrics(truth, recon, truth > 0, WINDOW, (1.0, 1.0, 1.0))) < set(sentences)
-    assert set(sentences) == set(CONVENTIONS) == set(LABELS) > HIGHER_IS_BETTER
+    better = {name for name, metric in METRICS.items() if metric.better > 0}
+    assert better == {"psnr_db", "ssim_3d", "bone_dice", *x2ct_legacy.METRICS}
     for name in ("psnr_db", "ssim_3d", "mae_hu_body", "mae_hu_tissue", "mae_hu_fat", "lpips_alex"):
         assert "[-1024, 2000] HU" in sentences[name]
     assert not any("{" in sentence for sentence in sentences.values())
