@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -14,8 +15,11 @@ from jxrecon.types import InputError
 
 _ROWS = 32_769  # the length at which jaxlib 0.10.2 goes wrong, in the last row alone
 
-CPU_OPTIONS = {"xla_backend_optimization_level": 1}
-"""Halves XLA:CPU's compile time, which is minutes for a GAN's step, and costs no measurable speed."""
+_LEVEL = "xla_backend_optimization_level"
+CPU_OPTIONS = {} if _LEVEL in os.environ.get("XLA_FLAGS", "") else {_LEVEL: 1}
+"""Halves XLA:CPU's compile time, which is minutes for a GAN's step, and costs no measurable speed.
+
+What the user's XLA_FLAGS say holds."""
 
 
 def jit(function: Callable, **arguments: Any) -> Any:

@@ -22,10 +22,7 @@ import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from jxrecon.compile import CPU_OPTIONS  # noqa: E402
 from jxrecon.geometry import Grid  # noqa: E402
-
-CPU_OPTIONS.clear()  # those of XLA_FLAGS above hold
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxrecon.compile import CPU_OPTIONS
 from jxrecon.data.unpaired import Unpaired, from_unit, read_folder, resized, split, to_unit
 from jxrecon.geometry import camera_at
 from jxrecon.inference.styles import open_style
@@ -32,14 +31,6 @@ def _picture(seed, shape=(24, 40)):
     """A blurred random image between 0 and 6."""
     coarse = np.random.default_rng(seed).uniform(0, 6, (4, 5)).astype(np.float32)
     return resized(coarse, shape)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Programs this small are compiled for much longer than they run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CPU_OPTIONS, "xla_backend_optimization_level", 0)
-        yield
 
 
 @pytest.fixture(scope="module")
