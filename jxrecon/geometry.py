@@ -8,6 +8,7 @@ LPS exists only where DICOM or ITK files are read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -72,6 +73,8 @@ def centred_grid(
 
 AnyKind = TypeVar("AnyKind", bound="_Detector")
 
+_DETECTOR = ("centre_mm", "u_mm", "v_mm")  # as JSON names them
+
 
 class _Detector:
     """What both kinds of camera do with their flat detector: centre, u, v and shape."""
@@ -81,7 +84,6 @@ class _Detector:
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int]
     replace: Callable[..., Any]
-    _ray: Callable[[Float[Array, "*points 3"]], tuple[Array, Array]]
 
     def pixels(self) -> Float[Array, "rows columns 3"]:
         """World position of every pixel centre in mm."""
@@ -97,11 +99,10 @@ class _Detector:
         Integers are pixel centres; places may lie outside the detector. Differentiable in points and
         camera. A point in the plane of a point source gives infinities, one behind it a mirrored place.
         """
-        start, along = self._ray(jnp.asarray(points_mm))
-
-        def dot(vectors: Array, vector: Array) -> Array:
-            return jnp.matmul(vectors, vector, precision="highest")
-
+        start = jnp.asarray(points_mm)
+        along = jnp.broadcast_to(jax.tree.leaves(self)[0], start.shape)
+        along = start - along if isinstance(self, Camera) else along
+        dot = partial(jnp.matmul, precision="highest")
         normal = jnp.cross(self.u, self.v)
         depth = (dot(self.centre, normal) - dot(start, normal)) / dot(along, normal)
         on_u, on_v = (
@@ -118,10 +119,8 @@ class _Detector:
 
     def resized(self: AnyKind, shape: tuple[int, int]) -> AnyKind:
         """The same detector area read out with another number of pixels."""
-        (rows, columns), (new_rows, new_columns) = self.shape, shape
-        return self.replace(
-            u=self.u * (columns / new_columns), v=self.v * (rows / new_rows), shape=tuple(shape)
-        )
+        rows, columns = (old / new for old, new in zip(self.shape, shape))
+        return self.replace(u=self.u * columns, v=self.v * rows, shape=tuple(shape))
 
     def binned(self: AnyKind, blocks: Sequence[int]) -> AnyKind:
         """The camera of an image averaged over blocks of (rows, columns), whole blocks from its first pixel.
@@ -138,17 +137,12 @@ class _Detector:
         self: AnyKind, rotation: Float[AnyArray, "3 3"], translation_mm: Float[AnyArray, "3"]
     ) -> AnyKind:
         """The camera after the rigid motion x -> rotation x + translation of the world."""
-
-        def turned(vector: Array) -> Array:  # at full precision: 1e-3 of a metre is a millimetre
-            return jnp.matmul(rotation, vector, precision="highest")
-
-        camera = jax.tree.map(turned, self)
-        places = {
-            name: getattr(camera, name) + translation_mm
-            for name in ("source", "centre")
-            if hasattr(camera, name)
-        }
-        return camera.replace(**places)
+        # At full precision: 1e-3 of a metre is a millimetre.
+        camera = jax.tree.map(lambda x: jnp.matmul(rotation, x, precision="highest"), self)
+        moved = camera.replace(centre=camera.centre + translation_mm)
+        if isinstance(self, Camera):
+            moved = moved.replace(source=camera.source + translation_mm)
+        return moved
 
     def strips(self: AnyKind, count: int) -> tuple[AnyKind, ...]:
         """The detector cut into `count` cameras of as many rows each, from the first row down.
@@ -160,25 +154,14 @@ class _Detector:
         if count < 1 or rows % count:
             raise InputError(f"a detector of {rows} rows cannot be cut into {count} equal strips")
         height = rows // count
-        return tuple(
-            self.replace(
-                centre=self.centre + self.v * (height * (n - (count - 1) / 2)),
-                shape=(height, columns),
-            )
-            for n in range(count)
-        )
+        centres = (self.centre + self.v * (height * (n - (count - 1) / 2)) for n in range(count))
+        return tuple(self.replace(centre=centre, shape=(height, columns)) for centre in centres)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for a JSON sidecar; `camera_from_dict` reads them back."""
-        names = ("source", "direction", "centre", "u", "v")
-        vectors = {
-            name if name == "direction" else f"{name}_mm": np.asarray(
-                getattr(self, name), np.float64
-            ).tolist()
-            for name in names
-            if hasattr(self, name)
-        }
-        return {**vectors, "shape": list(self.shape)}
+        first = "source_mm" if isinstance(self, Camera) else "direction"
+        leaves = (np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(self))
+        return {**dict(zip((first, *_DETECTOR), leaves)), "shape": list(self.shape)}
 
 
 class Camera(_Detector, struct.PyTreeNode):
@@ -201,10 +184,6 @@ class Camera(_Detector, struct.PyTreeNode):
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int] = struct.field(pytree_node=False)
 
-    def _ray(self, points_mm: Float[Array, "*points 3"]) -> tuple[Array, Array]:
-        """(a point, the direction) of the ray through each point."""
-        return points_mm, points_mm - jnp.broadcast_to(self.source, points_mm.shape)
-
 
 class ParallelCamera(_Detector, struct.PyTreeNode):
     """Parallel rays onto a flat detector, in world millimetres; pixels as in `Camera`.
@@ -212,9 +191,7 @@ class ParallelCamera(_Detector, struct.PyTreeNode):
     Attributes:
         direction: direction of the rays, [3], of any length but 0.
         centre: centre of the detector, [3] mm; rays are whole lines, so its depth does not matter.
-        u: step from one column to the next, [3] mm.
-        v: step from one row to the next, [3] mm.
-        shape: (rows, columns).
+        u, v, shape: as in `Camera`.
     """
 
     direction: Float[Array, "*batch 3"]
@@ -222,10 +199,6 @@ class ParallelCamera(_Detector, struct.PyTreeNode):
     u: Float[Array, "*batch 3"]
     v: Float[Array, "*batch 3"]
     shape: tuple[int, int] = struct.field(pytree_node=False)
-
-    def _ray(self, points_mm: Float[Array, "*points 3"]) -> tuple[Array, Array]:
-        """(a point, the direction) of the ray through each point."""
-        return points_mm, jnp.broadcast_to(self.direction, points_mm.shape)
 
 
 AnyCamera: TypeAlias = Camera | ParallelCamera
@@ -250,10 +223,8 @@ def finite(value: Any, count: int, name: str) -> Float[np.ndarray, "#count"]:
 
 def same_cameras(a: Sequence[AnyCamera], b: Sequence[AnyCamera]) -> bool:
     """Whether both hold the same cameras in the same order: kinds, shapes and vectors; not traced."""
-    return len(a) == len(b) and all(
-        (type(p), p.shape) == (type(q), q.shape)
-        and all(map(np.array_equal, jax.tree.leaves(p), jax.tree.leaves(q)))
-        for p, q in zip(a, b)
+    return [(type(c), c.shape) for c in a] == [(type(c), c.shape) for c in b] and all(
+        map(np.array_equal, jax.tree.leaves(list(a)), jax.tree.leaves(list(b)))
     )
 
 
@@ -269,33 +240,27 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
         InputError: a key is missing, has another length, or holds a value that is not finite, or the
             rays run within the detector's plane.
     """
+
+    def wrong(fault: str) -> InputError:
+        return InputError(f"{origin}: {fault}")
+
     parallel = "direction" in numbers
-    first = "direction" if parallel else "source_mm"
-    parts = {}
-    for name in (first, "centre_mm", "u_mm", "v_mm"):
-        vector = finite(numbers.get(name), 3, f"{origin}: {name}")
-        parts[name.removesuffix("_mm")] = jnp.asarray(vector, jnp.float32)
+    first, centre, u, v = (
+        jnp.asarray(finite(numbers.get(name), 3, f"{origin}: {name}"), jnp.float32)
+        for name in ("direction" if parallel else "source_mm", *_DETECTOR)
+    )
     shape = numbers.get("shape")
-    if (
-        not isinstance(shape, list | tuple)
-        or len(shape) != 2
-        or not all(isinstance(n, int) and n > 0 for n in shape)
-    ):
-        raise InputError(
-            f"{origin}: shape is {shape!r}, expected [rows, columns] as positive integers"
-        )
-    shape, normal = (shape[0], shape[1]), np.cross(parts["u"], parts["v"])
+    sizes = shape if isinstance(shape, list | tuple) else ()
+    if [isinstance(n, int) and n > 0 for n in sizes] != [True, True]:
+        raise wrong(f"shape is {shape!r}, expected [rows, columns] as positive integers")
+    normal = np.cross(u, v)
     if np.linalg.norm(normal) == 0:
-        raise InputError(
-            f"{origin}: u_mm and v_mm are parallel, expected two directions of a detector"
-        )
-    if parallel:
-        if np.dot(normal, parts["direction"]) == 0:
-            raise InputError(f"{origin}: the rays run within the detector's plane")
-        return ParallelCamera(**parts, shape=shape)
-    if np.dot(normal, parts["centre"] - parts["source"]) == 0:
-        raise InputError(f"{origin}: the source lies in the detector's plane, expected it in front")
-    return Camera(**parts, shape=shape)
+        raise wrong("u_mm and v_mm are parallel, expected two directions of a detector")
+    if parallel and np.dot(normal, first) == 0:
+        raise wrong("the rays run within the detector's plane")
+    if not parallel and np.dot(normal, centre - first) == 0:
+        raise wrong("the source lies in the detector's plane, expected it in front")
+    return (ParallelCamera if parallel else Camera)(first, centre, u, v, tuple(sizes))
 
 
 # Numbers of a camera with values, in NumPy and float64.
@@ -348,9 +313,8 @@ def places_of(
     first, centre, u, v = vectors(camera)
     points = np.asarray(points_mm, np.float64)
     rays = points - first if isinstance(camera, Camera) else np.broadcast_to(first, points.shape)
-    axes = np.stack(
-        [*np.broadcast_arrays(v, u, rays)], -1
-    )  # point = centre + row v + column u + t ray
+    # point = centre + row v + column u + t ray
+    axes = np.stack(np.broadcast_arrays(v, u, rays), -1)
     found = np.linalg.solve(axes, (points - centre)[..., None])[..., :2, 0]
     return found + (np.array(camera.shape) - 1) / 2
 
@@ -363,27 +327,12 @@ def detector_corners_mm(camera: AnyCamera) -> Float[np.ndarray, "4 3"]:
     return np.array([centre + r * rows / 2 * v + c * columns / 2 * u for r, c in half])
 
 
-def nearest_to_lines(
-    points_mm: Float[np.ndarray, "lines 3"], directions: Float[np.ndarray, "lines 3"]
-) -> Float[np.ndarray, "3"] | None:
-    """The point nearest to all lines: sum_i (1 - d_i d_i') (x - p_i) = 0, directions d_i of length 1.
-
-    None where the lines do not fix a point: all within about 8 degrees of each other.
-    """
-    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
-    normal = across.sum(0)
-    if np.linalg.eigvalsh(normal)[0] < 1e-2:
-        return None
-    return np.linalg.solve(normal, np.einsum("nij,nj->i", across, points_mm))
-
-
 def rotation_about(axis: str, radians: float) -> Float[np.ndarray, "3 3"]:
     """Rotation about the world's x, y or z."""
-    i = "xyz".index(axis)
-    j, k = (i + 1) % 3, (i + 2) % 3
-    matrix = np.eye(3)
+    j, k = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     c, s = np.cos(radians), np.sin(radians)
-    matrix[j, j], matrix[j, k], matrix[k, j], matrix[k, k] = c, -s, s, c
+    matrix = np.eye(3)
+    matrix[[[j], [k]], [j, k]] = [[c, -s], [s, c]]
     return matrix
 
 
@@ -425,15 +374,10 @@ def camera_at(
             f"source-detector distance is {source_detector_mm} mm, expected more than the "
             f"source-axis distance of {source_axis_mm} mm"
         )
-    world, (u, v) = _orbit(angle_deg, elevation_deg, pixel_mm)
-    offset = jnp.asarray(np.asarray(isocentre_mm, np.float64), jnp.float32)
-    return Camera(
-        source=world(0, source_axis_mm, 0) + offset,
-        centre=world(0, source_axis_mm - source_detector_mm, 0) + offset,
-        u=u,
-        v=v,
-        shape=(int(shape[0]), int(shape[1])),
-    )
+    world, offset, detector = _orbit(angle_deg, elevation_deg, shape, pixel_mm, isocentre_mm)
+    source = world(0, source_axis_mm, 0) + offset
+    centre = world(0, source_axis_mm - source_detector_mm, 0) + offset
+    return Camera(source, centre, *detector)
 
 
 def parallel_at(
@@ -449,20 +393,14 @@ def parallel_at(
     Raises:
         InputError: the pitch is not positive.
     """
-    world, (u, v) = _orbit(angle_deg, elevation_deg, pixel_mm)
-    return ParallelCamera(
-        direction=world(0, -1, 0),
-        centre=jnp.asarray(np.asarray(isocentre_mm, np.float64), jnp.float32),
-        u=u,
-        v=v,
-        shape=(int(shape[0]), int(shape[1])),
-    )
+    world, centre, detector = _orbit(angle_deg, elevation_deg, shape, pixel_mm, isocentre_mm)
+    return ParallelCamera(world(0, -1, 0), centre, *detector)
 
 
 def _orbit(
-    angle_deg: float, elevation_deg: float, pixel_mm: float | tuple[float, float]
-) -> tuple[Callable[[float, float, float], Array], tuple[Array, Array]]:
-    """(turn to the world, (u, v)) of a detector turned by Rz(angle) Rx(elevation)."""
+    angle_deg: float, elevation_deg: float, shape: Any, pixel_mm: Any, isocentre_mm: Any
+) -> tuple[Callable[[float, float, float], Array], Array, tuple[Array, Array, tuple[int, int]]]:
+    """(turn to the world, isocentre, (u, v, shape)) of a detector turned by Rz(angle) Rx(elevation)."""
     row_mm, column_mm = pixel_mm if isinstance(pixel_mm, tuple | list) else (pixel_mm, pixel_mm)
     if not (row_mm > 0 and column_mm > 0):
         raise InputError(f"pixel pitch is {pixel_mm} mm, expected positive numbers")
@@ -473,7 +411,9 @@ def _orbit(
     def world(x: float, y: float, z: float) -> Array:
         return jnp.asarray(rotation @ np.array([x, y, z]), jnp.float32)
 
-    return world, (world(-column_mm, 0, 0), world(0, 0, -row_mm))
+    isocentre = jnp.asarray(np.asarray(isocentre_mm, np.float64), jnp.float32)
+    detector = world(-column_mm, 0, 0), world(0, 0, -row_mm), (int(shape[0]), int(shape[1]))
+    return world, isocentre, detector
 
 
 def frontal(**geometry: Any) -> Camera:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jxrecon import geometry
+from jxrecon.io.views import nearest_to_lines
 from jxrecon.types import InputError
 
 
@@ -288,8 +289,8 @@ def test_lines_through_one_point_fix_it_and_parallel_ones_none():
     point = np.array([3.0, -4.0, 5.0])
     directions = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
     starts = point - np.array([[100.0], [7.0], [-50.0]]) * directions
-    np.testing.assert_allclose(geometry.nearest_to_lines(starts, directions), point, atol=1e-9)
-    assert geometry.nearest_to_lines(starts, directions[[0, 0, 0]]) is None
+    np.testing.assert_allclose(nearest_to_lines(starts, directions), point, atol=1e-9)
+    assert nearest_to_lines(starts, directions[[0, 0, 0]]) is None
 
 
 def test_the_detectors_corners_are_half_a_pixel_beyond_its_pixels():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jxrecon.geometry import Camera, depth_of, nearest_to_lines, pitch_at, places_of, vectors
+from jxrecon.geometry import Camera, depth_of, pitch_at, places_of, vectors
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.types import InputError
 
@@ -29,6 +29,20 @@ class View(NamedTuple):
     image: Float[np.ndarray, "rows columns"]
     camera: Camera
     origin: str
+
+
+def nearest_to_lines(
+    points_mm: Float[np.ndarray, "lines 3"], directions: Float[np.ndarray, "lines 3"]
+) -> Float[np.ndarray, "3"] | None:
+    """The point nearest to all lines: sum_i (1 - d_i d_i') (x - p_i) = 0, directions d_i of length 1.
+
+    None where the lines do not fix a point: all within about 8 degrees of each other.
+    """
+    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
+    normal = across.sum(0)
+    if np.linalg.eigvalsh(normal)[0] < 1e-2:
+        return None
+    return np.linalg.solve(normal, np.einsum("nij,nj->i", across, points_mm))
 
 
 def common_isocentre(xrays: Sequence[Radiograph]) -> Float[np.ndarray, "3"]:
