@@ -22,14 +22,9 @@ from jxrecon.types import AnyArray
 
 AnyKind = TypeVar("AnyKind", Camera, ParallelCamera)
 
-_GENERATORS = np.array(
-    [
-        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
-        [[0, 0, 1], [0, 0, 0], [-1, 0, 0]],
-        [[0, -1, 0], [1, 0, 0], [0, 0, 0]],
-    ]
-)
-"""[v]x is the sum of these times the numbers of v."""
+_AXES = np.eye(3, dtype=int)
+_GENERATORS = np.cross(_AXES[:, None], _AXES[None]).swapaxes(1, 2)
+"""[x]x, [y]x and [z]x of the axes: [v]x is the sum of these times the numbers of v."""
 
 _SINC = tuple((-1) ** n / math.factorial(2 * n + 1) for n in range(9))
 _COSC = tuple((-1) ** n / math.factorial(2 * n + 2) for n in range(9))
@@ -41,6 +36,7 @@ class Pose(struct.PyTreeNode):
 
     A pytree of two leaves, so that it can be differentiated, stacked and handed to an optimiser.
     Float32 suffices; float64 leaves (with JAX's x64 switched on) are computed with as such.
+    `points` and `apply` turn about the point `about_mm`, [3] in the world, usually the isocentre.
 
     Attributes:
         rotation: axis times angle, [3] radians.
@@ -59,27 +55,16 @@ class Pose(struct.PyTreeNode):
         points_mm: Float[AnyArray, "*points 3"] | Sequence[float | Array],
         about_mm: Any = (0.0, 0.0, 0.0),
     ) -> Float[Array, "*points 3"]:
-        """Where these points of the world come to lie, mm.
-
-        Args:
-            points_mm: places in the world.
-            about_mm: the point that the rotation turns about, [3].
-        """
+        """Where these points of the world come to lie, mm."""
         rotation = jnp.asarray(self.rotation)
         about = _like(about_mm, rotation)
         points = _like(points_mm, rotation)
-        shape = points.shape
         turned = _times(points.reshape(-1, 3) - about[None], self.matrix().T)
         shift = about + jnp.asarray(self.translation_mm)
-        return (turned + shift[None]).reshape(shape)
+        return (turned + shift[None]).reshape(points.shape)
 
     def apply(self, camera: AnyKind, about_mm: Any = (0.0, 0.0, 0.0)) -> AnyKind:
-        """The camera after the motion, in the pose's precision.
-
-        Args:
-            camera: source or direction, and detector.
-            about_mm: the point that the rotation turns about, [3]; usually the isocentre.
-        """
+        """The camera after the motion, in the pose's precision."""
         rotation = jnp.asarray(self.rotation)
         about = _like(about_mm, rotation)
         matrix = rotation_matrix(rotation)
@@ -94,11 +79,8 @@ class Pose(struct.PyTreeNode):
     def compose(self, first: Pose) -> Pose:
         """This pose after another about the same point: R R_first, R t_first + t."""
         matrix = self.matrix()
-        translation = _times(matrix, jnp.asarray(first.translation_mm))
-        return Pose(
-            rotation_vector(_times(matrix, first.matrix())),
-            translation + jnp.asarray(self.translation_mm),
-        )
+        shift = _times(matrix, jnp.asarray(first.translation_mm)) + jnp.asarray(self.translation_mm)
+        return Pose(rotation_vector(_times(matrix, first.matrix())), shift)
 
 
 class PoseError(NamedTuple):
@@ -131,18 +113,15 @@ def pose_error(
     """
     about_mm = isocentre_mm if about_mm is None else about_mm
     between = rotation_vector(_times(found.matrix().T, true.matrix()))
-    places = (pose.points(isocentre_mm, about_mm) for pose in (found, true))
-    return PoseError(jnp.rad2deg(_norm(between)), _norm(next(places) - next(places)))
+    apart = found.points(isocentre_mm, about_mm) - true.points(isocentre_mm, about_mm)
+    return PoseError(jnp.rad2deg(_norm(between)), _norm(apart))
 
 
 def rotation_matrix(vector: Float[Array, "3"]) -> Float[Array, "3 3"]:
     """SO(3) exponential: exp([v]x) = cos(a) I + sin(a)/a [v]x + (1 - cos(a))/a^2 v v', a = |v|.
 
-    Below an angle of 1 both factors are polynomials in a^2 (exact to 1e-17), so that the value and
-    all derivatives are right at 0 too.
-
-    Args:
-        vector: axis times angle, radians.
+    v is axis times angle in radians. Below an angle of 1 both factors are polynomials in a^2 (exact
+    to 1e-17), so that the value and all derivatives are right at 0 too.
     """
     vector = jnp.asarray(vector)
     square = (vector**2).sum()
@@ -158,22 +137,18 @@ def rotation_matrix(vector: Float[Array, "3"]) -> Float[Array, "3 3"]:
 
 
 def rotation_vector(matrix: Float[Array, "3 3"]) -> Float[Array, "3"]:
-    """SO(3) logarithm: axis times angle of a rotation matrix, the angle between 0 and pi.
+    """SO(3) logarithm: axis times angle of a proper rotation, the angle between 0 and pi.
 
     By way of the unit quaternion q = (w, n): 4 q q' is linear in the matrix, and its row of the
     largest diagonal gives q without cancellation at any angle; then 2 atan2(|n|, w) n / |n|. At pi
     either direction of the axis is right; one of them is returned.
-
-    Args:
-        matrix: a proper rotation.
     """
     matrix = jnp.asarray(matrix)
     generators = jnp.asarray(_GENERATORS, matrix.dtype)
     skew = (generators * matrix[None]).sum((1, 2))  # 4 w n
     trace = jnp.trace(matrix)
     symmetric = (1 - trace) * jnp.eye(3, dtype=matrix.dtype) + matrix + matrix.T  # 4 n n'
-    first = jnp.concatenate([(1 + trace)[None], skew])
-    outer = jnp.concatenate([first[None], jnp.concatenate([skew[:, None], symmetric], 1)])
+    outer = jnp.block([[1 + trace, skew[None]], [skew[:, None], symmetric]])
     largest = jnp.argmax(jnp.diagonal(outer))  # at least 1
     quaternion = outer[largest]
     quaternion = quaternion * jnp.where(quaternion[0] < 0, -1.0, 1.0).astype(quaternion.dtype)
