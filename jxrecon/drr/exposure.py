@@ -43,11 +43,8 @@ class Exposure(NamedTuple):
         kvp: tube voltage, kV.
         filter_mm: aluminium before the tube.
         scatter: scatter-to-primary ratio behind the body.
-        scatter_mm: standard deviation of the scatter on the detector.
-        blur_mm: standard deviation of the blur on the detector.
-        dose: photons per pixel of the unattenuated beam.
-        electronic: standard deviation of the read-out noise, photons.
         seed: seed of the noise.
+        others: as in `beam.Settings`.
     """
 
     attenuation: str = "linear"
@@ -96,8 +93,8 @@ class Exposure(NamedTuple):
         if self.blur_mm is not None:
             facts["blur_mm"] = self.blur_mm
         if self.dose is not None:
-            noise = {"dose_photons": self.dose, "electronic_photons": self.electronic}
-            facts |= {**noise, "seed": self.seed}
+            facts |= {"dose_photons": self.dose, "electronic_photons": self.electronic}
+            facts["seed"] = self.seed
         if self.dose is not None or self.scatter is not None:
             facts["saturation"] = SATURATION
         return facts

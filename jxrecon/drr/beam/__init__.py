@@ -1,20 +1,12 @@
 """The beam: HU to attenuation, and line integrals to what a detector shows of them.
 
-| file | holds |
-|---|---|
-| attenuation | HU and mu at one energy, Beer-Lambert, log conversion |
-| materials | NIST tables; HU as parts of water and bone |
-| spectrum | tube spectrum, polychromatic transmission |
-| detector | scatter, blur, noise, response |
-| chain | all of them in order: `radiograph(line_integrals, key, Settings(...))` |
+`radiograph(line_integrals, key, Settings(...))` is all of it in order; the files hold its parts.
 
 Attenuation mu is in 1/mm, line integrals tau = int mu dl are dimensionless, transmission is I / I0,
 lengths are mm, energies keV, doses photons per pixel. Pure functions; constants name their source.
 """
 
 from jxrecon.drr.beam.attenuation import (
-    BILINEAR_BONE_HU,
-    BILINEAR_BONE_PER_MM,
     LEAST_TRANSMISSION,
     absorption,
     hu_to_mu,
@@ -31,7 +23,6 @@ from jxrecon.drr.beam.materials import (
     MATERIALS,
     REFERENCE_KEV,
     WATER,
-    Material,
     hu_to_mu_at,
     linear_attenuation,
     mass_attenuation,

@@ -1,10 +1,11 @@
 """HU to the attenuation of matter at one photon energy, and Beer-Lambert there and back.
 
-Attenuation mu is in 1/mm, line integrals tau = int mu dl are dimensionless, transmission is I / I0.
 HU below air count as air; nothing is scaled by what else a volume holds.
 """
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +13,17 @@ from jaxtyping import Array, Float
 
 from jxrecon.units import HU_AIR, MU_WATER_PER_MM
 
+Scalar: TypeAlias = Float[Array, ""] | float
+"""A number, traced or not."""
+
 LEAST_TRANSMISSION = 1e-6
 """Transmission below which a radiograph holds no signal: tau stays under 13.8, 72 cm of water."""
 
-BILINEAR_BONE_PER_MM = 0.0573
-"""Attenuation of bone in 1/mm at `BILINEAR_BONE_HU`: nanodrr 0.1.7, `hu_to_mu`.
+BILINEAR_BONE_HU, BILINEAR_BONE_PER_MM = 1000.0, 0.0573
+"""HU and attenuation of bone in 1/mm: nanodrr 0.1.7, `hu_to_mu`.
 
-It is dense cortical bone (1.92 g/cm^3, NIST) at 62 keV, while the water it
-comes with is at 71 keV.
+It is dense cortical bone (1.92 g/cm^3, NIST) at 62 keV, while the water it comes with is at 71 keV.
 """
-
-BILINEAR_BONE_HU = 1000.0
-"""The HU that have `BILINEAR_BONE_PER_MM`: nanodrr 0.1.7, `hu_to_mu`."""
 
 
 def hu_to_mu(hu: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:

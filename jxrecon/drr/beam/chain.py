@@ -52,12 +52,6 @@ class Settings(NamedTuple):
     response: Response | None = None
     floor: float = LEAST_TRANSMISSION
 
-    @property
-    def ideal(self) -> bool:
-        """Whether every stage is off."""
-        stages = (self.spectrum, self.scatter_ratio, self.blur_mm, self.dose, self.response)
-        return all(stage is None for stage in stages)
-
 
 def radiograph(
     through: Float[Array, "rows columns"] | Float[Array, "material rows columns"],
@@ -75,16 +69,15 @@ def radiograph(
         InputError: `through` does not fit the spectrum, scatter or blur lack `pixel_mm`, noise lacks
             a key.
     """
-    axes = 2 if settings.spectrum is None else 3
+    spectrum = settings.spectrum
+    axes = 3 if spectrum else 2
     if through.ndim != axes:
         expected = "[rows, columns]" if axes == 2 else "[material, rows, columns] for a spectrum"
         raise InputError(f"line integrals have shape {through.shape}, expected {expected}")
-    if settings.ideal:
+    stages = (settings.scatter_ratio, settings.blur_mm, settings.dose, settings.response)
+    if spectrum is None and all(stage is None for stage in stages):
         return through
-    if settings.spectrum is None:
-        signal = transmission(through)
-    else:
-        signal = polychromatic_transmission(through, settings.spectrum)
+    signal = polychromatic_transmission(through, spectrum) if spectrum else transmission(through)
     if settings.scatter_ratio is not None:
         pitch = _pitch(settings)
         signal = signal + scattered(signal, settings.scatter_ratio, settings.scatter_mm, pitch)

@@ -12,16 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.drr.beam.attenuation import LEAST_TRANSMISSION
+from jxrecon.drr.beam.attenuation import LEAST_TRANSMISSION, Scalar
 from jxrecon.types import Key
 
-Scalar: TypeAlias = Float[Array, ""] | float
-"""A number, traced or not."""
+Image: TypeAlias = Float[Array, "rows columns"]
 
 
-def blurred(
-    image: Float[Array, "rows columns"], sigma_mm: Scalar, pixel_mm: tuple[float, float]
-) -> Float[Array, "rows columns"]:
+def blurred(image: Image, sigma_mm: Scalar, pixel_mm: tuple[float, float]) -> Image:
     """Convolution with a Gaussian of standard deviation sigma_mm, mirrored at the detector's edges.
 
     The discrete Gaussian of T. Lindeberg, IEEE PAMI 12:234, 1990: heat flow on the pixel grid, in
@@ -40,9 +37,8 @@ def blurred(
     """
     mm = jnp.asarray(sigma_mm, jnp.float32)
     rows, columns = (_flow(n, mm / pitch) for n, pitch in zip(image.shape, pixel_mm))
-    highest = jax.lax.Precision.HIGHEST
-    along_rows = jnp.matmul(rows.astype(image.dtype), image, precision=highest)
-    return jnp.matmul(along_rows, columns.astype(image.dtype).T, precision=highest)
+    along_rows = jnp.matmul(rows.astype(image.dtype), image, precision="highest")
+    return jnp.matmul(along_rows, columns.astype(image.dtype).T, precision="highest")
 
 
 def _flow(n: int, sigma: Float[Array, ""]) -> Float[Array, "n n"]:
@@ -52,15 +48,12 @@ def _flow(n: int, sigma: Float[Array, ""]) -> Float[Array, "n n"]:
     cosines[0] = np.sqrt(1.0 / n)
     basis = jnp.asarray(cosines, jnp.float32)
     gain = jnp.exp(-(sigma**2) * jnp.asarray(1.0 - np.cos(frequency), jnp.float32))
-    return jnp.matmul(basis.T, gain[:, None] * basis, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(basis.T, gain[:, None] * basis, precision="highest")
 
 
 def scattered(
-    transmission: Float[Array, "rows columns"],
-    ratio: Scalar,
-    sigma_mm: Scalar,
-    pixel_mm: tuple[float, float],
-) -> Float[Array, "rows columns"]:
+    transmission: Image, ratio: Scalar, sigma_mm: Scalar, pixel_mm: tuple[float, float]
+) -> Image:
     """Scatter, to be added to the primary: a broad Gaussian over the primary that passed matter.
 
         S = ratio G * (T (1 - T))
@@ -72,8 +65,7 @@ def scattered(
     Args:
         transmission: the primary.
         ratio: scatter-to-primary ratio behind the body; a chest without a grid has 1 to 5.
-        sigma_mm: standard deviation of the kernel on the detector, mm.
-        pixel_mm: pixel pitch (between rows, between columns), mm.
+        sigma_mm, pixel_mm: as `blurred`.
     """
     return ratio * blurred(transmission * (1.0 - transmission), sigma_mm, pixel_mm)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jxrecon.drr.beam.attenuation import Scalar
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR
 
@@ -117,18 +118,8 @@ def split(
     return jnp.stack([part_water, part_bone])
 
 
-def hu_to_mu_at(
-    hu: Float[Array | np.ndarray, "..."],
-    kev: Float[Array, ""] | float,
-    reference_kev: float = REFERENCE_KEV,
-) -> Float[Array, "..."]:
-    """Attenuation in 1/mm at another energy than the CT's: sum_m mu_m(E) split_m(HU).
-
-    Args:
-        hu: CT numbers.
-        kev: energy of the X-ray, keV.
-        reference_kev: effective energy of the CT that measured the HU.
-    """
-    water, bone = split(hu, reference_kev)
+def hu_to_mu_at(hu: Float[Array | np.ndarray, "..."], kev: Scalar) -> Float[Array, "..."]:
+    """Attenuation in 1/mm at another energy in keV than the CT's: sum_m mu_m(E) split_m(HU)."""
+    water, bone = split(hu)
     at = [linear_attenuation(each, kev).astype(water.dtype) for each in MATERIALS]
     return at[0] * water + at[1] * bone

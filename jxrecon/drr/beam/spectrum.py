@@ -7,7 +7,6 @@ with L_m the millimetres of material m along the ray (line integrals of `materia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.drr.beam.materials import ALUMINIUM, MATERIALS, Material, linear_attenuation
+from jxrecon.drr.beam.attenuation import Scalar
+from jxrecon.drr.beam.materials import ALUMINIUM, MATERIALS, linear_attenuation
 from jxrecon.types import InputError
 
 LEAST_KVP, MOST_KVP = 20.0, 150.0
@@ -42,14 +42,12 @@ class Spectrum(NamedTuple):
         return (self.energies_kev * self.weights).sum()
 
 
-def monochromatic(kev: Float[Array, ""] | float) -> Spectrum:
+def monochromatic(kev: Scalar) -> Spectrum:
     """All photons at one energy in keV: Beer-Lambert."""
     return Spectrum(jnp.asarray(kev, jnp.float32)[None], jnp.ones(1, jnp.float32))
 
 
-def kramers(
-    kvp: Float[Array, ""] | float, aluminium_mm: Float[Array, ""] | float = 2.5
-) -> Spectrum:
+def kramers(kvp: Scalar, aluminium_mm: Scalar = 2.5) -> Spectrum:
     """Photon numbers of a tungsten tube by Kramers' law behind aluminium, in bins of 2 keV.
 
         S(E) ~ (kVp / E - 1) exp(-mu_Al(E) d),    E < kVp
@@ -83,9 +81,7 @@ def energy_integrating(spectrum: Spectrum) -> Spectrum:
 
 
 def polychromatic_transmission(
-    thickness_mm: Float[Array, "material *pixels"],
-    spectrum: Spectrum,
-    materials: Sequence[Material] = MATERIALS,
+    thickness_mm: Float[Array, "material *pixels"], spectrum: Spectrum
 ) -> Float[Array, "*pixels"]:
     """The part of the unattenuated reading that remains: sum_E S(E) exp(-sum_m mu_m(E) L_m).
 
@@ -93,19 +89,17 @@ def polychromatic_transmission(
     array of pixels times energies.
 
     Args:
-        thickness_mm: L_m, the line integrals of each material's part, mm of the pure substance.
+        thickness_mm: L_m, the line integrals of each part of `materials.split`, mm of the pure substance.
         spectrum: see `kramers`, `monochromatic`, `energy_integrating`.
-        materials: in the order of the first axis.
     """
     thickness_mm = jnp.asarray(thickness_mm)
-    mu = [linear_attenuation(each, spectrum.energies_kev) for each in materials]
+    mu = [linear_attenuation(each, spectrum.energies_kev) for each in MATERIALS]
     terms = [each.astype(thickness_mm.dtype) for each in (spectrum.weights, *mu)]
 
     @jax.checkpoint
-    def add(passed: Array, at: tuple[Array, ...]) -> tuple[Array, None]:
+    def add(passed: Array, at: list[Array]) -> tuple[Array, None]:
         weight, *mu_at = at
         tau = sum(mu_m * each for mu_m, each in zip(mu_at, thickness_mm, strict=True))
         return passed + weight * jnp.exp(-tau), None
 
-    dark = jnp.zeros_like(thickness_mm[0])
-    return jax.lax.scan(add, dark, tuple(terms))[0]
+    return jax.lax.scan(add, jnp.zeros_like(thickness_mm[0]), terms)[0]
