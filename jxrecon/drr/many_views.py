@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -46,10 +47,8 @@ def project(
 
     Args:
         mu: attenuation in 1/mm; vmap over more.
-        affine: index -> world mm.
         cameras: the views.
-        method: one of `METHODS`.
-        extent: one of `EXTENTS`.
+        others: as `line_integrals`.
 
     Raises:
         InputError: as `line_integrals`.
@@ -58,43 +57,27 @@ def project(
     if not is_concrete(affine, cameras):
         return tuple(line_integrals(mu, affine, camera, method, extent) for camera in cameras)
     plans = [plan_for(affine, camera, mu.shape, method, extent) for camera in cameras]
+    alone = [len(cameras) <= MOST_UNROLLED] * len(cameras)
     images: dict[int, Array] = {}
-    for members, way in _groups(cameras, plans):
+    for members, way in grouped(cameras, plans, alone):
+        one = partial(line_integrals, mu, affine, method=way, extent=extent)
         mine = [cameras[n] for n in members]
-        images |= dict(zip(members, _in_turn(mu, affine, mine, way, extent)))
+        found = lax.map(one, stacked(mine)) if len(mine) > 1 else map(one, mine)
+        images |= dict(zip(members, found))
     return tuple(images[n] for n in range(len(cameras)))
 
 
-def _in_turn(
-    mu: Array, affine: Any, cameras: Sequence[AnyCamera], way: Plan, extent: str
-) -> Sequence[Array] | Float[Array, "views rows columns"]:
-    """The images of cameras of one kind: one as it is, several in a scan."""
-    if len(cameras) == 1:
-        return [line_integrals(mu, affine, cameras[0], way, extent)]
-    return lax.map(lambda c: line_integrals(mu, affine, c, way, extent), stacked(cameras))
-
-
-def _groups(cameras: Sequence[AnyCamera], plans: Sequence[Plan]) -> list[tuple[list[int], Plan]]:
-    """(which cameras, the plan that serves them): each its own if few, else by kind and axis."""
-    if len(cameras) <= MOST_UNROLLED:
-        return [([n], way) for n, way in enumerate(plans)]
+def grouped(
+    cameras: Sequence[AnyCamera], plans: Sequence[Plan], alone: Sequence[bool]
+) -> list[tuple[list[int], Plan]]:
+    """(which cameras, the plan that serves them): each its own where `alone`, else by kind and axis."""
     groups: dict[Any, tuple[list[int], Plan]] = {}
-    for n, (camera, way) in enumerate(zip(cameras, plans)):
-        key = type(camera), camera.shape, way.method, way.axis, way.rows_along_z
+    for n, (camera, way, lone) in enumerate(zip(cameras, plans, alone)):
+        kind = type(camera), camera.shape, way.method, way.axis, way.rows_along_z
+        key = kind, n if lone else None
         members, theirs = groups.get(key, ([], way))
         groups[key] = [*members, n], theirs.including(way)
     return list(groups.values())
-
-
-def _for_strips(whole: Plan, strips: Sequence[Plan]) -> Plan:
-    """The detector's plan with no more virtual pixels than one of its strips needs.
-
-    The pitch stays, so that strips are warped from the virtual pixels that the whole is warped from.
-    """
-    if any(p[:2] != whole[:2] for p in strips):
-        return whole
-    sizes = [p.at_pitch(whole.pitch).pixels for p in strips]
-    return whole._replace(pixels=(max(p for p, _ in sizes), max(p for _, p in sizes)))
 
 
 def project_sharded(
@@ -127,16 +110,20 @@ def project_sharded(
     for camera, parts in zip(cameras, strips):
         whole = plan_for(affine, camera, mu.shape, method, extent)
         if whole.method == "shear_warp":
-            of_parts = [plan(affine, part, mu.shape, extent=extent) for part in parts]
-            whole = _for_strips(whole, of_parts)
+            # No more virtual pixels than a strip needs, but of the whole's pitch: its very pixels.
+            mine = [plan(affine, part, mu.shape, extent=extent) for part in parts]
+            if all(part[:2] == whole[:2] for part in mine):
+                sizes = zip(*(part.at_pitch(whole.pitch).pixels for part in mine))
+                whole = whole._replace(pixels=tuple(map(max, sizes)))
         plans.append(whole)
+    alone = [len(cameras) <= MOST_UNROLLED] * len(cameras)
     images: dict[int, Array] = {}
-    for members, way in _groups(cameras, plans):
+    for members, way in grouped(cameras, plans, alone):
         per_device = [stacked([strips[n][d] for n in members]) for d in range(mesh.size)]
 
         def on_device(volume, parts, way=way):
-            mine = jax.tree.map(lambda x: x[0], parts)
-            return lax.map(lambda c: line_integrals(volume, affine, c, way, extent), mine)
+            one = partial(line_integrals, volume, affine, method=way, extent=extent)
+            return lax.map(one, jax.tree.map(lambda x: x[0], parts))
 
         spread = jax.shard_map(
             on_device,

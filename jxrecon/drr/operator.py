@@ -9,6 +9,7 @@ compile like a few and memory is that of one view. A' is the transpose of that v
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jxrecon.drr.beam import mu_to_hu
-from jxrecon.drr.many_views import MOST_UNROLLED, stacked
+from jxrecon.drr.beam.attenuation import Scalar, mu_to_hu
+from jxrecon.drr.many_views import MOST_UNROLLED, grouped, stacked
 from jxrecon.drr.projection import choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Camera, Grid, vectors
@@ -42,6 +43,13 @@ class Group(NamedTuple):
     plan: Plan
     cameras: AnyCamera
 
+    @property
+    def single(self) -> AnyCamera | None:
+        """The only camera, where it has values."""
+        if len(self.members) > 1 or not isinstance(self.cameras.centre, np.ndarray):
+            return None
+        return jax.tree.map(lambda vectors: vectors[0], self.cameras)
+
 
 class Operator(NamedTuple):
     """A and A' for the views of one reconstruction; made by `operator`.
@@ -61,32 +69,24 @@ class Operator(NamedTuple):
     def project(self, x: Float[Array, "x y z"]) -> Stacks:
         """A x, dimensionless."""
 
-        def one(group: Group, camera: AnyCamera) -> Float[Array, "rows columns"]:
-            return line_integrals(x, self.grid.affine, camera, group.plan)
+        def images(group):
+            one = partial(line_integrals, x, self.grid.affine, method=group.plan)
+            return one(group.single)[None] if group.single else lax.map(one, group.cameras)
 
-        return tuple(
-            one(group, _single(group))[None]
-            if _is_single(group)
-            else lax.map(lambda camera, group=group: one(group, camera), group.cameras)
-            for group in self.groups
-        )
+        return tuple(map(images, self.groups))
 
     def back(self, y: Stacks) -> Float[Array, "x y z"]:
         """A' y in mm: every voxel's sum over the rays through it, weighted by their lengths in it."""
-        total = jnp.zeros(self.grid.shape, jnp.float32)
+        total, affine = jnp.zeros(self.grid.shape, jnp.float32), self.grid.affine
         for group, images in zip(self.groups, y, strict=True):
 
-            def add(
-                total: Array, view: tuple[AnyCamera, Array], way: Plan = group.plan
-            ) -> tuple[Array, None]:
+            def add(total, view, way=group.plan):
                 camera, image = view
-                _, transposed = jax.vjp(
-                    lambda x: line_integrals(x, self.grid.affine, camera, way), total
-                )
+                _, transposed = jax.vjp(lambda x: line_integrals(x, affine, camera, way), total)
                 return total + transposed(image)[0], None
 
-            if _is_single(group):
-                total, _ = add(total, (_single(group), images[0]))
+            if group.single:
+                total, _ = add(total, (group.single, images[0]))
             else:
                 total, _ = lax.scan(add, total, (group.cameras, images))
         return total
@@ -106,14 +106,12 @@ class Operator(NamedTuple):
 
     def only(self, places: Sequence[Int[Array, " m"]]) -> Operator:
         """The operator of some views: their places in each group, which may be traced."""
-        return self._replace(
-            groups=tuple(
-                group._replace(
-                    cameras=jax.tree.map(lambda v, i=i: jnp.asarray(v)[i], group.cameras)
-                )
-                for group, i in zip(self.groups, places, strict=True)
-            )
-        )
+
+        def some(group, i):
+            return group._replace(cameras=jax.tree.map(lambda v: jnp.asarray(v)[i], group.cameras))
+
+        pairs = zip(self.groups, places, strict=True)
+        return self._replace(groups=tuple(some(group, i) for group, i in pairs))
 
 
 def operator(
@@ -134,34 +132,19 @@ def operator(
     if not cameras:
         raise InputError("no X-rays, expected at least one to reconstruct from")
     few = separately and method == "auto" and len(cameras) <= MOST_UNROLLED
-    found: dict[Any, tuple[list[int], Plan]] = {}
-    for n, camera in enumerate(cameras):
-        alone = few and choose(grid.affine, camera, grid.shape) == "aligned"
-        way = plan(grid.affine, camera, grid.shape, "aligned" if alone else method)
-        key = type(camera), camera.shape, way.method, way.axis, n if alone else None
-        members, theirs = found.get(key, ([], way))
-        found[key] = [*members, n], theirs.including(way)
-    return Operator(
-        grid,
-        tuple(
-            Group(tuple(members), way, stacked([cameras[n] for n in members]))
-            for members, way in found.values()
-        ),
+    alone = [few and choose(grid.affine, camera, grid.shape) == "aligned" for camera in cameras]
+    methods = ["aligned" if lone else method for lone in alone]
+    plans = [plan(grid.affine, c, grid.shape, way) for c, way in zip(cameras, methods)]
+    groups = (
+        Group(tuple(members), way, stacked([cameras[n] for n in members]))
+        for members, way in grouped(cameras, plans, alone)
     )
-
-
-def _is_single(group: Group) -> bool:
-    return len(group.members) == 1 and isinstance(group.cameras.centre, np.ndarray)
-
-
-def _single(group: Group) -> AnyCamera:
-    return jax.tree.map(lambda vectors: vectors[0], group.cameras)
+    return Operator(grid, tuple(groups))
 
 
 def dot(a: Any, b: Any) -> Float[Array, ""]:
     """<a, b> of stacks or volumes."""
-    products = jax.tree.map(lambda p, q: jnp.sum(p * q), a, b)
-    return jax.tree.reduce(jnp.add, products)
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p, q: jnp.sum(p * q), a, b))
 
 
 def norm(a: Any) -> Float[Array, ""]:
@@ -174,9 +157,7 @@ def minus(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.subtract, a, b)
 
 
-def inverse_sums(
-    sums: Float[Array, "*shape"], least: float | Float[Array, ""]
-) -> Float[Array, "*shape"]:
+def inverse_sums(sums: Float[Array, "*shape"], least: Scalar) -> Float[Array, "*shape"]:
     """1 / sums, and 0 where a sum is below `least`: rays or voxels that hardly meet the others."""
     used = sums > least
     return jnp.where(used, 1.0 / jnp.where(used, sums, 1.0), 0.0)
@@ -218,7 +199,7 @@ def shadow(
     def affine(m: Float[Array, "4"]) -> Float[Array, "x y z"]:
         return (m[0] * i + m[3])[:, None, None] + (m[1] * j)[None, :, None] + (m[2] * k)[None, None]
 
-    column, row, depth = (affine(matrix[n]) for n in range(3))
+    column, row, depth = map(affine, matrix)
     safe = jnp.where(depth > 0, depth, 1.0)
     return column / safe, row / safe, depth
 
@@ -249,21 +230,13 @@ def field_of_view(
         raise InputError(f"field of view is {seen_by!r}, expected 'any' or 'all'")
     count = jnp.zeros(grid.shape, jnp.int32)
     for members in by_detector(cameras):
-        first = cameras[members[0]]
-        rows, columns = first.shape
-        farthest = 1.0 if isinstance(first, Camera) else np.inf
+        rows, columns = cameras[members[0]].shape
         matrices = shadow_matrix(grid.affine, stacked([cameras[n] for n in members]))
 
-        def add(
-            count: Array,
-            matrix: Array,
-            rows: int = rows,
-            columns: int = columns,
-            farthest: float = farthest,
-        ) -> tuple[Array, None]:
+        def add(count, matrix, rows=rows, columns=columns):
             column, row, depth = shadow(matrix, grid.shape)
             on = (column >= -0.5) & (column <= columns - 0.5) & (row >= -0.5) & (row <= rows - 0.5)
-            seen = on & (depth > 0) & (depth <= farthest)
+            seen = on & (depth > 0) & (depth <= 1)
             return count + seen.astype(jnp.int32), None
 
         count, _ = lax.scan(add, count, jnp.asarray(matrices, jnp.float32))
