@@ -17,8 +17,6 @@ is not that of the anatomy: against a closed-form phantom its relative error is 
 sign, that of the shear-warp 0.08. For poses use anything but Siddon.
 """
 
-from __future__ import annotations
-
 from jxrecon.drr.beam import absorption, hu_to_mu, line_integrals_of, mu_to_hu, transmission
 from jxrecon.drr.many_views import project, project_sharded, stacked
 from jxrecon.drr.projection import EXTENTS, METHODS, choose, line_integrals, plan

@@ -78,16 +78,14 @@ def plan(
     if not sampling > 0:
         raise InputError(f"sampling is {sampling}, expected a positive number of virtual pixels")
     rays = rays_of(*numbers, extent=extent)
-    aligned_only = method == "aligned"
-    found = plan_aligned(rays, shape) if aligned_only else plan_shear_warp(rays, shape, sampling)
-    if found is not None:
-        return found
-    if method == "auto":
-        return Plan("joseph")
-    raise InputError(
-        f"projection method {method!r} does not fit this camera, expected {_CAMERAS[method]}; "
-        f"'joseph' takes any"
-    )
+    straight = method == "aligned"
+    found = plan_aligned(rays, shape) if straight else plan_shear_warp(rays, shape, sampling)
+    if found is None and method != "auto":
+        raise InputError(
+            f"projection method {method!r} does not fit this camera, expected {_CAMERAS[method]}; "
+            f"'joseph' takes any"
+        )
+    return found or Plan("joseph")
 
 
 def _check(affine: Any, method: str, extent: str) -> None:
@@ -108,10 +106,10 @@ def plan_for(
         InputError: the method does not fit the camera.
     """
     if method == "auto":
-        if is_concrete(affine, camera):
-            straight = plan_aligned(rays_of(affine, camera, extent=extent), shape)
-            if straight is not None:
-                return straight
+        concrete = is_concrete(affine, camera)
+        straight = plan_aligned(rays_of(affine, camera, extent=extent), shape) if concrete else None
+        if straight is not None:
+            return straight
         if known(affine, camera) is None:
             return Plan("joseph")
     elif method == "aligned" and not is_concrete(affine, camera):
@@ -141,13 +139,7 @@ def choose(
     ray is steeper than 1.5 voxels a slice and the source is not so near that its magnification varies
     wildly; "joseph" otherwise, and whenever affine or camera is traced by jit or vmap, for which
     `plan` gives the fast path back. Parallel rays, and whole lines, cross a volume wherever the
-    detector stands.
-
-    Args:
-        affine: index -> world mm.
-        camera: the view.
-        shape: voxels along x, y, z.
-        extent: one of `EXTENTS`.
+    detector stands. Arguments as `plan`.
     """
     _check(affine, "auto", extent)
     return plan_for(affine, camera, shape, "auto", extent).method
@@ -187,9 +179,8 @@ def line_integrals(
         raise InputError(
             f"volume has shape {mu.shape}, expected three axes [x, y, z] (vmap over more)"
         )
-    _check(affine, method if isinstance(method, str) else "auto", extent)
+    _check(affine, "auto" if isinstance(method, Plan) else method, extent)
     rays = rays_of(affine, camera, mu.dtype, extent)
-    way = method
-    if not isinstance(way, Plan):
-        way = plan_for(affine, camera, mu.shape, way, extent)
-    return _PROJECT[way.method](mu, rays, way)
+    if not isinstance(method, Plan):
+        method = plan_for(affine, camera, mu.shape, method, extent)
+    return _PROJECT[method.method](mu, rays, method)

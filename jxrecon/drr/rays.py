@@ -103,14 +103,9 @@ def rays_of(
     affine: Any, camera: AnyCamera, dtype: Any = np.float64, extent: str = "segment"
 ) -> Rays:
     """Rays of `camera` in the index space of `affine` (index -> world mm); `dtype` where traced."""
-
-    def planned(x: Any) -> Any:
-        return np.asarray(x, np.float64)
-
-    def traced(x: Any) -> Any:
-        return jnp.asarray(x, dtype)
-
-    as_array = planned if is_concrete(affine, camera) else traced
+    planned = functools.partial(np.asarray, dtype=np.float64)
+    traced = functools.partial(jnp.asarray, dtype=dtype)
+    as_array: Any = planned if is_concrete(affine, camera) else traced
     if isinstance(affine, jax.core.Tracer):
         inverse = jnp.linalg.inv(traced(affine))
     else:
@@ -123,19 +118,16 @@ def rays_of(
     def turned(vector: Any) -> Any:  # elementwise: accelerators round matrix products
         return (inverse[:3, :3] * vector[None]).sum(1)
 
-    def to_index(fan: Fan) -> Fan:
-        return Fan(*(turned(vector) for vector in fan))
-
     if parallel := isinstance(camera, ParallelCamera):
         world = Fan(as_array(camera.direction), nothing, nothing)
-        origin = to_index(Fan(first, u, v))
+        origin = Fan(*map(turned, (first, u, v)))
     else:
         source = as_array(camera.source)
         world = Fan(first - source, u, v)
         origin = Fan(turned(source), nothing, nothing)
     origin = origin._replace(corner=origin.corner + inverse[:3, 3])
-    whole_line = parallel or extent == "line"
-    return Rays(origin, to_index(world), world, (rows, columns), parallel, whole_line)
+    direction, whole_line = Fan(*map(turned, world)), parallel or extent == "line"
+    return Rays(origin, direction, world, (rows, columns), parallel, whole_line)
 
 
 def image_axis(rays: Rays) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ class Form(NamedTuple):
 
     axis: int
     shape: tuple[int, ...]
-    taps: tuple[int, int]
+    taps: tuple[int, ...]
     moves: bool
 
     @property
@@ -82,74 +82,51 @@ def spread_to_slices(
     return _backproject(image, q, z, form=form)
 
 
-def _sum_forward(volume, q, z, form):
-    return sum_of_slices(volume, q, z, form), (volume if form.moves else None, q, z)
+def _rules(function, adjoint, of_volume):
+    """<V, A' y> = <A V, y> is one bilinear form: adjoint to each other, one gradient by the positions."""
+
+    def forward(x, q, z, form):
+        return function(x, q, z, form), (x if form.moves else None, q, z)
+
+    def backward(form, saved, y):
+        x, q, z = saved
+        volume, image = (x, y) if of_volume else (y, x)
+        moved = _position_gradient(volume, q, z, image, form=form) if form.moves else (None, None)
+        return adjoint(y, q, z, form), *moved
+
+    return forward, backward
 
 
-def _sum_backward(form, saved, image):
-    volume, q, z = saved
-    return spread_to_slices(image, q, z, form), *_by_positions(volume, q, z, image, form)
+sum_of_slices.defvjp(*_rules(sum_of_slices, spread_to_slices, of_volume=True))
+spread_to_slices.defvjp(*_rules(spread_to_slices, sum_of_slices, of_volume=False))
 
 
-def _spread_forward(image, q, z, form):
-    return spread_to_slices(image, q, z, form), (image if form.moves else None, q, z)
-
-
-def _spread_backward(form, saved, volume):
-    # <V, A' y> = <A V, y>: the same bilinear form, so the same gradient by the positions.
-    image, q, z = saved
-    return sum_of_slices(volume, q, z, form), *_by_positions(volume, q, z, image, form)
-
-
-sum_of_slices.defvjp(_sum_forward, _sum_backward)
-spread_to_slices.defvjp(_spread_forward, _spread_backward)
-
-
-def _by_positions(volume, q, z, image, form):
-    return _position_gradient(volume, q, z, image, form=form) if form.moves else (None, None)
+def _by_platform(by_gathers, by_matrices, *arrays, **fixed):
+    gathers, matrices = (functools.partial(form, **fixed) for form in (by_gathers, by_matrices))
+    return lax.platform_dependent(*arrays, cpu=gathers, default=matrices)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
 def _project(volume, q, z, axis):
     # Known positions are constants: the barrier keeps XLA from folding what is made of them.
     at_q, at_z = lax.optimization_barrier((q.at, z.at))
-    return lax.platform_dependent(
-        volume,
-        at_q,
-        at_z,
-        cpu=functools.partial(project_by_gathers, axis=axis),
-        default=functools.partial(project_by_matrices, axis=axis),
-    )
+    return _by_platform(project_by_gathers, project_by_matrices, volume, at_q, at_z, axis=axis)
 
 
 @functools.partial(jax.jit, static_argnames="form")
 def _backproject(image, q, z, form):
     q, z = lax.optimization_barrier((q, z))
-    return lax.platform_dependent(
-        image,
-        q,
-        z,
-        cpu=functools.partial(backproject_by_gathers, form=form),
-        default=functools.partial(backproject_by_matrices, form=form),
-    )
+    return _by_platform(backproject_by_gathers, backproject_by_matrices, image, q, z, form=form)
 
 
 @functools.partial(jax.jit, static_argnames="form")
 def _position_gradient(volume, q, z, image, form):
     """Gradients of <image, sum_of_slices(volume)> by the positions of q and of z."""
     q, z = lax.optimization_barrier((q, z))
-    at_q, at_z = lax.platform_dependent(
-        volume,
-        q,
-        z,
-        image,
-        cpu=functools.partial(position_gradient_by_gathers, form=form),
-        default=functools.partial(position_gradient_by_matrices, form=form),
-    )
-    return tuple(
-        Comb(at, jnp.zeros_like(x.start), jnp.zeros_like(x.step))
-        for at, x in ((at_q, q), (at_z, z))
-    )
+    forms = position_gradient_by_gathers, position_gradient_by_matrices
+    at_q, at_z = _by_platform(*forms, volume, q, z, image, form=form)
+    none_q, none_z = jax.tree.map(jnp.zeros_like, (q, z))
+    return none_q._replace(at=at_q), none_z._replace(at=at_z)
 
 
 def _pairs(at, size):
@@ -160,12 +137,11 @@ def _pairs(at, size):
     below = jnp.floor(at)
     inside = (below >= 0) & (below < size), (below >= -1) & (below < size - 1)
     voxels = (jnp.clip(below + n, 0, size - 1).astype(jnp.int32) for n in (0, 1))
-    slopes = [
-        jnp.where(here, sign, 0.0).astype(at.dtype) for here, sign in zip(inside, (-1.0, 1.0))
-    ]
     first = jnp.where(inside[0], 1.0 - (at - below), 0.0)
     second = jnp.where(inside[1], at - below, 0.0)
-    return *voxels, first, second, *slopes
+    falling = jnp.where(inside[0], -1.0, 0.0).astype(at.dtype)
+    rising = jnp.where(inside[1], 1.0, 0.0).astype(at.dtype)
+    return *voxels, first, second, falling, rising
 
 
 def _covers(comb, size, taps):
@@ -187,14 +163,8 @@ def _take(rows, index):
     return rows.at[index].get(mode="promise_in_bounds")
 
 
-def _rows_of(volume, axis):
-    """All lines along z below each other, and the step in that list from slice to slice and q to q."""
-    n0, n1, depth = volume.shape
-    return volume.reshape(n0 * n1, depth), *((n1, 1) if axis == 0 else (1, n1))
-
-
 def _line_pairs(at_q, axis, shape):
-    """`_pairs` along q with the voxels as lines of `_rows_of`."""
+    """`_pairs` along q, counted among all lines of the volume along z below each other."""
     slice_stride, q_stride = (shape[1], 1) if axis == 0 else (1, shape[1])
     i0, i1, *weights = _pairs(at_q, shape[1 - axis])
     first_row = (jnp.arange(len(at_q), dtype=jnp.int32) * slice_stride)[:, None]
@@ -222,7 +192,7 @@ def _ahead(x, by):
 
 def project_by_gathers(volume, at_q, at_z, axis):
     """`sum_of_slices` for CPUs."""
-    flat, _, _ = _rows_of(volume, axis)
+    flat = volume.reshape(-1, volume.shape[2])
     i0, i1, a0, a1, _, _ = _line_pairs(at_q, axis, volume.shape)
     pairs_z = _pairs(at_z, volume.shape[2])[:4]
 
@@ -263,7 +233,7 @@ def backproject_by_gathers(image, q, z, form):
 
 def position_gradient_by_gathers(volume, q, z, image, form):
     """Gradients of <image, sum_of_slices(volume)> by `q.at` and `z.at`, for CPUs."""
-    flat, _, _ = _rows_of(volume, form.axis)
+    flat = volume.reshape(-1, volume.shape[2])
     by_rows = image.T
     j, b = _covers(z, form.sizes[1], form.taps[1])
     j0, j1, _, _, e0, e1 = _pairs(z.at, form.sizes[1])

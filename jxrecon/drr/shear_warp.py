@@ -61,25 +61,23 @@ class Plan(NamedTuple):
     method: str
     axis: int = 0
     rows_along_z: bool = True
-    pixels: tuple[int, int] = (0, 0)
-    pitch: tuple[float, float] = (1.0, 1.0)
-    taps: tuple[int, int] = (0, 0)
+    pixels: tuple[int, ...] = (0, 0)
+    pitch: tuple[float, ...] = (1.0, 1.0)
+    taps: tuple[int, ...] = (0, 0)
 
-    def at_pitch(self, pitch: tuple[float, float]) -> Plan:
+    def at_pitch(self, pitch: tuple[float, ...]) -> Plan:
         """The same virtual detector with other pixels."""
         ratio = [mine / new for mine, new in zip(self.pitch, pitch)]
-        pixels = [_whole_fours(n * x) for n, x in zip(self.pixels, ratio)]
-        taps = [int(np.ceil(n * x)) for n, x in zip(self.taps, ratio)]
-        return self._replace(pitch=pitch, pixels=(pixels[0], pixels[1]), taps=(taps[0], taps[1]))
+        pixels = tuple(_whole_fours(n * x) for n, x in zip(self.pixels, ratio))
+        taps = tuple(int(np.ceil(n * x)) for n, x in zip(self.taps, ratio))
+        return self._replace(pitch=pitch, pixels=pixels, taps=taps)
 
     def including(self, other: Plan) -> Plan:
         """A plan for the cameras of both, which are of one kind: the finer pitch, the larger size."""
-        pitch = min(self.pitch[0], other.pitch[0]), min(self.pitch[1], other.pitch[1])
+        pitch = tuple(map(min, self.pitch, other.pitch))
         mine, its = self.at_pitch(pitch), other.at_pitch(pitch)
-        return mine._replace(
-            pixels=(max(mine.pixels[0], its.pixels[0]), max(mine.pixels[1], its.pixels[1])),
-            taps=(max(mine.taps[0], its.taps[0]), max(mine.taps[1], its.taps[1])),
-        )
+        pixels = tuple(map(max, mine.pixels, its.pixels))
+        return mine._replace(pixels=pixels, taps=tuple(map(max, mine.taps, its.taps)))
 
 
 def _whole_fours(pixels: float) -> int:
@@ -133,24 +131,22 @@ def plan_aligned(rays: Rays, shape: tuple[int, ...]) -> Plan | None:
         stray_u, stray_v = np.delete(u_edge, of_u), np.delete(v_edge, of_v)
         if max(stray_u.max(), stray_v.max()) <= ALIGNED_WITHIN:
             plan = Plan("aligned", axis, rows_along_z=of_u == q)
-            taps = [_taps(step) for _, step, _ in _aligned_lines(rays, plan, shape)]
-            return plan._replace(taps=(taps[0], taps[1])) if max(taps) <= MOST_TAPS else None
+            taps = tuple(_taps(step) for _, step, _ in _aligned_lines(rays, plan, shape))
+            return plan._replace(taps=taps) if max(taps) <= MOST_TAPS else None
     return None
 
 
 def _aligned_lines(rays: Rays, plan: Plan, shape: tuple[int, ...]) -> list[Any]:
     """(start, step, pixels) of the detector's pixels in every slice, along the two other axes."""
-    axis, (q, z) = plan.axis, _others(plan.axis)
+    axis = plan.axis
     (o, ou, ov), (d, du, dv) = rays.origin, rays.direction
     t = (rays.xp.arange(shape[axis], dtype=d.dtype) - o[axis]) / d[axis]
     rows, columns = rays.shape
-
-    def line(other: int, o_step: Any, d_step: Any, pixels: int) -> Any:
-        return o[other] + t * d[other], o_step[other] + t * d_step[other], pixels
-
-    along_u, along_v = (ou, du, columns), (ov, dv, rows)
-    first, second = (along_u, along_v) if plan.rows_along_z else (along_v, along_u)
-    return [line(q, *first), line(z, *second)]
+    edges = [(ou, du, columns), (ov, dv, rows)][:: 1 if plan.rows_along_z else -1]
+    return [
+        (o[n] + t * d[n], o_step[n] + t * d_step[n], pixels)
+        for n, (o_step, d_step, pixels) in zip(_others(axis), edges)
+    ]
 
 
 def plan_shear_warp(rays: Rays, shape: tuple[int, ...], sampling: float = SAMPLING) -> Plan | None:
@@ -162,21 +158,13 @@ def plan_shear_warp(rays: Rays, shape: tuple[int, ...], sampling: float = SAMPLI
     if axis is None:
         return None
     scale, _ = _shear(rays, axis, shape)
-    pixels, pitches, taps = [], [], []
+    sizes = []
     for low, high, step in _shadow(rays, axis, shape):
         pitch = _snapped(np, np.clip(step / sampling, FINEST_PITCH, COARSEST_PITCH), np.floor)
-        pixels.append(_whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * MARGIN))
-        pitches.append(float(pitch))
-        taps.append(_taps(pitch * scale, SLACK))
-    if max(taps) > MOST_TAPS:
-        return None
-    return Plan(
-        "shear_warp",
-        axis,
-        pixels=(pixels[0], pixels[1]),
-        pitch=(pitches[0], pitches[1]),
-        taps=(taps[0], taps[1]),
-    )
+        pixels = _whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * MARGIN)
+        sizes.append((pixels, float(pitch), _taps(pitch * scale, SLACK)))
+    found = Plan("shear_warp", axis, True, *zip(*sizes))
+    return found if max(found.taps) <= MOST_TAPS else None
 
 
 def _shear(rays: Rays, axis: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -245,16 +233,15 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     walk = walk_along(plan.axis, rays, mu.shape[plan.axis], None, mu.dtype)
     scale, shifts = _shear(rays, plan.axis, mu.shape)
     combs, places = [], []
-    shadow = _shadow(rays, plan.axis, mu.shape)
     centres = [(mu.shape[other] - 1) / 2 for other in _others(plan.axis)]
-    for n, (low, high, _) in enumerate(shadow):
-        shift, centre, pixels = shifts[n], centres[n], plan.pixels[n]
+    for n, (low, high, _) in enumerate(_shadow(rays, plan.axis, mu.shape)):
+        centre, pixels = centres[n], plan.pixels[n]
         widest = xp.maximum(high - low, 0.0) / max(pixels - 1 - 2 * MARGIN, 1.0)
         sparsest = xp.maximum(widest, 2.0 / (plan.taps[n] * abs(scale).min()))
         pitch = xp.maximum(plan.pitch[n], _snapped(xp, sparsest, xp.ceil))
         snapped = xp.round(((low + high) / 2 - centre) / pitch)
         first = centre + (snapped - (pixels - 1) / 2) * pitch
-        combs.append(comb(shift + scale * first, scale * pitch, pixels))
+        combs.append(comb(shifts[n] + scale * first, scale * pitch, pixels))
         places.append((first, pitch))
     image = _sum(mu, combs, plan)
     first, pitch = (xp.stack(x).astype(mu.dtype) for x in zip(*places))

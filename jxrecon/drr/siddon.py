@@ -7,8 +7,6 @@ of each other axis, so at most three voxels, in closed form, without sorting or 
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +27,7 @@ def siddon(mu: Float[Array, "x y z"], rays: Rays) -> Float[Array, "rows columns"
 
 def siddon_along(axis: int, mu: Float[Array, "x y z"], rays: Rays) -> Float[Array, "rows columns"]:
     """The same for rays that all cross this axis fastest, which is known though they may be traced."""
-    axes: Any = np.full(rays.shape, axis)
-    return sum_over_axes(_integrate, mu, rays, axes)
+    return sum_over_axes(_integrate, mu, rays, np.full(rays.shape, axis))
 
 
 @jax.jit
