@@ -90,9 +90,8 @@ def instance_norm(x: Float[Array, "n *space c"]) -> Float[Array, "n *space c"]:
     """(x - mean) / sqrt(variance + 1e-5) over space, of each channel of each sample."""
     space = tuple(range(1, x.ndim - 1))
     centred = x - jnp.mean(x, space, keepdims=True)
-    return centred * jax.lax.rsqrt(
-        jnp.mean(jnp.square(centred), space, keepdims=True) + jnp.asarray(EPSILON, x.dtype)
-    )
+    variance = jnp.mean(jnp.square(centred), space, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + jnp.asarray(EPSILON, x.dtype))
 
 
 def apply(network: nn.Module, params: PyTree, *inputs: Any) -> Any:

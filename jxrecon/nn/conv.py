@@ -38,20 +38,14 @@ def conv(
     Returns:
         [batch, *out, channels out] with out = (n + before + after - taps) // stride + 1.
     """
-    taps = kernel.shape[:-2]
+    taps, space = kernel.shape[:-2], x.shape[1:-1]
     pads = _pairs(padding, taps)
-    out = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(x.shape[1:-1], pads, taps)]
+    out = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(space, pads, taps)]
     blocks = [-(-k // stride) for k in taps]  # taps in units of the stride, rounded up
-    after = [
-        (o + q - 1) * stride - n - p[0] for o, q, n, p in zip(out, blocks, x.shape[1:-1], pads)
-    ]
+    after = [(o + q - 1) * stride - n - p[0] for o, q, n, p in zip(out, blocks, space, pads)]
     x = _pad(x, [(0, 0), *((p[0], a) for p, a in zip(pads, after)), (0, 0)])
     if stride > 1:
-        x = space_to_depth(x, stride)
-        kernel = _pad(
-            kernel, [*((0, q * stride - k) for q, k in zip(blocks, taps)), (0, 0), (0, 0)]
-        )
-        kernel = jnp.moveaxis(space_to_depth(jnp.moveaxis(kernel, -1, 0), stride), 0, -1)
+        x, kernel = space_to_depth(x, stride), _phases(kernel, stride, -1)
     return _correlate(x, kernel)
 
 
@@ -66,9 +60,7 @@ def conv_transpose(
     All sub-pixel phases are channels of one small convolution of `x`; no zeros are inserted.
 
     Args:
-        x: [batch, *space, channels in].
-        kernel: [*taps, channels in, channels out], of the same dtype as `x`.
-        stride: the same along all axes.
+        x, kernel, stride: as `conv`.
         padding: how much of the whole result is cut off before and after: one number or a pair an axis.
 
     Returns:
@@ -76,13 +68,17 @@ def conv_transpose(
     """
     taps, space = kernel.shape[:-2], x.shape[1:-1]
     pads = _pairs(padding, taps)
-    blocks = [-(-k // stride) for k in taps]
-    kernel = _pad(kernel, [*((0, q * stride - k) for q, k in zip(blocks, taps)), (0, 0), (0, 0)])
-    phases = jnp.moveaxis(space_to_depth(jnp.moveaxis(kernel, -2, 0), stride), 0, -2)
-    x = _pad(x, [(0, 0), *((q - 1, q - 1) for q in blocks), (0, 0)])
+    phases = _phases(kernel, stride, -2)
+    x = _pad(x, [(0, 0), *((q - 1, q - 1) for q in phases.shape[:-2]), (0, 0)])
     y = depth_to_space(_correlate(x, jnp.flip(phases, range(len(taps)))), stride)
     ends = [stride * (n - 1) + k - p[1] for n, k, p in zip(space, taps, pads)]
     return y[:, *(slice(p[0], e) for p, e in zip(pads, ends))]
+
+
+def _phases(kernel: Float[Array, "*k i o"], stride: int, kept: int) -> Float[Array, "*q i o"]:
+    """Taps in whole strides; those within one become channels, beside the axis that is kept."""
+    kernel = _pad(kernel, [*((0, -k % stride) for k in kernel.shape[:-2]), (0, 0), (0, 0)])
+    return jnp.moveaxis(space_to_depth(jnp.moveaxis(kernel, kept, 0), stride), 0, kept)
 
 
 def space_to_depth(x: Float[Array, "b *space c"], factor: int) -> Float[Array, "b *coarse d"]:
@@ -90,10 +86,8 @@ def space_to_depth(x: Float[Array, "b *space c"], factor: int) -> Float[Array, "
     axes = x.ndim - 2
     split = [size for n in x.shape[1:-1] for size in (n // factor, factor)]
     order = [0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1]
-    coarse = [n // factor for n in x.shape[1:-1]]
-    return (
-        x.reshape(x.shape[0], *split, x.shape[-1]).transpose(order).reshape(x.shape[0], *coarse, -1)
-    )
+    blocks = x.reshape(x.shape[0], *split, x.shape[-1]).transpose(order)
+    return blocks.reshape(x.shape[0], *split[::2], -1)
 
 
 def depth_to_space(x: Float[Array, "b *coarse d"], factor: int) -> Float[Array, "b *space c"]:
@@ -101,7 +95,7 @@ def depth_to_space(x: Float[Array, "b *coarse d"], factor: int) -> Float[Array, 
     axes = x.ndim - 2
     x = x.reshape(*x.shape[:-1], *[factor] * axes, -1)
     order = [0, *(a for d in range(axes) for a in (1 + d, 1 + axes + d)), 2 * axes + 1]
-    fine = [n * factor for n in x.shape[1 : 1 + axes]]
+    fine = (n * factor for n in x.shape[1 : 1 + axes])
     return x.transpose(order).reshape(x.shape[0], *fine, -1)
 
 
@@ -159,16 +153,12 @@ _kernel_gradient.defvjp(
 )
 
 
-def _dimensions(ndim: int) -> tuple[str, str, str]:
-    space = "XYZ"[:ndim]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
-
-
 def _correlate_native(x: Array, w: Array) -> Array:
     if all(k == 1 for k in w.shape[:-2]):
         return x @ w.reshape(w.shape[-2:])
-    ndim = x.ndim - 2
-    return lax.conv_general_dilated(x, w, (1,) * ndim, "VALID", dimension_numbers=_dimensions(ndim))
+    space = "XYZ"[: x.ndim - 2]
+    axes = f"N{space}C", f"{space}IO", f"N{space}C"
+    return lax.conv_general_dilated(x, w, (1,) * len(space), "VALID", dimension_numbers=axes)
 
 
 def _kernel_gradient_native(x: Array, g: Array) -> Array:
@@ -216,21 +206,16 @@ def _kernel_gradient_planes(x: Array, g: Array) -> Array:
         plane = lax.dynamic_index_in_dim(x, depth, axis=1, keepdims=False)
         slab = lax.dynamic_slice_in_dim(g, depth, k, axis=1)
         around = jnp.concatenate([slab[:, k - 1 - t] for t in range(k)], -1)
+        around = around.reshape(-1, around.shape[-1])
         taps = [plane[:, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
         shifted = jnp.concatenate(taps, -1).reshape(-1, m * n * x.shape[-1])
-        return lax.dot_general(
-            around.reshape(shifted.shape[0], -1),
-            shifted,
-            (((0,), (0,)), ((), ())),
-            preferred_element_type=wide,
-        )
+        first = ((0,), (0,)), ((), ())  # sums over the first axis of both
+        return lax.dot_general(around, shifted, first, preferred_element_type=wide)
 
     if x.shape[1] == 1:
         total = product(0)
     else:
         start = jnp.zeros((k * g.shape[-1], m * n * x.shape[-1]), wide)
-        total, _ = lax.scan(
-            lambda total, depth: (total + product(depth), None), start, jnp.arange(x.shape[1])
-        )
+        total = lax.fori_loop(0, x.shape[1], lambda depth, total: total + product(depth), start)
     taps = total.reshape(k, g.shape[-1], m, n, x.shape[-1])
     return taps.transpose(0, 2, 3, 4, 1).astype(x.dtype)

@@ -23,10 +23,6 @@ from jaxtyping import Array, Float
 from jxrecon.mesh.aggregation import Aggregate
 
 
-def _same(x: Array) -> Array:
-    return x
-
-
 class GraphConvolution(nn.Module):
     """X' = act(A X W [+ X W0] + b), parameters `kernel` [in, out], `self_kernel`, `bias` [out].
 
@@ -43,7 +39,7 @@ class GraphConvolution(nn.Module):
 
     features: int
     self_weight: bool = False
-    activation: Callable[[Array], Array] = _same
+    activation: Callable[[Array], Array] = jax.nn.identity
     use_bias: bool = True
     dtype: Any = None
     precision: jax.lax.PrecisionLike = None
@@ -95,10 +91,8 @@ class GraphNetwork(nn.Module):
         """(result, what the last pair gave) from features of the vertices and the mesh's operator."""
 
         def layer(x: Array, name: str) -> Array:
-            convolution = GraphConvolution(
-                self.hidden, self.self_weight, self.activation, name=name
-            )
-            return convolution(x, aggregate)
+            settings = self.hidden, self.self_weight, self.activation
+            return GraphConvolution(*settings, name=name)(x, aggregate)
 
         x = layer(x, "first")
         for pair in range(self.pairs):

@@ -18,15 +18,8 @@ STAGES = (2, 2, 3, 3, 3)
 class Encoder(nn.Module):
     """The thirteen 3x3 convolutions of VGG-16, each with InstanceNorm and ReLU, max pooling between sizes.
 
-    | stage | size | convolutions | channels |
-    |---|---|---|---|
-    | 0 | 1 | 2 | width |
-    | 1 | 1/2 | 2 | 2 width |
-    | 2 | 1/4 | 3 | 4 width |
-    | 3 | 1/8 | 3 | 8 width |
-    | 4 | 1/16 | 3 | 8 width |
-
-    Width 64 is VGG-16, which has no norm but starts from trained layers; this one starts from scratch.
+    Stage s sees 1/2^s of the size and has min(8, 2^s) width channels. Width 64 is VGG-16, which has no
+    norm but starts from trained layers; this one starts from scratch.
 
     Attributes:
         width: channels of the first stage.
@@ -56,8 +49,7 @@ def bilinear(
 
     Exact at integers; differentiable in features and places.
     """
-    rows, columns = features.shape[1:3]
-    last = jnp.array([rows - 1, columns - 1], place.dtype)[None, None]
+    last = jnp.array([n - 1 for n in features.shape[1:3]], place.dtype)[None, None]
     place = jnp.clip(place, 0.0, last)
     low = jax.lax.stop_gradient(jnp.minimum(jnp.floor(place), jnp.maximum(last - 1.0, 0.0)))
     high = jnp.minimum(low + 1.0, last)
@@ -108,6 +100,5 @@ def pool(
     image: Sequence[int],
 ) -> Float[Array, "b v k"]:
     """The features of all levels at each vertex's place on the image, one after another."""
-    return jnp.concatenate(
-        [bilinear(f, at_level(place, image, f.shape[1:3])) for f in levels], axis=-1
-    )
+    sampled = [bilinear(f, at_level(place, image, f.shape[1:3])) for f in levels]
+    return jnp.concatenate(sampled, axis=-1)

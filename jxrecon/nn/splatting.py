@@ -49,9 +49,8 @@ class Splatter(NamedTuple):
     def spread(self, values: Float[Array, "v c"]) -> Float[Array, "p c"]:
         """Values of the vertices, interpolated to the points."""
         corners = values[self.faces]
-        return jnp.einsum("sk,fkc->fsc", self.weights, corners, precision="highest").reshape(
-            -1, values.shape[-1]
-        )
+        points = jnp.einsum("sk,fkc->fsc", self.weights, corners, precision="highest")
+        return points.reshape(-1, values.shape[-1])
 
     def silhouette(self, vertices: Float[Array, "b v 3"]) -> Bool[Array, "b rows columns"]:
         """Which pixels the surface covers."""
@@ -75,9 +74,8 @@ class Splatter(NamedTuple):
             nearest = jnp.full(rows * columns, jnp.inf, distance.dtype)
             nearest = nearest.at[pixel].min(distance, mode="drop")
             seen = distance <= nearest[jnp.minimum(pixel, rows * columns - 1)] + BEHIND_MM
-            known = jnp.concatenate(
-                [self.spread(values), jnp.ones((len(pixel), 1), values.dtype)], axis=-1
-            )
+            ones = jnp.ones((len(pixel), 1), values.dtype)
+            known = jnp.concatenate([self.spread(values), ones], axis=-1)
             total = jnp.zeros((rows * columns, known.shape[-1]), values.dtype)
             total = total.at[pixel].add(jnp.where(seen[:, None], known, 0.0), mode="drop")
             mean = total[:, :-1] / jnp.maximum(total[:, -1:], 1.0)
