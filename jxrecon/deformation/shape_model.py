@@ -60,8 +60,7 @@ def fit(surfaces: Float[np.ndarray, "n v 3"]) -> ShapeModel:
     values, vectors = np.linalg.eigh(centred @ centred.T)
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
-    count = int(np.sum(values > 1e-12 * max(values[0], 1e-12)))
-    count = min(count, len(surfaces) - 1)
+    count = min(int(np.sum(values > 1e-12 * max(values[0], 1e-12))), len(surfaces) - 1)
     if count < 1 or values[0] <= 1e-9:
         raise InputError("shape model: all surfaces have one shape, expected some that differ")
     components = (vectors[:, :count].T @ centred) / np.sqrt(values[:count])[:, None]

@@ -74,9 +74,8 @@ def surface_field(
     near_points = points[near]
     distance, index = cKDTree(after).query(near_points, k=min(_NEAREST, len(after)))
     closest = index[:, 0]
-    beyond = np.einsum(
-        "pc,pc->p", near_points - after[closest], vertex_normals(after, faces)[closest]
-    )
+    normals = vertex_normals(after, faces)[closest]
+    beyond = np.einsum("pc,pc->p", near_points - after[closest], normals)
     outside = np.where(beyond > 0, distance[:, 0], 0.0)
     weight = 1.0 / (distance**2 + _SOFT_MM**2)
     weight /= weight.sum(1, keepdims=True)
@@ -105,9 +104,7 @@ def upsampled(
     values: Float[np.ndarray, "i j k c"], shape: tuple[int, int, int]
 ) -> Float[np.ndarray, "c x y z"]:
     """Values at a lattice's nodes -> at the voxels of the grid it was made for, linearly."""
-    along_x, along_y, along_z = (
-        _linear(nodes, count) for nodes, count in zip(values.shape[:3], shape)
-    )
+    along_x, along_y, along_z = map(_linear, values.shape[:3], shape)
     fine = along_y @ (np.moveaxis(values, -1, 0) @ along_z.T)  # [c, i, y, z]
     channels, nodes, *plane = fine.shape
     return (along_x @ fine.reshape(channels, nodes, -1)).reshape(channels, -1, *plane)

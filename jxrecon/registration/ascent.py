@@ -82,11 +82,8 @@ def settings_of(pitches_mm: Sequence[float] = (10.0, 3.5), steps: int = 80) -> S
     """
     steps_mm = (max(pitches_mm[0], 10.0) / 6, *(pitch / 6 for pitch in pitches_mm[1:]))
     entering = (MOST_STARTS, 2, *(1 for _ in pitches_mm))
-    return Settings(
-        tuple(
-            Scale(pitch, steps, step, n) for pitch, step, n in zip(pitches_mm, steps_mm, entering)
-        )
-    )
+    stages = zip(pitches_mm, steps_mm, entering)
+    return Settings(tuple(Scale(pitch, steps, step, count) for pitch, step, count in stages))
 
 
 class Registration(NamedTuple):
@@ -161,8 +158,7 @@ def register(
     _check(images, cameras)
     about = Grid(mu.shape, affine).centre_mm
     pictures = tuple(np.asarray(image, np.float32) for image in images)
-    numbers: Any = about, beyond(mu), np.linalg.inv(affine)  # on the host still, as all of it
-    whole = Fixed(mu, affine, pictures, tuple(cameras), *numbers)  # type: ignore[arg-type]
+    whole = Fixed(mu, affine, pictures, tuple(cameras), about, beyond(mu), np.linalg.inv(affine))
     poses: Pose = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), starts)
     values, traces, history = np.zeros(len(poses.rotation)), np.zeros((len(poses.rotation), 0)), []
     for number, scale in enumerate(settings.scales, 1):
@@ -180,9 +176,7 @@ def register(
     return Registration(pose, float(values[winner]), about, traces[winner], tuple(history))
 
 
-def _check(
-    images: Sequence[Float[np.ndarray, "rows columns"]], cameras: Sequence[AnyCamera]
-) -> None:
+def _check(images: Sequence[np.ndarray], cameras: Sequence[AnyCamera]) -> None:
     if not images or len(images) != len(cameras):
         raise InputError(f"{len(images)} X-rays and {len(cameras)} cameras, expected one for each")
     for n, (image, camera) in enumerate(zip(images, cameras)):
@@ -197,32 +191,29 @@ class Fixed(NamedTuple):
     """What one scale holds fixed.
 
     Attributes:
-        mu: volume, 1/mm.
-        affine: index -> world mm.
-        images: X-rays.
-        cameras: cameras of the X-rays.
+        mu, affine, images, cameras: as for `register`.
         about_mm: what poses turn about.
         hidden: boxes of `beyond`.
         to_index: world mm -> index of the boxes.
     """
 
-    mu: Float[Array, "x y z"]
-    affine: Float[Array, "4 4"]
-    images: tuple[Float[Array, "rows columns"], ...]
+    mu: Float[AnyArray, "x y z"]
+    affine: Float[AnyArray, "4 4"]
+    images: tuple[Float[AnyArray, "rows columns"], ...]
     cameras: tuple[AnyCamera, ...]
-    about_mm: Float[Array, "3"]
-    hidden: Float[Array, "6 3 2"]
-    to_index: Float[Array, "4 4"]
+    about_mm: Float[AnyArray, "3"]
+    hidden: Float[AnyArray, "6 3 2"]
+    to_index: Float[AnyArray, "4 4"]
 
 
 def _coarser(whole: Fixed, pitch_mm: float) -> tuple[Fixed, tuple[Plan, ...]]:
     """What a scale of this pitch holds fixed, on the device, and the projector's plans."""
-    volume: Any = coarser_volume(whole.mu, whole.affine, pitch_mm)  # type: ignore[arg-type]
+    mu, affine = coarser_volume(whole.mu, whole.affine, pitch_mm)  # type: ignore[arg-type]
     blocks = [_blocks(camera, whole.about_mm, pitch_mm) for camera in whole.cameras]
     cameras = tuple(camera.binned(block) for camera, block in zip(whole.cameras, blocks))
-    plans = tuple(plan(volume[1], c, volume[0].shape, sampling=SAMPLING) for c in cameras)
+    plans = tuple(plan(affine, camera, mu.shape, sampling=SAMPLING) for camera in cameras)
     images = tuple(averaged(image, block) for image, block in zip(whole.images, blocks))
-    numbers = whole._replace(mu=volume[0], affine=volume[1], images=images, cameras=())
+    numbers = whole._replace(mu=mu, affine=affine, images=images, cameras=())
     on_device: Fixed = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
     return on_device._replace(cameras=cameras), plans
 
@@ -236,16 +227,14 @@ def cameras_at_rest(
 
 
 def _similarity(fixed: Fixed, pose: Pose, plans: tuple[Plan, ...], levels: int) -> Float[Array, ""]:
+    def of_view(camera: AnyCamera, way: Plan, image: Any) -> Array:
+        # Which rays count follows the pose, but is nothing to climb: it has no gradient.
+        weight = visible(lax.stop_gradient(camera), fixed.hidden, fixed.to_index)
+        projection = line_integrals(fixed.mu, fixed.affine, camera, way)
+        return multiscale_gradient_correlation(projection, image, weight, levels)
+
     cameras = cameras_at_rest(fixed.cameras, pose, fixed.about_mm)
-    # Which rays count follows the pose, but is nothing to climb: it has no gradient.
-    weights = [visible(lax.stop_gradient(c), fixed.hidden, fixed.to_index) for c in cameras]
-    values = [
-        multiscale_gradient_correlation(
-            line_integrals(fixed.mu, fixed.affine, camera, method), image, weight, levels
-        )
-        for camera, method, image, weight in zip(cameras, plans, fixed.images, weights)
-    ]
-    return jnp.stack(values).mean()
+    return jnp.stack(list(map(of_view, cameras, plans, fixed.images))).mean()
 
 
 def _ascend(fixed: Fixed, starts: Pose, plans: tuple[Plan, ...], scale: Scale, levels: int):

@@ -76,9 +76,8 @@ class Search(NamedTuple):
         if self.centre:
             shift = common_isocentre(case.xrays) - case.grid.centre_mm
             first = first.replace(translation_mm=jnp.asarray(shift, jnp.float32))
-        cameras = [xray.camera for xray in case.xrays]
-        rest = cameras_at_rest(cameras, first, case.grid.centre_mm)
-        for camera, xray in zip(rest, case.xrays):
+        for xray in case.xrays:
+            (camera,) = cameras_at_rest([xray.camera], first, case.grid.centre_mm)
             check_in_view(case.grid, camera, xray.origin)
         return first
 
@@ -87,10 +86,8 @@ class Search(NamedTuple):
         key, count = jax.random.key(self.seed), self.starts - 1
         others = random_poses(key, count, self.range_deg, self.range_mm)
         shifts = jnp.concatenate([jnp.zeros((1, 3)), others.translation_mm])
-        return Pose(
-            jnp.concatenate([first.rotation[None], others.rotation]),
-            shifts + first.translation_mm[None],
-        )
+        rotations = jnp.concatenate([first.rotation[None], others.rotation])
+        return Pose(rotations, shifts + first.translation_mm[None])
 
 
 def _volume(path: Path) -> tuple[np.ndarray, Grid]:

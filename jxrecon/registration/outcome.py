@@ -77,15 +77,10 @@ def summary(case: Case, search: Search, found: Registration, seconds: float) -> 
         ("time", f"{seconds:.1f} s with compilation"),
     ]
     if case.true is not None:
-        away = pose_error(still(), case.true, found.about_mm)
-        error = pose_error(found.pose, case.true, found.about_mm)
-        rows += [
-            ("hidden pose", f"{away.rotation_deg:.2f} degrees, {away.translation_mm:.2f} mm away"),
-            (
-                "error",
-                f"{error.rotation_deg:.3f} degrees, {error.translation_mm:.3f} mm (SYNTHETIC)",
-            ),
-        ]
+        away, error = (pose_error(p, case.true, found.about_mm) for p in (still(), found.pose))
+        hidden = f"{away.rotation_deg:.2f} degrees, {away.translation_mm:.2f} mm away"
+        missed = f"{error.rotation_deg:.3f} degrees, {error.translation_mm:.3f} mm (SYNTHETIC)"
+        rows += [("hidden pose", hidden), ("error", missed)]
     lines = [f"the CT turns by {angle:.2f} degrees about its middle ({middle}) mm and shifts"]
     lines += [f"  {name:<20}{text}" for name, text in rows]
     if len(case.xrays) == 1:
@@ -95,9 +90,6 @@ def summary(case: Case, search: Search, found: Registration, seconds: float) -> 
 
 def _agreeing(found: Registration) -> int:
     """How many starts ended the first scale near to the pose found."""
-    poses, values = found.starts[0]
-    errors = [
-        pose_error(jax.tree.map(lambda x: x[n], poses), found.pose, found.about_mm)  # noqa: B023
-        for n in range(len(values))
-    ]
-    return sum(bool(e.rotation_deg < NEAR_DEG and e.translation_mm < NEAR_MM) for e in errors)
+    poses, _ = found.starts[0]
+    errors = jax.vmap(lambda pose: pose_error(pose, found.pose, found.about_mm))(poses)
+    return int(((errors.rotation_deg < NEAR_DEG) & (errors.translation_mm < NEAR_MM)).sum())

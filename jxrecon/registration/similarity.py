@@ -6,10 +6,12 @@ Pure functions of two images and, where some pixels are not to be trusted, of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+Image: TypeAlias = Float[Array, "rows columns"]
 
 LEAST_PIXELS = 8
 """An image is not halved below so many rows or columns."""
@@ -17,11 +19,7 @@ LEAST_PIXELS = 8
 _TINY = 1e-20
 
 
-def correlation(
-    a: Float[Array, "rows columns"],
-    b: Float[Array, "rows columns"],
-    weight: Float[Array, "rows columns"] | None = None,
-) -> Float[Array, ""]:
+def correlation(a: Image, b: Image, weight: Image | None = None) -> Float[Array, ""]:
     """Normalised cross-correlation, -1 to 1; 0 where an image is constant.
 
     sum w (a - mean a)(b - mean b) / sqrt(sum w (a - mean a)^2 sum w (b - mean b)^2), means weighted.
@@ -33,11 +31,7 @@ def correlation(
     return (weight * a * b).sum() / jnp.sqrt(square + _TINY)
 
 
-def gradient_correlation(
-    a: Float[Array, "rows columns"],
-    b: Float[Array, "rows columns"],
-    weight: Float[Array, "rows columns"] | None = None,
-) -> Float[Array, ""]:
+def gradient_correlation(a: Image, b: Image, weight: Image | None = None) -> Float[Array, ""]:
     """Mean correlation of the differences between neighbouring columns and between rows."""
     weight = jnp.ones_like(a) if weight is None else weight
     across = correlation(a[:, 1:] - a[:, :-1], b[:, 1:] - b[:, :-1], weight[:, 1:] * weight[:, :-1])
@@ -46,10 +40,7 @@ def gradient_correlation(
 
 
 def multiscale_gradient_correlation(
-    a: Float[Array, "rows columns"],
-    b: Float[Array, "rows columns"],
-    weight: Float[Array, "rows columns"] | None = None,
-    levels: int = 3,
+    a: Image, b: Image, weight: Image | None = None, levels: int = 3
 ) -> Float[Array, ""]:
     """Mean gradient correlation of the images and of their averages over 2 x 2, 4 x 4, ... pixels.
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.geometry import AnyCamera, ParallelCamera
+from jxrecon.types import AnyArray
 from jxrecon.units import MU_WATER_PER_MM
 
 FAINT = 0.01
@@ -35,7 +36,7 @@ def beyond(mu: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "6 3 2"]:
 
 
 def visible(
-    camera: AnyCamera, hidden: Float[Array, "6 3 2"], to_index: Float[Array, "4 4"]
+    camera: AnyCamera, hidden: Float[AnyArray, "6 3 2"], to_index: Float[AnyArray, "4 4"]
 ) -> Float[Array, "rows columns"]:
     """1 for rays that meet none of the boxes, `FAINT` for the others."""
     pixels = camera.pixels()
