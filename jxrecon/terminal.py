@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -17,75 +16,69 @@ from rich.progress import (
     TimeRemainingColumn,
     track,
 )
+from rich.status import Status
 
 T = TypeVar("T")
 
 _PLAIN_SECONDS = 15.0  # between progress lines when stderr is a file
 
 
-class Spinner:
-    """What goes on: in place on a terminal, else a line every `_PLAIN_SECONDS`."""
+class _Live:
+    """Shown in place on a terminal, else as a line every `_PLAIN_SECONDS`."""
 
-    def __init__(self, text: str) -> None:
-        console = Console(stderr=True)
-        self._status = console.status(text) if console.is_terminal else None
+    def __init__(self, shown: Progress | Status, silent: bool = False) -> None:
+        terminal = shown.console.is_terminal
+        self._shown = shown if terminal and not silent else None
+        self._plain = not terminal and not silent
         self._told = time.monotonic()
 
-    def __enter__(self) -> Spinner:
-        if self._status:
-            self._status.start()
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._shown.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._status:
-            self._status.stop()
+        if self._shown:
+            self._shown.stop()
 
-    def tell(self, text: str) -> None:
-        """Shows the text in place of the last one."""
-        if self._status:
-            self._status.update(text)
-        elif time.monotonic() - self._told > _PLAIN_SECONDS:
-            self._told = time.monotonic()
+    def _line(self, text: str, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if self._plain and (at_once or now - self._told > _PLAIN_SECONDS):
+            self._told = now
             print(text, file=sys.stderr, flush=True)
 
 
-class Meter:
-    """Steps done, steps a second and time left: a bar on a terminal, else a line now and then."""
+class Spinner(_Live):
+    """What goes on."""
+
+    def __init__(self, text: str) -> None:
+        self._status = Console(stderr=True).status(text)
+        super().__init__(self._status)
+
+    def tell(self, text: str) -> None:
+        """Shows the text in place of the last one."""
+        self._status.update(text)
+        self._line(text)
+
+
+class Meter(_Live):
+    """Steps done, steps a second and time left."""
 
     def __init__(self, first: int, last: int, silent: bool = False) -> None:
         """Counts from step `first` to `last`."""
-        self._bar: Progress | None = None
-        self._first, self._last, self._silent = first, last, silent
-        self._done, self._terms = first, ""
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=Console(stderr=True),
+        )
+        super().__init__(self._bar, silent)
+        self._task = self._bar.add_task("", total=last, completed=first, rate="", terms="")
+        self._first, self._last, self._terms = first, last, ""
         self._began: float | None = None  # the first step compiles and is left out of the rate
-        self._told = time.monotonic()
-
-    def __enter__(self) -> Meter:
-        console = Console(stderr=True)
-        if console.is_terminal and not self._silent:
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[terms]}"),
-                console=console,
-            )
-            self._task = self._bar.add_task(
-                "", total=self._last, completed=self._first, rate="", terms=""
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
     def terms(self, terms: dict[str, float]) -> None:
         """What to show beside the count from now on."""
@@ -93,65 +86,50 @@ class Meter:
 
     def step(self, done: int) -> None:
         """Step number `done` is finished."""
-        now, self._done = time.monotonic(), done
+        now = time.monotonic()
         if self._began is None:
             self._began = now
         counted = done - self._first - 1
         rate = counted / (now - self._began) if counted and now > self._began else 0.0
-        if self._bar:
-            self._bar.update(
-                self._task, completed=done, rate=f"{rate:.2f} steps/s", terms=self._terms
-            )
-        elif not self._silent and (now - self._told > _PLAIN_SECONDS or done == self._last):
-            self._told = now
-            left = f", {(self._last - done) / rate:.0f} s left" if rate else ""
-            line = f"step {done}/{self._last}  {rate:.2f} steps/s{left}  {self._terms}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+        pace = f"{rate:.2f} steps/s"
+        self._bar.update(self._task, completed=done, rate=pace, terms=self._terms)
+        left = f", {(self._last - done) / rate:.0f} s left" if rate else ""
+        line = f"step {done}/{self._last}  {pace}{left}  {self._terms}".rstrip()
+        self._line(line, at_once=done == self._last)
 
 
-class CaseBar:
-    """Cases done and time left of each method: a bar on a terminal, else a line now and then."""
+class CaseBar(_Live):
+    """Cases done and time left of each method."""
 
     def __init__(self, total: int) -> None:
-        console = Console(stderr=True)
-        self._columns = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=Console(stderr=True),
         )
-        self._plain, self._total, self._told = not console.is_terminal, total, time.monotonic()
-
-    def __enter__(self) -> CaseBar:
-        self._columns.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._columns.stop()
+        super().__init__(self._bar)
+        self._total = total
 
     def begin(self, name: str, done: int) -> None:
         """The next method, of which some cases are done already."""
         self._name, self._first, self._done = name, done, done
         self._began = time.monotonic()
-        self._task = self._columns.add_task(name, total=self._total, completed=done)
-        if self._plain:
-            kept = f", {done} done before" if done else ""
-            print(f"{name}: {self._total} cases{kept}", file=sys.stderr, flush=True)
+        self._task = self._bar.add_task(name, total=self._total, completed=done)
+        kept = f", {done} done before" if done else ""
+        self._line(f"{name}: {self._total} cases{kept}", at_once=True)
 
     def advance(self) -> None:
         """One case is done."""
         self._done += 1
-        self._columns.update(self._task, completed=self._done)
+        self._bar.update(self._task, completed=self._done)
         now = time.monotonic()
         if self._done == self._first + 1:  # it compiled: not the pace of the others
             self._first, self._began = self._done, now
-        elif self._plain and now - self._told > _PLAIN_SECONDS:
-            self._told = now
-            left = (now - self._began) / (self._done - self._first) * (self._total - self._done)
-            line = f"{self._name}: {self._done}/{self._total} cases, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            return
+        left = (now - self._began) / (self._done - self._first) * (self._total - self._done)
+        self._line(f"{self._name}: {self._done}/{self._total} cases, {left:.0f} s left")
 
 
 def progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
