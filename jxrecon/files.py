@@ -48,6 +48,11 @@ def make_folder(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Writes a whole file, text as UTF-8; errors as of `whole`."""
     with whole(path) as part, part.open("xb") as stream:

@@ -37,21 +37,33 @@ def xrays_of(options: argparse.Namespace) -> list[tuple[Path, Given]]:
     Raises:
         InputError: there are more or fewer views than X-rays, or a flag's numbers are none.
     """
-    from jxrecon.io.radiographs import Given, numbers
+    from jxrecon.io.radiographs import Given
 
     views = options.view or [None] * len(options.xray)
     if len(views) != len(options.xray):
         raise InputError(
             f"{len(views)} --view for {len(options.xray)} --xray: expected one for each, or none"
         )
-    given = Given(None, options.sad, options.sid, None, None, options.intensity, options.i0)
+    said = {"intensity": options.intensity, "i0": options.i0, **scene_of(options)}
+    return [(path, Given(view, **said)) for path, view in zip(options.xray, views)]
+
+
+def scene_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What --sad, --sid, --pixel-mm and --isocentre say, by the names of `Given` and `Scene`.
+
+    Raises:
+        InputError: a flag's numbers are none.
+    """
+    from jxrecon.io.radiographs import numbers
+
+    said = {"source_axis_mm": options.sad, "source_detector_mm": options.sid}
+    said = {name: value for name, value in said.items() if value is not None}
     if options.pixel_mm is not None:
         pitch = numbers(options.pixel_mm, (1, 2), "--pixel-mm")
-        given = given._replace(pixel_mm=(pitch[0], pitch[-1]))
+        said["pixel_mm"] = pitch[0], pitch[-1]
     if options.isocentre is not None:
-        x, y, z = numbers(options.isocentre, (3,), "--isocentre")
-        given = given._replace(isocentre_mm=(x, y, z))
-    return [(path, given._replace(view=view)) for path, view in zip(options.xray, views)]
+        said["isocentre_mm"] = numbers(options.isocentre, (3,), "--isocentre")
+    return said
 
 
 def add_exposure_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.flags import add_exposure_flags, exposure_of
+from jxrecon.flags import add_exposure_flags, exposure_of, scene_of
 from jxrecon.types import InputError
 
 if TYPE_CHECKING:
@@ -80,19 +80,12 @@ def _scene(options: argparse.Namespace) -> Scene:
     if pixels[0] * pixels[-1] > images.MOST_PIXELS:
         raise InputError(f"--pixels {options.pixels}: expected at most {images.MOST_PIXELS} in all")
     scene = scene._replace(shape=(int(pixels[0]), int(pixels[-1])))
-    distances = {"source_axis_mm": options.sad, "source_detector_mm": options.sid}
-    given = {name: value for name, value in distances.items() if value is not None}
-    if options.parallel and given:
-        flag, value = ("--sid", options.sid) if options.sad is None else ("--sad", options.sad)
-        raise InputError(
-            f"{flag} {value:g}: expected without --parallel, whose rays have no source"
-        )
-    if options.pixel_mm is not None:
-        pitch = radiographs.numbers(options.pixel_mm, (1, 2), "--pixel-mm")
-        given["pixel_mm"] = pitch[0], pitch[-1]
-    if options.isocentre is not None:
-        given["isocentre_mm"] = radiographs.numbers(options.isocentre, (3,), "--isocentre")
-    return scene._replace(**given)
+    for flag, value in (("--sad", options.sad), ("--sid", options.sid)):
+        if options.parallel and value is not None:
+            raise InputError(
+                f"{flag} {value:g}: expected without --parallel, whose rays have no source"
+            )
+    return scene._replace(**scene_of(options))
 
 
 command = partial(entry, parser, main)

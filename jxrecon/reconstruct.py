@@ -33,12 +33,8 @@ def parser() -> argparse.ArgumentParser:
     add("--format", default="ply", help="of surfaces: ply, stl, vtk or several (%(default)s)")
     add("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
     add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
-    add(
-        "--style",
-        type=Path,
-        metavar="RUN",
-        help="of jxrecon style: real X-rays look synthetic first",
-    )
+    style = "of jxrecon style: real X-rays look synthetic first"
+    add("--style", type=Path, metavar="RUN", help=style)
     add_xray_flags(made)
     return made
 

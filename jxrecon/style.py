@@ -29,13 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add("--workdir", type=Path, metavar="RUN", help="run folder; default: runs/style-SIZE")
     add("--steps", type=int, metavar="N", help="training steps, the second half at a falling rate")
     add("--size", help="64, 128 or 256 pixels; without it the choice follows the device")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="as settings.width=32; repeats",
-    )
+    fields = "as settings.width=32; repeats"
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
     return made
 
 

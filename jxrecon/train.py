@@ -23,30 +23,19 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--exp", metavar="NAME", help="an experiment of --list, or a Python file of one's own")
     add("--size", help="one of its sizes; without it the choice follows the device")
-    add(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder of CT or organs; default: built-in, SYNTHETIC",
-    )
+    data = "folder of CT or organs; default: built-in, SYNTHETIC"
+    add("--data", type=Path, metavar="DIR", help=data)
     add("--workdir", type=Path, metavar="DIR", help="run folder; default: runs/NAME-SIZE")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="as schedule.steps=100; repeats",
-    )
+    fields = "as schedule.steps=100; repeats"
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
     add("--list", action="store_true", help="list the experiments and stop")
-    add(
-        "--model-axis",
-        type=int,
-        default=1,
-        metavar="N",
-        help="devices a copy of the state is split over",
+    devices = "devices a copy of the state is split over"
+    add("--model-axis", type=int, default=1, metavar="N", help=devices)
+    processes = (
+        "one of several processes: found by jax.distributed, or by JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     )
-    add("--distributed", action="store_true", help="one of several processes: found by jax.distributed, or "
-        "by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID")  # fmt: skip
+    add("--distributed", action="store_true", help=processes)
     add("--no-evaluate", action="store_true", help="stop after training")
     return made
 

@@ -6,15 +6,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
 from jaxtyping import Float, Shaped
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from jxrecon.io.nifti import MAX_BYTES
+from jxrecon.files import one_line
+from jxrecon.io.nifti import MAX_BYTES, canonical
 from jxrecon.types import InputError
 
 SPACING_SHARE, SPACING_MM = 0.01, 0.1
@@ -26,27 +26,11 @@ DUPLICATE_MM = 0.01
 _ASIDE_MM = 0.2  # that a slice may lie beside the others, across their normal
 _ALIKE = 1e-3  # of direction cosines and of spacings in mm that must be equal
 _HEADER = [
-    "SOPClassUID",
-    "Modality",
-    "PatientID",
-    "SeriesInstanceUID",
-    "InstanceNumber",
-    "ImageType",
-    "NumberOfFrames",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-]
+    "SOPClassUID", "Modality", "PatientID", "SeriesInstanceUID", "InstanceNumber", "ImageType",
+    "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+]  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -176,20 +160,17 @@ def read_series(
     affine[:3, :2] = (first.axes * first.spacing[:, None]).T
     affine[:3, 2], affine[:3, 3] = direction * step, first.position
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS -> RAS
-    orientation = io_orientation(affine)
-    turned = np.ascontiguousarray(apply_orientation(volume, orientation))
-    return turned, affine @ inv_ornt_aff(orientation, volume.shape)
+    return canonical(volume, affine)
 
 
 def _read(path: Path, pixels: bool) -> pydicom.Dataset:
     """The elements that are used, and no other: what a vendor wrote into its own does not matter."""
     wanted = [*_HEADER, "PixelData"] if pixels else _HEADER
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a value is told where it is used
+        with warnings.catch_warnings(action="ignore"):  # what is wrong is told where it is used
             return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=wanted)
     except Exception as error:  # a damaged file makes it raise anything
-        raise InputError(f"{path}: cannot be read as DICOM ({_line(error)})") from None
+        raise InputError(f"{path}: cannot be read as DICOM ({one_line(error)[:160]})") from None
 
 
 def _is_dicom(path: Path) -> bool:
@@ -209,8 +190,7 @@ def _is_directory(header: pydicom.Dataset) -> bool:
 def _numbers(path: Path, header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
     """`count` finite numbers of an element."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             value = header.get(name)
             numbers = np.atleast_1d(np.asarray(value, np.float64))
     except Exception:  # of the wrong kind, or bytes that are no number
@@ -241,14 +221,15 @@ def _checked(path: Path, header: pydicom.Dataset) -> _Slice:
         raise InputError(
             f"{path}: PixelSpacing is [{rows_mm:g}, {columns_mm:g}], expected positive mm"
         )
-    rows, columns = (int(_numbers(path, header, name, 1)[0]) for name in ("Rows", "Columns"))
-    slope, intercept = (
-        float(_numbers(path, header, name, 1)[0]) for name in ("RescaleSlope", "RescaleIntercept")
+    rows, columns, slope, intercept = (
+        float(_numbers(path, header, name, 1)[0])
+        for name in ("Rows", "Columns", "RescaleSlope", "RescaleIntercept")
     )
     position = _numbers(path, header, "ImagePositionPatient", 3)
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     spacing, number = np.array([columns_mm, rows_mm]), int(header.get("InstanceNumber") or 0)
-    return _Slice(path, position, axes, spacing, (columns, rows), slope, intercept, number)
+    shape = int(columns), int(rows)
+    return _Slice(path, position, axes, spacing, shape, slope, intercept, number)
 
 
 def _check_alike(slices: Sequence[_Slice]) -> None:
@@ -316,21 +297,18 @@ def _check_tilt(slices: Sequence[_Slice], normal: np.ndarray, fix: bool) -> np.n
                 f"{one.path}: {_name(one)} lies {aside:.2f} mm beside the line of the slices "
                 f"(a gantry tilt of {tilt:.1f} degrees?), expected at most {_ASIDE_MM} mm"
             )
-    return direction if fix else normal
+    return along
 
 
 def _pixels(one: _Slice) -> np.ndarray:
     """HU [column, row]; int16 where slope and intercept are whole numbers that fit."""
+    header = _read(one.path, pixels=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            stored: Any = _read(one.path, pixels=True).pixel_array
-    except InputError:
-        raise
+        with warnings.catch_warnings(action="ignore"):
+            stored = header.pixel_array
     except Exception as error:  # decoders raise anything
-        raise InputError(
-            f"{one.path}: {_name(one)} has no readable pixels ({_line(error)})"
-        ) from None
+        reason = one_line(error)[:160]
+        raise InputError(f"{one.path}: {_name(one)} has no readable pixels ({reason})") from None
     if stored.shape != one.shape[::-1]:
         raise InputError(
             f"{one.path}: pixels have shape {stored.shape}, expected {one.shape[::-1]}"
@@ -351,7 +329,3 @@ def _evenly(volume: np.ndarray, places: np.ndarray, step: float) -> np.ndarray:
     weight = np.clip(weight, 0.0, 1.0).astype(np.float32)
     mixed = (1 - weight) * volume[..., after - 1] + weight * volume[..., after]
     return np.rint(mixed).astype(np.int16) if volume.dtype == np.int16 else mixed
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -99,17 +100,13 @@ def nifti_bytes(
 
 
 def _check_size(path: Path, shape: tuple[int, ...]) -> None:
-    count = 1
-    for length in shape:
-        count *= int(length)
-    if not 0 < count <= MOST_PIXELS:
+    if not 0 < math.prod(shape) <= MOST_PIXELS:
         size = " x ".join(map(str, shape))
         raise InputError(f"{path}: declares {size} pixels, expected 1 to {MOST_PIXELS} in all")
 
 
 def _read_png(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         with Image.open(path, formats=["PNG"]) as picture:
             _check_size(path, picture.size)
             if picture.mode not in ("L", "I", "I;16", "I;16B"):

@@ -11,16 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from jxrecon.files import write_file
+from jxrecon.files import one_line, write_file
 from jxrecon.io.ply import ply_bytes, read_ply
 from jxrecon.io.polydata import read_vtk, read_vtp
 from jxrecon.mesh.topology import Mesh, check
 from jxrecon.types import InputError
 
+Coder = TypeVar("Coder")
 Polygons = tuple[np.ndarray, np.ndarray, np.ndarray]
 """What a file holds: vertices [V, 3], corners of each polygon [P], their indices one after the other."""
 
@@ -41,10 +43,7 @@ def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
             finite, a face names a vertex that is not there or has fewer than three corners.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        kinds = ", ".join(_READERS)
-        raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    reader = _of_kind(_READERS, path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a mesh")
     kind = path.suffix[1:].upper()
@@ -53,8 +52,7 @@ def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
         with np.errstate(all="ignore"):  # numbers beyond a type's range are found below
             vertices, counts, indices = reader(content)
     except Exception as error:  # a decoder may raise anything on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as {kind}, {reason}") from None
+        raise InputError(f"{path}: cannot be read as {kind}, {one_line(error)}") from None
     if not len(vertices) or not len(counts):
         raise InputError(
             f"{path}: {len(vertices)} vertices and {len(counts)} faces, expected a surface"
@@ -89,15 +87,19 @@ def write_mesh(path: Path | str, mesh: Mesh, *, lps: bool = False) -> None:
             cannot be written.
     """
     path = Path(path)
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
-        kinds = ", ".join(_WRITERS)
-        raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    writer = _of_kind(_WRITERS, path)
     check(mesh, str(path))
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     signs = np.array([-1, -1, 1] if lps else [1, 1, 1], vertices.dtype)
     stored = Mesh((vertices * signs).astype(np.float32), faces.astype(np.int32))
     write_file(path, writer(stored, "SPACE=LPS" if lps else "SPACE=RAS"))
+
+
+def _of_kind(coders: dict[str, Coder], path: Path) -> Coder:
+    if path.suffix.lower() not in coders:
+        kinds = ", ".join(coders)
+        raise InputError(f"{path}: unknown kind of mesh {path.suffix!r}, expected one of {kinds}")
+    return coders[path.suffix.lower()]
 
 
 def _triangles(counts: Int[np.ndarray, " p"], indices: Int[np.ndarray, " n"]) -> np.ndarray:
@@ -180,9 +182,8 @@ def _vtk_bytes(mesh: Mesh, space: str) -> bytes:
     head = f"# vtk DataFile Version 3.0\njxrecon {space}\nBINARY\nDATASET POLYDATA\n"
     rows = np.concatenate([np.full((count, 1), 3), mesh.faces], axis=1).astype(">i4")
     points = f"POINTS {len(mesh.vertices)} float\n".encode() + mesh.vertices.astype(">f4").tobytes()
-    return b"".join(
-        [head.encode(), points, f"\nPOLYGONS {count} {4 * count}\n".encode(), rows.tobytes(), b"\n"]
-    )
+    cells = f"\nPOLYGONS {count} {4 * count}\n".encode() + rows.tobytes()
+    return head.encode() + points + cells + b"\n"
 
 
 _READERS: dict[str, Callable[[bytes], Polygons]] = {

@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
-from jxrecon.files import whole
+from jxrecon.files import one_line, whole
 from jxrecon.geometry import Grid
 from jxrecon.types import InputError
 
@@ -28,7 +28,6 @@ DEFLATE_RATIO = 1032
 _MAX_HEADER_BYTES = 16 * 1024**2
 _MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _SILENT = logging.Logger("nifti", level=logging.CRITICAL + 1)  # what is wrong is told in one line
-_BROKEN_STREAM = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def is_volume(path: Path) -> bool:
@@ -81,7 +80,7 @@ def read_volume(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarr
             _read_exactly(stream, int(skip), path)
             voxels = np.frombuffer(_read_exactly(stream, count * dtype.itemsize, path), dtype)
             _read_to_end(stream, path)
-    except _BROKEN_STREAM as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged or truncated ({error}), expected a whole file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -89,7 +88,7 @@ def read_volume(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarr
     if volume.dtype != np.int16 and not np.isfinite(volume).all():
         bad = int(volume.size - np.isfinite(volume).sum())
         raise InputError(f"{path}: {bad} voxels are not finite, expected a number in each")
-    return _canonical(volume, affine)
+    return canonical(volume, affine)
 
 
 def _read_header(stream: BufferedIOBase, path: Path) -> nib.Nifti1Header:
@@ -102,7 +101,7 @@ def _read_header(stream: BufferedIOBase, path: Path) -> nib.Nifti1Header:
             header = kind(bytes(block), check=False)
             header.check_fix(_SILENT)
         except (HeaderDataError, ValueError) as error:
-            raise InputError(f"{path}: its NIfTI header is invalid ({_line(error)})") from None
+            raise InputError(f"{path}: its NIfTI header is invalid ({one_line(error)})") from None
         if bytes(header["magic"])[:3] in (b"n+1", b"n+2"):
             return header
     raise InputError(f"{path}: begins with {block[:4]!r}, expected a single-file NIfTI header")
@@ -142,7 +141,7 @@ def _checked_affine(header: nib.Nifti1Header, path: Path) -> np.ndarray:
         affine = np.asarray(header.get_best_affine(), np.float64)
         unit = header.get_xyzt_units()[0]
     except (HeaderDataError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: its frame is invalid ({_line(error)})") from None
+        raise InputError(f"{path}: its frame is invalid ({one_line(error)})") from None
     affine[:3] *= _MM_PER_UNIT[unit]
     if not _is_frame(affine):
         rows = " ".join(f"{value:g}" for value in affine[:3].ravel())
@@ -187,14 +186,11 @@ def _scaled(voxels: np.ndarray, header: nib.Nifti1Header, path: Path) -> np.ndar
         return voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def _canonical(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def canonical(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A volume [x, y, z] and its affine, turned and flipped to RAS."""
     orientation = io_orientation(affine)
     turned = apply_orientation(volume, orientation)
     return np.ascontiguousarray(turned), affine @ inv_ornt_aff(orientation, volume.shape)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def write_volume(

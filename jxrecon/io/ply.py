@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jxrecon.mesh import Mesh
@@ -46,92 +44,72 @@ def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for name, count, properties in elements:
         if count < 0 or count > len(body):
             raise InputError(f"it declares {count} of {name} in {len(body)} bytes")
+        if not count:
+            continue
         names = [one for one, _ in properties]
         values = stream.element(count, properties)
         if name == "vertex":
-            vertices = np.stack([values[names.index(axis)] for axis in "xyz"], axis=1)
+            vertices = np.stack([values[names.index(axis)][1] for axis in "xyz"], axis=1)
         elif name == "face":
             lists = [n for n, one in enumerate(names) if one in ("vertex_indices", "vertex_index")]
-            if count and not lists:
+            if not lists:
                 raise InputError("its faces have no list vertex_indices")
-            if count:
-                counts, indices = values[lists[0]]
+            counts, indices = values[lists[0]]
     return vertices, counts, indices
 
 
 class _Stream:
-    """Elements of a PLY one after the other, ASCII or binary."""
+    """Elements of a PLY one after the other; ASCII is taken as binary, every number a float64."""
 
     def __init__(self, body: bytes, order: str) -> None:
         self.order, self.at = order, 0
-        self.body: Any = body if order else body.split()  # bytes, or words
+        self.body = body if order else np.array(body.split(), "S").astype(np.float64).tobytes()
 
-    def element(self, count: int, properties: list) -> list:
-        """Values of every property, float or int [count]; of a list (lengths, values in one row)."""
-        if not count:
-            return [
-                (np.empty(0, int),) * 2 if len(t) == 2 else np.empty(0, int) for _, t in properties
-            ]
-        start = self.at
-        lengths = [len(values) for values in self._record(properties)]
-        self.at = start
-        columns = self._alike(count, properties, lengths)
-        if columns is not None:
-            return columns
-        values = []  # faces of different numbers of corners: one at a time
-        for rows, (_, types) in zip(
-            zip(*(self._record(properties) for _ in range(count))), properties
-        ):
-            joined, row_lengths = np.concatenate(rows), np.array([len(row) for row in rows], int)
-            values.append((row_lengths, joined) if len(types) == 2 else joined)
-        return values
+    def element(self, count: int, properties: list) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(how many a record, all values in one row) of each property: one a record if no list."""
+        start, first = self.at, self._record(properties)
+        fields: list = []
+        for n, ((_, types), values) in enumerate(zip(properties, first)):
+            fields += [(f"length {n}", self._stored(kind)) for kind in types[:-1]]
+            fields.append((f"values {n}", self._stored(types[-1]), values.shape))
+        record, self.at = np.dtype(fields), start
+        if len(self.body) - start >= count * record.itemsize:
+            data = np.frombuffer(self.body, record, count, start)
+            lists = [n for n, (_, types) in enumerate(properties) if types[1:]]
+            if all((data[f"length {n}"] == len(first[n])).all() for n in lists):
+                self.at += data.nbytes
+                return [
+                    (np.full(count, len(values)), _typed(data[f"values {n}"].ravel(), types[-1]))
+                    for n, ((_, types), values) in enumerate(zip(properties, first))
+                ]
+        # Lists of different lengths, such as polygons: one record at a time.
+        columns = zip(*(self._record(properties) for _ in range(count)))
+        return [(np.array(list(map(len, rows))), np.concatenate(rows)) for rows in columns]
 
     def _record(self, properties: list) -> list[np.ndarray]:
         """The values of every property of the next record."""
         return [
-            self._take(types[-1], int(self._take(types[0], 1)[0]) if len(types) == 2 else 1)
+            self._take(types[-1], int(self._take(types[0], 1)[0]) if types[1:] else 1)
             for _, types in properties
         ]
 
-    def _alike(self, count: int, properties: list, lengths: list[int]) -> list | None:
-        """All records at once; None where a list is not as long as in the first one."""
-        fields: list = []
-        for n, ((_, types), length) in enumerate(zip(properties, lengths)):
-            fields += [(f"n{n}", self.order + types[0], 1)] if len(types) == 2 else []
-            fields.append((f"p{n}", self.order + types[-1], length))
-        record = np.dtype([(name, kind, (width,)) for name, kind, width in fields])
-        size = count * (record.itemsize if self.order else sum(width for _, _, width in fields))
-        if len(self.body) - self.at < size:
-            return None
-        if self.order:
-            data = np.frombuffer(self.body, record, count, self.at)
-        else:
-            table = np.array(self.body[self.at : self.at + size], "S").reshape(count, -1)
-            numbers, data, column = table.astype(np.float64), np.zeros(count, record), 0
-            for name, kind, width in fields:
-                part = numbers[:, column : column + width]
-                if np.dtype(kind).kind in "iu" and not np.isfinite(part).all():
-                    return None
-                data[name], column = part, column + width
-        values: list = []
-        for n, ((_, types), length) in enumerate(zip(properties, lengths)):
-            part = data[f"p{n}"].reshape(-1)
-            if len(types) == 2 and (data[f"n{n}"] != length).any():
-                return None
-            values.append((np.full(count, length), part) if len(types) == 2 else part)
-        self.at += size
-        return values
-
     def _take(self, kind: str, count: int) -> np.ndarray:
-        dtype = np.dtype(self.order + kind)
-        size = dtype.itemsize * count if self.order else count
+        size = self._stored(kind).itemsize * count
         if count < 0:
             raise InputError(f"a list of {count} values")
         if self.at + size > len(self.body):
             raise InputError("cut short, fewer numbers than its header declares")
-        part = self.body[self.at : self.at + size]
         self.at += size
-        return np.frombuffer(part, dtype) if self.order else np.array(part, "S").astype(dtype)
+        return _typed(np.frombuffer(self.body, self._stored(kind), count, self.at - size), kind)
+
+    def _stored(self, kind: str) -> np.dtype:
+        return np.dtype(self.order + kind if self.order else np.float64)
+
+
+def _typed(values: np.ndarray, kind: str) -> np.ndarray:
+    if np.dtype(kind).kind in "iu" and not np.isfinite(values).all():
+        raise InputError("a whole number that is not finite")
+    return values.astype(kind)
 
 
 def ply_bytes(mesh: Mesh, comment: str) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 import zlib
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,9 +19,6 @@ _TYPES = {
     "vtktypeint64": "i8", "vtktypeuint64": "u8", "vtkidtype": "i8",
 }  # fmt: skip
 
-_FLAT_CELLS = (5, 7, 9)
-"""VTK's numbers of a triangle, a polygon and a quadrilateral."""
-
 _XML_TYPES = {
     f"{name}{bits}": f"{letter}{bits // 8}"
     for name, letter in (("Int", "i"), ("UInt", "u"), ("Float", "f"))
@@ -28,6 +27,9 @@ _XML_TYPES = {
 
 MOST_BYTES = 1 << 31
 """What a compressed array may unpack to."""
+
+_Cells: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Corners a cell, and their indices in one row."""
 
 
 def read_vtk(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,14 +44,12 @@ def read_vtk(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         name = words[0].upper() if words else ""
         if name == "POINTS":
             vertices = stream.array(3 * int(words[1]), _TYPES[words[2].lower()]).reshape(-1, 3)
-        elif name == "POLYGONS":
-            polygons.append(stream.cells(int(words[1]), int(words[2])))
-        elif name == "CELLS":
-            cells = stream.cells(int(words[1]), int(words[2]))
-        elif name in ("VERTICES", "LINES"):
-            stream.cells(int(words[1]), int(words[2]))
-        elif name == "TRIANGLE_STRIPS":
-            polygons.append(_strips(*stream.cells(int(words[1]), int(words[2]))))
+        elif name in ("VERTICES", "LINES", "POLYGONS", "TRIANGLE_STRIPS", "CELLS"):
+            found = stream.cells(int(words[1]), int(words[2]))
+            if name == "CELLS":
+                cells = found
+            elif name in ("POLYGONS", "TRIANGLE_STRIPS"):
+                polygons.append(found if name == "POLYGONS" else _strips(*found))
         elif name == "CELL_TYPES":
             kinds = stream.array(int(words[1]), "i4")
         elif name in ("POINT_DATA", "CELL_DATA"):
@@ -63,64 +63,51 @@ class _Legacy:
     """Lines and arrays of a legacy file."""
 
     def __init__(self, content: bytes) -> None:
-        head = content.split(b"\n", 4)
+        self.stream, self.size = io.BytesIO(content), len(content)
+        head = [self.stream.readline() for _ in range(4)]
         version = re.match(rb"# vtk DataFile Version (\d+)", head[0])
-        if not version or len(head) < 5:
+        if not version or not head[3].endswith(b"\n"):
             raise InputError("its first line does not name a vtk DataFile Version")
         form, dataset = head[2].strip().upper(), head[3].split()
         if form not in (b"ASCII", b"BINARY"):
             raise InputError(f"its third line is {form[:20]!r}, expected ASCII or BINARY")
         kinds = (b"POLYDATA", b"UNSTRUCTURED_GRID")
         if dataset[:1] != [b"DATASET"] or dataset[-1].upper() not in kinds:
-            raise InputError(f"its fourth line is {head[3][:40]!r}, expected DATASET POLYDATA")
+            raise InputError(f"its fourth line is {head[3][:-1][:40]!r}, expected DATASET POLYDATA")
         self.version, self.binary = int(version[1]), form == b"BINARY"
-        self.content, self.at = content, len(content) - len(head[4])
-
-    def line(self) -> bytes | None:
-        """The next line, None at the end of the file."""
-        if self.at >= len(self.content):
-            return None
-        end = self.content.find(b"\n", self.at)
-        start, end = self.at, len(self.content) if end < 0 else end
-        self.at = end + 1
-        return self.content[start:end]
 
     def words(self) -> list[str] | None:
         """The words of the next line, None at the end of the file."""
-        line = self.line()
-        return None if line is None else line.decode("latin-1").split()
+        line = self.stream.readline()
+        return line.decode("latin-1").split() if line else None
 
     def array(self, count: int, kind: str) -> np.ndarray:
         """The next `count` numbers: big endian, or as text."""
-        if not 0 <= count <= len(self.content):
-            raise InputError(f"it declares {count} numbers in {len(self.content)} bytes")
+        if not 0 <= count <= self.size:
+            raise InputError(f"it declares {count} numbers in {self.size} bytes")
         if self.binary:
             dtype = np.dtype(">" + kind)
-            if self.at + dtype.itemsize * count > len(self.content):
+            content = self.stream.read(dtype.itemsize * count)
+            if len(content) < dtype.itemsize * count:
                 raise InputError("cut short, fewer bytes than it declares")
-            values = np.frombuffer(self.content, dtype, count, self.at)
-            self.at += dtype.itemsize * count
-            return values
+            return np.frombuffer(content, dtype)
         found: list[bytes] = []
         while len(found) < count:
-            line = self.line()
-            if line is None:
+            line = self.stream.readline()
+            if not line:
                 raise InputError("cut short, fewer numbers than it declares")
             found += line.split()
         if len(found) > count:
             raise InputError("more numbers than it declares")
-        return np.array(found, "S").astype(np.dtype(kind)) if found else np.empty(0, kind)
+        return np.array(found, "S").astype(kind)
 
-    def cells(self, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(corners a cell, indices); up to version 4 in one row, from 5 on offsets and indices."""
+    def cells(self, count: int, size: int) -> _Cells:
+        """Up to version 4 in one row, from 5 on offsets and indices."""
         if self.version < 5:
-            row = self.array(size, "i4")
-            return _unrolled(row, count)
+            return _unrolled(self.array(size, "i4"), count)
         parts = []
         for length in (count, size):
-            words = self.words() or []
-            while not words:
-                words = self.words() or ["nothing"]
+            words = self.words() or self.words() or ["nothing"]
             if words[0].upper() not in ("OFFSETS", "CONNECTIVITY"):
                 raise InputError(f"{words[0][:20]!r} among its cells, expected OFFSETS")
             parts.append(self.array(length, _TYPES[words[1].lower()]))
@@ -213,8 +200,8 @@ def _whole(data: bytes, size: int) -> bytes:
     return data
 
 
-def _unrolled(row: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(3, a, b, c, 4, ...) as (corners a cell, indices)."""
+def _unrolled(row: np.ndarray, count: int) -> _Cells:
+    """(3, a, b, c, 4, ...) taken apart."""
     if count and len(row) == 4 * count and (row[::4] == 3).all():
         return row[::4].astype(np.int64), row.reshape(-1, 4)[:, 1:].reshape(-1)
     counts, kept, at = [], np.ones(len(row), bool), 0
@@ -227,30 +214,27 @@ def _unrolled(row: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(counts, int), row[kept]
 
 
-def _strips(counts: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _strips(counts: np.ndarray, indices: np.ndarray) -> _Cells:
     """Triangles of strips: every second one the other way round."""
-    triangles: list[np.ndarray] = []
+    corners: list[int] = []
     for end, count in zip(np.cumsum(counts), counts):
         strip = indices[end - count : end]
         for n in range(count - 2):
             a, b, c = strip[n : n + 3]
-            triangles.append(np.array([b, a, c] if n % 2 else [a, b, c], np.int64))
-    corners = np.concatenate(triangles) if triangles else np.empty(0, np.int64)
-    return np.full(len(triangles), 3), corners
+            corners += [b, a, c] if n % 2 else [a, b, c]
+    return np.full(len(corners) // 3, 3), np.array(corners, np.int64)
 
 
-def _flat(
-    counts: np.ndarray, indices: np.ndarray, kinds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _flat(counts: np.ndarray, indices: np.ndarray, kinds: np.ndarray) -> _Cells:
     """The triangles and polygons of a grid without volume; points and lines are left out."""
     solid = kinds[(kinds > 9) | (kinds == 8) | (kinds == 6)]
     if len(solid) or len(kinds) != len(counts):
         raise InputError(f"cells of VTK's type {solid[:1].tolist()}, expected triangles")
-    flat = np.isin(kinds, _FLAT_CELLS)
+    flat = np.isin(kinds, (5, 7, 9))  # a triangle, a polygon, a quadrilateral
     return counts[flat], indices[np.repeat(flat, counts)]
 
 
-def _joined(polygons: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(polygons: list[_Cells]) -> _Cells:
     empty = np.empty(0, np.int64)
     counts, indices = zip(*[(empty, empty), *polygons])
     return np.concatenate(counts).astype(np.int64), np.concatenate(indices).astype(np.int64)
