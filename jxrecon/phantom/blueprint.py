@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jxrecon.phantom.primitives import Primitives, ellipsoid, stack
+from jxrecon.phantom.primitives import Primitives, Vector, ellipsoid, stack
 
 HEAD, JAW, NECK, SHOULDER = range(4)
 """Regions: what moves together when the head turns, the mouth opens, the neck bends."""
@@ -111,9 +111,7 @@ class Builder:
         )
 
 
-def along(
-    direction: Sequence[float] | np.ndarray, sideways: Sequence[float] = (1.0, 0.0, 0.0)
-) -> np.ndarray:
+def along(direction: Vector, sideways: Vector = (1.0, 0.0, 0.0)) -> np.ndarray:
     """Rotation [3, 3] whose local z points along `direction` and local x as near `sideways` as can be."""
     z = np.asarray(direction, float) / np.linalg.norm(direction)
     side = np.asarray(sideways, float)

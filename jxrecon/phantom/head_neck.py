@@ -9,13 +9,14 @@ extent): averages only, no single patient's anatomy and no validation patient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
 from jxrecon.phantom.blueprint import HEAD, JAW, NECK, SHOULDER, Blueprint, Builder, Stage, along
-from jxrecon.phantom.primitives import box, cylinder, ellipsoid, turned
+from jxrecon.phantom.primitives import Primitives, Vector, box, cylinder, ellipsoid, turned
 
 VERTEBRAE = ("C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4")
 VERTEBRA_Z_MM = (46.0, 28.0, 11.0, -6.0, -23.0, -41.0, -60.0, -81.0, -103.0, -126.0)
@@ -129,16 +130,14 @@ def _face(b: Builder) -> None:
     b.add(ellipsoid((0, 77, 51), (25, 9, 9), 25), HEAD)
     b.add(ellipsoid((0, 76, 36), (24, 10, 9), 25), JAW)
     b.pair(ellipsoid((6, 82, 68), (3.5, 10, 5), -900, turned(25, "x")), HEAD)
-    nasal = ellipsoid((4, 81, 94), (2, 4, 10), 800, turned(-25, "x"))
-    b.pair(nasal, HEAD, bone=True)
+    b.pair(ellipsoid((4, 81, 94), (2, 4, 10), 800, turned(-25, "x")), HEAD, bone=True)
     zygoma = [(42, 62, 82), (58, 46, 82), (66, 22, 84), (67, -4, 86)]
     b.tubes(zygoma, [(8, 6), (6, 8), (3, 5), (3, 5)], 950, HEAD, 6, bone=True)
     path = [(44, 60, 84), (52, 58, 100), (46, 58, 116)]
     b.tubes(path, [(6, 5), (4, 5), (6, 6)], 900, HEAD, 3, bone=True)  # lateral rim of the orbit
     b.add(box((0, 46, 59), (21, 24, 2.2), 700), HEAD, bone=True)  # hard palate
     b.pair(ellipsoid((74, -22, 86), (6, 14, 27), -20, turned(12, "z")), HEAD)  # ears
-    pterygoid = box((22, 12, 74), (1.5, 5, 15), 700, turned(20, "z"))
-    b.pair(pterygoid, HEAD, bone=True)
+    b.pair(box((22, 12, 74), (1.5, 5, 15), 700, turned(20, "z")), HEAD, bone=True)  # pterygoid
 
 
 def _arch(angle_deg: float, half_width: float, depth: float, back: float) -> tuple[float, float]:
@@ -177,36 +176,37 @@ def _vertebral(level: float, z: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array([0.0, cord_y_mm(z), z]) + rotation @ [0.0, 17.5 + 0.45 * level, 0.0], rotation
 
 
+Shape: TypeAlias = Callable[[np.ndarray, Vector, float, np.ndarray], Primitives]
+UPRIGHT = np.eye(3)
+
+
 def _vertebra(b: Builder, name: str, z: float) -> None:
     """A SYNTHETIC vertebra in its own frame: body, pedicles, pillars, laminae, processes, canal."""
-    thoracic = name.startswith("T")
     level = VERTEBRAE.index(name)
     wide, deep = 8.6 + 0.75 * level, 8.0 + 0.45 * level
     height = (6.4, 5.6, 5.6, 5.7, 5.9, 6.6, 7.6, 8.3, 8.8, 9.2)[level]
     middle, rotation = _vertebral(level, z)
 
-    def part(
-        make: object, q: Sequence[float], axes: Sequence[float], hu: float, turn: np.ndarray
-    ) -> None:
-        body = make(middle + rotation @ np.asarray(q, float), axes, hu, rotation @ turn)  # type: ignore[operator]
+    def part(make: Shape, q: Vector, axes: Vector, hu: float, turn: np.ndarray = UPRIGHT) -> None:
+        body = make(middle + rotation @ np.asarray(q, float), axes, hu, rotation @ turn)
         (b.add if q[0] == 0 else b.pair)(body, NECK, bone=True, vertebra=middle)
 
-    level_, back = np.eye(3), -deep - 9.5  # the cord's y in this frame
-    part(cylinder, (0, 0, 0), (wide, deep, height), 720, level_)
-    part(cylinder, (0, 0, 0), (wide - 2, deep - 2, height - 1.6), 290, level_)
-    part(ellipsoid, (wide + 3, back + 8, 1), (6, 6, 3.8), 600, level_)
-    if thoracic:
+    back = -deep - 9.5  # the cord's y in this frame
+    part(cylinder, (0, 0, 0), (wide, deep, height), 720)
+    part(cylinder, (0, 0, 0), (wide - 2, deep - 2, height - 1.6), 290)
+    part(ellipsoid, (wide + 3, back + 8, 1), (6, 6, 3.8), 600)
+    if name.startswith("T"):
         part(ellipsoid, (wide + 10, back - 4, 3), (11, 4, 4.5), 560, turned(-25, "z"))
-        part(ellipsoid, (wide + 3, back - 2, 0), (5, 5, 9), 560, level_)
+        part(ellipsoid, (wide + 3, back - 2, 0), (5, 5, 9), 560)
     else:
         part(ellipsoid, (20, back + 1, -1), (6.5, 6.5, 8), 620, turned(20, "x"))
         part(ellipsoid, (wide + 9, back + 13, -1), (6, 4, 3.5), 520, turned(20, "z"))
     part(box, (8.5, back - 8.5, -1), (9.5, 2.4, 5), 640, turned(-33, "z"))
     long = {"C2": 9, "C3": 5.5, "C4": 5.5, "C5": 6, "C6": 8}.get(name, 14)
     part(box, (0, back - 12 - long, -3 - 0.25 * long), (2.4, long, 3.4), 620, turned(18, "x"))
-    part(ellipsoid, (0, back - 12 - 2 * long, -4 - 0.5 * long), (4, 4, 5), 600, level_)
+    part(ellipsoid, (0, back - 12 - 2 * long, -4 - 0.5 * long), (4, 4, 5), 600)
     if name == "C2":
-        part(ellipsoid, (0, 0, 15), (5.2, 5.5, 13), 900, level_)
+        part(ellipsoid, (0, 0, 15), (5.2, 5.5, 13), 900)
 
 
 def _spine(b: Builder) -> None:
@@ -247,8 +247,7 @@ def _shoulders(b: Builder) -> None:
     radii = [(6, 6), (5, 5), (4.8, 4.8), (5.5, 5), (7, 4.5)]
     b.tubes(clavicle, radii, 850, SHOULDER, 10, bone=True)
     b.tubes(clavicle, [(2.5, 2.5)] * 5, 300, SHOULDER, 10, bone=True)
-    sternum = ellipsoid((0, 4, -112), (26, 7, 26), 480, turned(-15, "x"))
-    b.add(sternum, SHOULDER, bone=True)
+    b.add(ellipsoid((0, 4, -112), (26, 7, 26), 480, turned(-15, "x")), SHOULDER, bone=True)
     ribs = [
         [(24, -70, -62), (48, -66, -64), (58, -38, -74), (46, -8, -90), (24, 4, -102)],
         [(26, -86, -82), (60, -88, -82), (78, -52, -94), (66, -8, -112), (40, 8, -126)],

@@ -7,7 +7,7 @@ what is painted, not with the volume.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,8 @@ _SKIN_MM = 2.2
 _SKIN_HU, _FAT_HU, _LEAN_HU = 20.0, -105.0, 5.0
 
 
-class Patch(NamedTuple):
-    """How many voxels along x, y, z a body is painted into."""
-
-    x: int
-    y: int
-    z: int
+Patch: TypeAlias = tuple[int, int, int]
+"""How many voxels along x, y, z a body is painted into."""
 
 
 def patch_for(
@@ -37,9 +33,9 @@ def patch_for(
 ) -> Patch:
     """The patch that holds SYNTHETIC bodies of at most this extent; None is the whole grid."""
     if extent_mm is None:
-        return Patch(*shape)
+        return shape
     needed = np.ceil(np.asarray(extent_mm) / spacing_mm).astype(int) + 2
-    return Patch(*(int(min(n, m)) for n, m in zip(needed, shape)))
+    return tuple(np.minimum(needed, shape).tolist())
 
 
 def _coverage(distance: Array, width_mm: Array) -> Array:
@@ -98,7 +94,7 @@ def paint(
         patch: voxels about a body's centre that are painted; must hold the largest of the bodies.
     """
     width = _edge_mm(affine)
-    room = jnp.asarray([n - p for n, p in zip(hu.shape, patch)], jnp.int32)
+    room = jnp.asarray(np.subtract(hu.shape, patch), jnp.int32)
     inverse = jnp.linalg.inv(affine[:3, :3])
 
     def cover(hu: Array, body: Primitives) -> tuple[Array, None]:

@@ -11,7 +11,8 @@ interval, the intersection of a quadric's interval with slabs: scenes that add u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import reduce
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from jaxtyping import Array, Float
 
 from jxrecon.geometry import Camera, Grid, rotation_about
 from jxrecon.types import AnyArray, InputError
+
+Vector: TypeAlias = Sequence[float] | np.ndarray
 
 _FAR = 1e6  # mm; stands for "no bound" in float32
 
@@ -42,25 +45,8 @@ class Primitives(NamedTuple):
     value: Float[AnyArray, "*n"]
 
 
-def _one(
-    centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float] | np.ndarray,
-    value: float,
-    rotation: np.ndarray | None,
-    flat: tuple[int, int, int],
-) -> Primitives:
-    if not (np.shape(axes) == (3,) and np.all(np.asarray(axes) > 0)):
-        raise InputError(f"semi-axes are {axes!r}, expected three positive numbers in mm")
-    rotation = np.eye(3) if rotation is None else rotation
-    leaves = (centre, axes, rotation, flat, value)
-    return Primitives(*(np.asarray(leaf, np.float32)[None] for leaf in leaves))
-
-
 def ellipsoid(
-    centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float] | np.ndarray,
-    value: float,
-    rotation: np.ndarray | None = None,
+    centre: Vector, axes: Vector, value: float, rotation: np.ndarray | None = None
 ) -> Primitives:
     """One SYNTHETIC ellipsoid: centre and semi-axes in mm, its value, local -> world rotation [3, 3].
 
@@ -71,23 +57,26 @@ def ellipsoid(
 
 
 def cylinder(
-    centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float] | np.ndarray,
-    value: float,
-    rotation: np.ndarray | None = None,
+    centre: Vector, axes: Vector, value: float, rotation: np.ndarray | None = None
 ) -> Primitives:
     """One SYNTHETIC elliptic cylinder along its local z, half as long as axes[2]. As `ellipsoid`."""
     return _one(centre, axes, value, rotation, (0, 0, 1))
 
 
 def box(
-    centre: Sequence[float] | np.ndarray,
-    axes: Sequence[float] | np.ndarray,
-    value: float,
-    rotation: np.ndarray | None = None,
+    centre: Vector, axes: Vector, value: float, rotation: np.ndarray | None = None
 ) -> Primitives:
     """One SYNTHETIC box of half-edges `axes`. As `ellipsoid`."""
     return _one(centre, axes, value, rotation, (1, 1, 1))
+
+
+def _one(
+    centre: Vector, axes: Vector, value: float, rotation: np.ndarray | None, flat: Vector
+) -> Primitives:
+    if not (np.shape(axes) == (3,) and np.all(np.asarray(axes) > 0)):
+        raise InputError(f"semi-axes are {axes!r}, expected three positive numbers in mm")
+    leaves = (centre, axes, np.eye(3) if rotation is None else rotation, flat, value)
+    return Primitives(*(np.asarray(leaf, np.float32)[None] for leaf in leaves))
 
 
 def turned(degrees: float, axis: str) -> np.ndarray:
@@ -119,9 +108,7 @@ def distance_mm(
     slope = jnp.sqrt(sum(s * inverse[i] ** 2 for i, s in enumerate(squares)))
     across = jnp.where(slope > 0, level / jnp.where(slope > 0, slope, 1.0), _FAR)
     bound = jnp.where(flat > 0, axes, _FAR)
-    planes = jnp.maximum(
-        jnp.maximum(jnp.abs(q[0]) - bound[0], jnp.abs(q[1]) - bound[1]), jnp.abs(q[2]) - bound[2]
-    )
+    planes = reduce(jnp.maximum, (jnp.abs(x) - bound[i] for i, x in enumerate(q)))
     return jnp.maximum((level - 1.0) * across, planes)
 
 
@@ -172,7 +159,7 @@ def line_integrals(primitives: Primitives, camera: Camera) -> Float[Array, "rows
         leave = jnp.minimum(jnp.minimum(leave, nearest + half), length - middle)
         return total + body.value * jnp.maximum(leave - enter, 0.0), None
 
-    bodies = Primitives(*(jnp.asarray(leaf) for leaf in primitives))
+    bodies = jax.tree.map(jnp.asarray, primitives)
     return jax.lax.scan(add, jnp.zeros(camera.shape, length.dtype), bodies)[0]
 
 
@@ -191,7 +178,7 @@ def rasterise(primitives: Primitives, grid: Grid, supersample: int = 1) -> Float
         raise InputError(f"supersample is {supersample}, expected a positive integer")
     steps = (np.arange(supersample) + 0.5) / supersample - 0.5
     offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    bodies = Primitives(*(jnp.asarray(leaf) for leaf in primitives))
+    bodies = jax.tree.map(jnp.asarray, primitives)
     affine = jnp.asarray(grid.affine, jnp.float32)
 
     def one_offset(total: Array, offset: Float[Array, "3"]) -> tuple[Array, None]:
@@ -217,7 +204,6 @@ def local_coordinates(
     step = jnp.matmul(body.rotation.T, affine[:3, :3], precision=high)
     origin = jnp.matmul(affine[:3, :3], start, precision=high) + affine[:3, 3] - body.centre
     origin = jnp.matmul(body.rotation.T, origin, precision=high)
-    i = jnp.arange(shape[0], dtype=jnp.float32)[:, None, None]
-    j = jnp.arange(shape[1], dtype=jnp.float32)[None, :, None]
-    k = jnp.arange(shape[2], dtype=jnp.float32)[None, None, :]
+    numbers = (jnp.arange(n, dtype=jnp.float32) for n in shape)
+    i, j, k = jnp.meshgrid(*numbers, indexing="ij", sparse=True)
     return [step[a, 0] * i + step[a, 1] * j + step[a, 2] * k + origin[a] for a in range(3)]

@@ -81,15 +81,11 @@ def draw(key: Key) -> tuple[Latents, Float[Array, "waves 4"]]:
 
 
 def _rotation(radians: Float[Array, " n"], axis: int) -> Float[Array, "n 3 3"]:
-    """Rotations about one world axis."""
+    """Rotations about one world axis: those about x, their axes renamed."""
     c, s = jnp.cos(radians), jnp.sin(radians)
     zero, one = jnp.zeros_like(c), jnp.ones_like(c)
-    rows = (
-        ((one, zero, zero), (zero, c, -s), (zero, s, c)),
-        ((c, zero, s), (zero, one, zero), (-s, zero, c)),
-        ((c, -s, zero), (s, c, zero), (zero, zero, one)),
-    )[axis]
-    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+    rows = (one, zero, zero), (zero, c, -s), (zero, s, c)
+    return jnp.roll(jnp.stack([jnp.stack(row, -1) for row in rows], -2), axis, (-2, -1))
 
 
 def _resize(bodies: Primitives, anchor: ArrayLike, factor: Float[Array, "n 3"]) -> Primitives:
@@ -111,21 +107,19 @@ def _turn(bodies: Primitives, anchor: ArrayLike, matrix: Float[Array, "n 3 3"]) 
 
 def deform(blueprint: Blueprint, z: Latents) -> Primitives:
     """The bodies of the blueprint in the SYNTHETIC subject with these latents."""
-    bodies = Primitives(*(jnp.asarray(leaf) for leaf in blueprint.bodies))
+    bodies = jax.tree.map(jnp.asarray, blueprint.bodies)
     region, bone = blueprint.region, blueprint.bone > 0
     height = blueprint.bodies.centre[:, 2]
     vertebra = bone & (region == NECK)
 
     def grown(chosen: np.ndarray, x: Array, y: Array, up: Array) -> Float[Array, "n 3"]:
         """exp of three changes for the chosen bodies, 1 for the others."""
-        change = jnp.stack([x, y, up])[None] * jnp.asarray(chosen[:, None], jnp.float32)
-        return jnp.exp(change)
+        return jnp.exp(jnp.stack([x, y, up])[None] * jnp.asarray(chosen[:, None], jnp.float32))
 
     # Sizes: the head about the skull's base, the jaw about its joint, the rest about the spine.
     size, longer, none = 0.035 * z.head_size, 0.03 * z.head_length, jnp.zeros(())
-    bodies = _resize(
-        bodies, SKULL_BASE[None], grown(region <= JAW, size - longer, size + longer, size)
-    )
+    head = grown(region <= JAW, size - longer, size + longer, size)
+    bodies = _resize(bodies, SKULL_BASE[None], head)
     jaw = grown(region == JAW, 0.03 * z.jaw_size, 0.05 * z.jaw_size, 0.07 * z.jaw_size)
     bodies = _resize(bodies, JAW_JOINT[None], jaw)
     soft = (region == NECK) & ~bone & (blueprint.airway == 0)
@@ -181,7 +175,7 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
         z: scalars.
     """
     refine = 2 if grid.spacing_mm.max() > _FINE_MM else 1
-    step = np.diag([1 / refine, 1 / refine, 1 / refine, 1.0])
+    step = np.diag([*3 * [1 / refine], 1.0])
     step[:3, 3] = (1 / refine - 1) / 2
     affine = jnp.asarray(grid.affine @ step, jnp.float32)
     x, y, up = grid.shape
