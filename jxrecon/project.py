@@ -74,18 +74,18 @@ def _scene(options: argparse.Namespace) -> Scene:
         raise InputError(f"--view {' --view '.join(scene.views)}: expected different views")
     for view in scene.views:
         radiographs.view_angles(view)
-    pixels = radiographs.numbers(options.pixels, (1, 2), "--pixels")
-    if not all(count >= 1 and count == int(count) for count in pixels):
+    counts = radiographs.numbers(options.pixels, (1, 2), "--pixels")
+    pixels = tuple(map(int, counts))
+    if pixels != counts or min(pixels) < 1:
         raise InputError(f"--pixels {options.pixels}: expected positive whole numbers")
     if pixels[0] * pixels[-1] > images.MOST_PIXELS:
         raise InputError(f"--pixels {options.pixels}: expected at most {images.MOST_PIXELS} in all")
-    scene = scene._replace(shape=(int(pixels[0]), int(pixels[-1])))
     for flag, value in (("--sad", options.sad), ("--sid", options.sid)):
         if options.parallel and value is not None:
             raise InputError(
                 f"{flag} {value:g}: expected without --parallel, whose rays have no source"
             )
-    return scene._replace(**scene_of(options))
+    return scene._replace(shape=(pixels[0], pixels[-1]), **scene_of(options))
 
 
 command = partial(entry, parser, main)

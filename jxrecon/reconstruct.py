@@ -48,6 +48,7 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.flags import xrays_of
     from jxrecon.inference.patient import find_in_xrays
     from jxrecon.inference.styles import open_style
+    from jxrecon.inference.surfaces import FORMATS
     from jxrecon.inference.volumes import Volume
     from jxrecon.io import radiographs
     from jxrecon.terminal import Spinner
@@ -58,8 +59,9 @@ def main(options: argparse.Namespace) -> int:
         xrays = list(map(open_style(options.style), xrays))
     for xray in xrays:
         print(radiographs.table(xray))
-    run = _run(options)
-    formats = _formats(options.format)
+    run, formats = _run(options), options.format.split(",")
+    if not set(formats) <= set(FORMATS):
+        raise InputError(f"--format {options.format}: expected some of {', '.join(FORMATS)}")
     with Spinner("compiling") as spinner:
         found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
     more = {"xrays": [str(path) for path in options.xray]}
@@ -75,10 +77,10 @@ def _request(options: argparse.Namespace) -> Any:
     from jxrecon.io.meshes import read_mesh
 
     which = options.checkpoint
-    if which not in ("latest", "best"):
-        if not which.isdigit():
-            raise InputError(f"--checkpoint {which}: expected latest, best or a step")
+    if which.isdigit():
         which = int(which)
+    elif which not in ("latest", "best"):
+        raise InputError(f"--checkpoint {which}: expected latest, best or a step")
     mesh = None if options.mesh is None else read_mesh(options.mesh)
     return Request(which, options.seed, mesh, str(options.mesh))
 
@@ -95,25 +97,16 @@ def _run(options: argparse.Namespace) -> Any:
         return open_run(options.run)
     shape = spacing = None
     if options.grid is not None:
-        x, y, z = numbers(options.grid, (3,), "--grid")
-        if not all(n >= 1 and n == int(n) for n in (x, y, z)):
+        counts = numbers(options.grid, (3,), "--grid")
+        shape = tuple(map(int, counts))
+        if shape != counts or min(shape) < 1:
             raise InputError(f"--grid {options.grid}: expected three whole numbers of voxels")
-        shape = (int(x), int(y), int(z))
     if options.spacing_mm is not None:
         mm = numbers(options.spacing_mm, (1, 3), "--spacing-mm")
         if not min(mm) > 0:
             raise InputError(f"--spacing-mm {options.spacing_mm}: expected positive millimetres")
         spacing = (mm[0], mm[len(mm) // 2], mm[-1])
     return untrained(options.method, shape, spacing, options.exp)
-
-
-def _formats(text: str) -> list[str]:
-    from jxrecon.inference.surfaces import FORMATS
-
-    formats = text.split(",")
-    if not set(formats) <= set(FORMATS):
-        raise InputError(f"--format {text}: expected some of {', '.join(FORMATS)}")
-    return formats
 
 
 def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> None:

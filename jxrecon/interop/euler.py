@@ -10,12 +10,11 @@ from jxrecon.geometry import AnyCamera, Camera, finite, pixel_mm, rotation_about
 from jxrecon.interop.checks import ORIGIN, Three, cone, detector_of, pixels, positive
 from jxrecon.types import InputError
 
-_DIFFDRR = {
+_REORIENT = {
     "AP": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
     "PA": np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]),
     None: np.eye(3),
 }
-_NANODRR = {name: matrix @ np.diag([-1.0, -1, 1]) for name, matrix in _DIFFDRR.items()}
 
 
 def from_diffdrr(
@@ -57,15 +56,15 @@ def from_diffdrr(
         InputError: an orientation, size or distance that cannot be.
     """
     dely = delx if dely is None else dely
-    camera_to_world = _zxy(finite(rot, 3, "rot")) @ _reorient(_DIFFDRR, orientation)
-    return _camera(
-        finite(isocentre_mm, 3, "isocentre_mm")
-        + _zxy(finite(rot, 3, "rot")) @ finite(xyz, 3, "xyz"),
-        camera_to_world,
-        finite((x0, y0, positive(sdd, "sdd")), 3, "x0, y0, sdd"),
-        (-1 if reverse_x_axis else 1) * positive(delx, "delx"),
-        -positive(dely, "dely"),
-        (height, width),
+    turn = _zxy(finite(rot, 3, "rot"))
+    camera_to_world = turn @ _reorient(orientation)
+    source = finite(isocentre_mm, 3, "isocentre_mm") + turn @ finite(xyz, 3, "xyz")
+    return cone(
+        source=source,
+        centre=source + camera_to_world @ finite((x0, y0, positive(sdd, "sdd")), 3, "x0, y0, sdd"),
+        u=camera_to_world[:, 0] * (-1 if reverse_x_axis else 1) * positive(delx, "delx"),
+        v=camera_to_world[:, 1] * -positive(dely, "dely"),
+        shape=pixels((height, width)),
     )
 
 
@@ -81,18 +80,7 @@ def to_diffdrr(
     Raises:
         InputError: parallel rays, or u and v not at right angles.
     """
-    source, centre, u, v, normal = detector_of(camera, "DiffDRR")
-    frame = np.stack([-u / np.linalg.norm(u), -v / np.linalg.norm(v), normal], axis=1)
-    reverse = bool(np.linalg.det(frame @ _reorient(_DIFFDRR, orientation).T) > 0)
-    frame[:, 0] *= 1 if reverse else -1
-    rotation = frame @ _reorient(_DIFFDRR, orientation).T
-    x0, y0, sdd = frame.T @ (centre - source)
-    return {
-        "rot": _zxy_angles(rotation),
-        "xyz": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
-        "reverse_x_axis": reverse,
-        **_intrinsics(camera, (x0, y0, sdd), orientation, isocentre_mm),
-    }
+    return _numbers(camera, "DiffDRR", orientation, isocentre_mm)
 
 
 def from_nanodrr(
@@ -113,7 +101,8 @@ def from_nanodrr(
 
     R = Rz(rotation0) Rx(rotation1) Ry(rotation2), M = R ORIENT[orientation], with isocentre i:
     source = i + R translation; centre = source + M (-x0, -y0, sdd); u = M (delx, 0, 0);
-    v = M (0, dely, 0). Checked by numbers against nanodrr 0.1.7.
+    v = M (0, dely, 0). Checked by numbers against nanodrr 0.1.7. As ORIENT is DiffDRR's
+    reorient diag(-1, -1, 1), this is `from_diffdrr` in degrees.
 
     Args:
         rotation: Euler angles in degrees, order ZXY.
@@ -125,15 +114,10 @@ def from_nanodrr(
     Raises:
         InputError: an orientation, size or distance that cannot be.
     """
-    turn = _zxy(np.deg2rad(finite(rotation, 3, "rotation")))
-    return _camera(
-        finite(isocentre_mm, 3, "isocentre_mm") + turn @ finite(translation, 3, "translation"),
-        turn @ _reorient(_NANODRR, orientation),
-        finite((-x0, -y0, positive(sdd, "sdd")), 3, "x0, y0, sdd"),
-        positive(delx, "delx"),
-        positive(dely, "dely"),
-        (height, width),
-    )
+    rot, xyz = np.deg2rad(finite(rotation, 3, "rotation")), finite(translation, 3, "translation")
+    detector: dict[str, Any] = {"sdd": sdd, "height": height, "width": width, "x0": x0, "y0": y0}
+    world: dict[str, Any] = {"orientation": orientation, "isocentre_mm": isocentre_mm}
+    return from_diffdrr(rot, xyz, delx=delx, dely=positive(dely, "dely"), **detector, **world)
 
 
 def to_nanodrr(
@@ -145,50 +129,42 @@ def to_nanodrr(
         InputError: parallel rays, u and v not at right angles, or a detector seen from its back
             (orientation "AP" and None hold the one handedness, "PA" the other).
     """
-    source, centre, u, v, normal = detector_of(camera, "nanodrr")
-    frame = np.stack([u / np.linalg.norm(u), v / np.linalg.norm(v), normal], axis=1)
-    rotation = frame @ _reorient(_NANODRR, orientation).T
-    if np.linalg.det(rotation) < 0:
+    numbers = _numbers(camera, "nanodrr", orientation, isocentre_mm)
+    if not numbers.pop("reverse_x_axis"):
         other = "AP" if orientation == "PA" else "PA"
         raise InputError(
             f"the camera is a mirror image in nanodrr's orientation {orientation}, expected {other}"
         )
-    x0, y0, sdd = frame.T @ (centre - source)
-    return {
-        "rotation": np.rad2deg(_zxy_angles(rotation)),
-        "translation": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
-        **_intrinsics(camera, (-x0, -y0, sdd), orientation, isocentre_mm),
-    }
+    rotation, translation = np.rad2deg(numbers.pop("rot")), numbers.pop("xyz")
+    return {"rotation": rotation, "translation": translation, **numbers}
 
 
-def _camera(
-    source: np.ndarray,
-    camera_to_world: np.ndarray,
-    centre: np.ndarray,
-    column_mm: float,
-    row_mm: float,
-    shape: tuple[int, int],
-) -> Camera:
-    """A camera whose source is the origin of its own frame and whose detector lies along x, y."""
-    return cone(
-        source=source,
-        centre=source + camera_to_world @ centre,
-        u=camera_to_world[:, 0] * column_mm,
-        v=camera_to_world[:, 1] * row_mm,
-        shape=pixels(shape),
-    )
-
-
-def _intrinsics(
-    camera: AnyCamera,
-    centre: tuple[float, float, float],
-    orientation: str | None,
-    isocentre_mm: Three,
+def _numbers(
+    camera: AnyCamera, name: str, orientation: str | None, isocentre_mm: Three
 ) -> dict[str, Any]:
-    """What both packages call the detector's numbers."""
-    names = "x0", "y0", "sdd", "height", "width", "dely", "delx", "orientation", "isocentre_mm"
-    numbers = *map(float, centre), *camera.shape, *pixel_mm(camera)
-    return dict(zip(names, (*numbers, orientation, tuple(isocentre_mm))))
+    """The keyword arguments of `from_diffdrr`; `name` is the package that an error is about."""
+    source, centre, u, v, normal = detector_of(camera, name)
+    frame = np.stack([-u / np.linalg.norm(u), -v / np.linalg.norm(v), normal], axis=1)
+    reorient = _reorient(orientation)
+    reverse = bool(np.linalg.det(frame @ reorient.T) > 0)
+    frame[:, 0] *= 1 if reverse else -1
+    rotation = frame @ reorient.T
+    x0, y0, sdd = map(float, frame.T @ (centre - source))
+    (height, width), (dely, delx) = camera.shape, pixel_mm(camera)
+    return {
+        "rot": _zxy_angles(rotation),
+        "xyz": rotation.T @ (source - finite(isocentre_mm, 3, "isocentre_mm")),
+        "reverse_x_axis": reverse,
+        "x0": x0,
+        "y0": y0,
+        "sdd": sdd,
+        "height": height,
+        "width": width,
+        "dely": dely,
+        "delx": delx,
+        "orientation": orientation,
+        "isocentre_mm": tuple(isocentre_mm),
+    }
 
 
 def _zxy(angles: np.ndarray) -> np.ndarray:
@@ -204,7 +180,7 @@ def _zxy_angles(matrix: np.ndarray) -> np.ndarray:
     return np.array([a0, np.arctan2(rest[2, 1], rest[1, 1]), np.arctan2(rest[0, 2], rest[0, 0])])
 
 
-def _reorient(matrices: dict[str | None, np.ndarray], orientation: str | None) -> np.ndarray:
-    if orientation not in matrices:
+def _reorient(orientation: str | None) -> np.ndarray:
+    if orientation not in _REORIENT:
         raise InputError(f"orientation is {orientation!r}, expected 'AP', 'PA' or None")
-    return matrices[orientation]
+    return _REORIENT[orientation]

@@ -111,18 +111,14 @@ def from_modular(
     Raises:
         InputError: u or v is no unit vector, or a number that cannot be.
     """
+    u, v = finite(u, 3, "u"), finite(v, 3, "v")
     for name, vector in (("u", u), ("v", v)):
-        length = np.linalg.norm(finite(vector, 3, name))
+        length = np.linalg.norm(vector)
         if abs(length - 1) > 1e-5:
             raise InputError(f"{name} has the length {length:.6g}, expected a unit vector")
     row_mm, column_mm = pitches(pitch_mm, "pitch_mm")
-    return cone(
-        source=finite(source_mm, 3, "source_mm"),
-        centre=finite(centre_mm, 3, "centre_mm"),
-        u=finite(u, 3, "u") * column_mm,
-        v=finite(v, 3, "v") * row_mm,
-        shape=pixels(shape),
-    )
+    source, centre = finite(source_mm, 3, "source_mm"), finite(centre_mm, 3, "centre_mm")
+    return cone(source=source, centre=centre, u=u * column_mm, v=v * row_mm, shape=pixels(shape))
 
 
 def to_modular(camera: AnyCamera) -> dict[str, Any]:

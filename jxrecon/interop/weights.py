@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jxrecon.types import InputError
 
@@ -46,7 +47,8 @@ class Buffer(NamedTuple):
     axis: int
 
 
-Table: TypeAlias = tuple[Parameter | Buffer, ...]
+Row: TypeAlias = Parameter | Buffer
+Table: TypeAlias = tuple[Row, ...]
 State: TypeAlias = Mapping[str, np.ndarray]
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -90,13 +92,8 @@ def from_torch(state: State, table: Table) -> dict[str, Any]:
             raise InputError(
                 f"state dict: {names[0]} {what}{more}, expected {len(known)} tensors of the table"
             )
-    tree: dict[str, Any] = {}
-    for row in parameters:
-        node = tree
-        for part in row.path[:-1]:
-            node = node.setdefault(part, {})
-        node[row.path[-1]] = to_ours(np.asarray(state[row.torch]), row.rule)
-    return {"params": tree}
+    ours = {row.path: to_ours(np.asarray(state[row.torch]), row.rule) for row in parameters}
+    return {"params": unflatten_dict(ours)}
 
 
 def to_torch(
@@ -114,19 +111,15 @@ def to_torch(
     Raises:
         InputError: a parameter of the table is missing, or the tree holds another number of them.
     """
-    state: dict[str, np.ndarray] = {}
+    ours, state = flatten_dict(params["params"]), {}
     for row in table:
         if isinstance(row, Parameter):
-            node: Any = params["params"]
-            for part in row.path:
-                if part not in node:
-                    raise InputError(f"parameters: {'/'.join(row.path)} is missing, expected {row}")
-                node = node[part]
-            value = to_theirs(np.asarray(node), row.rule)
+            if row.path not in ours:
+                raise InputError(f"parameters: {'/'.join(row.path)} is missing, expected {row}")
+            value = to_theirs(np.asarray(ours[row.path]), row.rule)
             state[row.torch] = np.ascontiguousarray(value) if copy else value
-    count = _leaves(params["params"])
-    if count != len(state):
-        raise InputError(f"parameters: {count} tensors, expected the {len(state)} of the table")
+    if len(ours) != len(state):
+        raise InputError(f"parameters: {len(ours)} tensors, expected the {len(state)} of the table")
     for row in table:
         if isinstance(row, Buffer):
             weight = state[row.weight]
@@ -138,16 +131,12 @@ def to_torch(
     return state
 
 
-def _leaves(tree: Any) -> int:
-    return sum(map(_leaves, tree.values())) if isinstance(tree, Mapping) else 1
-
-
 # X2CT-GAN (kylekma/X2CT): `{epoch}_net_G.pth`, `{epoch}_net_D.pth`.
 
 
 def x2ct_generator(views: int = 2, layers: Sequence[int] = (6, 12, 24, 16, 6)) -> Table:
     """The generator: 708 tensors and 349 norms with two views, 338 and 167 with one."""
-    rows: list[Parameter | Buffer] = []
+    rows: list[Row] = []
     for view in range(views):
         prefix = f"view{view + 1}Model." if views == 2 else ""
         rows += _x2ct_encoder(prefix, (f"encoder_{view}",), layers)
@@ -164,7 +153,7 @@ def x2ct_generator(views: int = 2, layers: Sequence[int] = (6, 12, 24, 16, 6)) -
 
 def x2ct_discriminator() -> Table:
     """The discriminator, for one view or two: 7 tensors and 3 norms."""
-    rows: list[Parameter | Buffer] = [*_conv("model.0", ("conv_0",))]
+    rows: list[Row] = [*_conv("model.0", ("conv_0",))]
     for i in (1, 2, 3):
         rows.append(Parameter(f"model.{3 * i - 1}.weight", (f"conv_{i}", "kernel"), "conv"))
         rows.append(Buffer(f"model.{3 * i}", f"model.{3 * i - 1}.weight", 0))
@@ -173,9 +162,9 @@ def x2ct_discriminator() -> Table:
 
 def _conv(
     torch: str, path: tuple[str, ...], norm: str | None = None, rule: Rule = "conv"
-) -> list[Parameter | Buffer]:
+) -> list[Row]:
     """Kernel and bias, and the norm behind them if there is one."""
-    rows: list[Parameter | Buffer] = [
+    rows: list[Row] = [
         Parameter(f"{torch}.weight", (*path, "kernel"), rule),
         Parameter(f"{torch}.bias", (*path, "bias"), "vector"),
     ]
@@ -184,9 +173,7 @@ def _conv(
     return rows
 
 
-def _x2ct_encoder(
-    prefix: str, path: tuple[str, ...], layers: Sequence[int]
-) -> list[Parameter | Buffer]:
+def _x2ct_encoder(prefix: str, path: tuple[str, ...], layers: Sequence[int]) -> list[Row]:
     rows = _conv(f"{prefix}encoder_layer.1", (*path, "stem"), f"{prefix}encoder_layer.2")
     for i, count in enumerate(layers):
         stage, ours = f"{prefix}encoder_layer{i}", (*path, f"stage_{i}")
@@ -205,9 +192,9 @@ def _x2ct_encoder(
 
 def _x2ct_decoder(
     prefix: str, path: tuple[str, ...], stages: int, convs: int, apart: bool
-) -> list[Parameter | Buffer]:
+) -> list[Row]:
     """`apart`: whether the compress step is a module of its own or the first one of the layer."""
-    rows: list[Parameter | Buffer] = []
+    rows: list[Row] = []
     for level in reversed(range(stages + 1)):
         layer, ours = f"{prefix}decoder_layer{level - 1}", (*path, f"layer_{level}")
         step = 0
@@ -235,7 +222,7 @@ def cyclegan_generator(blocks: int = 9, statistics: bool = False) -> Table:
         statistics: whether checkpoints may hold running statistics of the norms, as those from before
             PyTorch 0.4 do: True to read any, False to write what the published code loads today.
     """
-    rows: list[Parameter | Buffer] = []
+    rows: list[Row] = []
     for i, name in ((1, "stem"), (4, "down_1"), (7, "down_2")):
         rows += _conv(f"model.{i}", (name,), f"model.{i + 1}")
     for i in range(blocks):
@@ -251,7 +238,7 @@ def cyclegan_generator(blocks: int = 9, statistics: bool = False) -> Table:
 
 def cyclegan_discriminator(statistics: bool = False) -> Table:
     """The 70x70 PatchGAN: 10 tensors; `statistics` as of the generator."""
-    rows: list[Parameter | Buffer] = [*_conv("model.0", ("conv_0",))]
+    rows: list[Row] = [*_conv("model.0", ("conv_0",))]
     for i in (1, 2, 3):
         rows += _conv(f"model.{3 * i - 1}", (f"conv_{i}",), f"model.{3 * i}")
     rows += _conv("model.11", ("conv_4",))

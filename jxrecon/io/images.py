@@ -11,7 +11,6 @@ import io
 import math
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,7 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
         InputError: there is no such file, it is damaged, cut short or too large, or it holds
             anything but one plane of real numbers.
     """
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".png": _read_png,
-        ".npz": _read_npz,
-        ".nii": _read_nifti,
-        ".nii.gz": _read_nifti,
-    }
-    reader = readers[suffix(path)]
+    reader = {".png": _read_png, ".npz": _read_npz}.get(suffix(path), _read_nifti)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected an X-ray")
     try:
@@ -66,10 +59,8 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
     except InputError:
         raise
     except Exception as error:  # a decoder may raise anything on a damaged file
-        kind = suffix(path)[1:]
-        raise InputError(
-            f"{path}: cannot be read as {kind}, damaged or cut short ({error})"
-        ) from None
+        what = f"cannot be read as {suffix(path)[1:]}, damaged or cut short"
+        raise InputError(f"{path}: {what} ({error})") from None
     if image.dtype.kind not in "iuf":
         raise InputError(f"{path}: pixels of type {image.dtype}, expected real numbers")
     return image, others
@@ -148,8 +139,6 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         if len(shape) not in (2, 3) or shape[2:] not in ((), (1,)):
             raise InputError(f"{path}: axes {shape}, expected [column, row] or [column, row, 1]")
         _check_size(path, shape)
-        if dtype.kind not in "iuf":
-            raise InputError(f"{path}: pixels of type {dtype}, expected real numbers")
         gap = int(header.get_data_offset()) - stream.tell()
         if not 4 <= gap <= 1 << 20:
             raise InputError(f"{path}: pixels begin {gap} bytes behind the header, expected 4")

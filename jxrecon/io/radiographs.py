@@ -5,7 +5,8 @@ The sidecar of `a.nii.gz`, `a.npz` or `a.png` is `a.json`. Its keys, which flags
     camera          source_mm or, of parallel rays, direction; centre_mm, u_mm, v_mm and shape as the
                     camera's `to_dict` writes them, or
     view            frontal, lateral or ANGLE[,ELEVATION] in degrees, with the next three keys
-    source_axis_mm, source_detector_mm, pixel_mm    pixel_mm: one number, or [rows, columns]
+    source_axis_mm, source_detector_mm    from the source to isocentre and detector
+    pixel_mm        pitch on the detector: one number, or [between rows, between columns]
     isocentre_mm    the point of the world that the views turn about
     intensity       log: line integrals; raw: detector intensities; display: altered for the eye
     i0              intensity of the unattenuated beam, needed by raw images
@@ -46,16 +47,9 @@ _VIEWS = {"frontal": (0.0, 0.0), "lateral": (90.0, 0.0)}
 
 
 class Given(NamedTuple):
-    """What the command line says about an X-ray; it outranks the sidecar. None: nothing is said.
+    """What the command line says about an X-ray: keys of the sidecar, which it outranks.
 
-    Attributes:
-        view: "frontal", "lateral" or "ANGLE[,ELEVATION]" in degrees.
-        source_axis_mm: distance from source to isocentre.
-        source_detector_mm: distance from source to detector.
-        pixel_mm: pixel pitch on the detector (between rows, between columns).
-        isocentre_mm: the point of the world that the views turn about.
-        intensity: "log", "raw" or "display".
-        i0: intensity of the unattenuated beam.
+    None: nothing is said.
     """
 
     view: str | None = None

@@ -111,12 +111,10 @@ class Builder:
         )
 
 
-def along(direction: Vector, sideways: Vector = (1.0, 0.0, 0.0)) -> np.ndarray:
-    """Rotation [3, 3] whose local z points along `direction` and local x as near `sideways` as can be."""
+def along(direction: Vector) -> np.ndarray:
+    """Rotation [3, 3] whose local z points along `direction`, local x as near the world's as can be."""
     z = np.asarray(direction, float) / np.linalg.norm(direction)
-    side = np.asarray(sideways, float)
-    if abs(z @ side) > 0.95 * np.linalg.norm(side):
-        side = np.array([0.0, 1.0, 0.0])
+    side = np.array([0.0, 1.0, 0.0] if abs(z[0]) > 0.95 else [1.0, 0.0, 0.0])
     x = side - (side @ z) * z
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z], 1)
