@@ -60,11 +60,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def cache_folder(part: str = "") -> Path | None:
-    """Where results that can be computed again are kept between runs; None with JXRECON_NO_CACHE.
-
-    Args:
-        part: a folder within, such as "data" or "xla".
-    """
+    """Where results of this part that can be made again are kept between runs; None with JXRECON_NO_CACHE."""
     if os.environ.get("JXRECON_NO_CACHE"):
         return None
     home = os.environ.get("XDG_CACHE_HOME")

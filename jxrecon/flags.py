@@ -90,13 +90,15 @@ def exposure_of(options: argparse.Namespace) -> Exposure:
     """
     from jxrecon.drr.exposure import NEEDS, RANGES, Exposure
 
-    given = {name: getattr(options, name) for name in ("attenuation", *RANGES)}
-    given = {name: value for name, value in given.items() if value is not None}
+    said = vars(options)
+    given = {name: said[name] for name in ("attenuation", *RANGES) if said[name] is not None}
     for name, (low, high, unit) in RANGES.items():
-        value, flag, needed = given.get(name), _flag(name), NEEDS.get(name, name)
-        if value is not None and not low <= value <= high:
+        if name not in given:
+            continue
+        value, flag, needed = given[name], _flag(name), NEEDS.get(name, name)
+        if not low <= value <= high:
             raise InputError(f"{flag} {value:g}: expected {low:g} to {high:g} {unit}")
-        if value is not None and needed not in given:
+        if needed not in given:
             raise InputError(f"{flag} {value:g}: expected {_flag(needed)} with it")
     if {"attenuation", "kvp"} <= set(given):
         raise InputError(

@@ -98,9 +98,10 @@ def _run(options: argparse.Namespace) -> Any:
     shape = spacing = None
     if options.grid is not None:
         counts = numbers(options.grid, (3,), "--grid")
-        shape = tuple(map(int, counts))
-        if shape != counts or min(shape) < 1:
+        x, y, z = map(int, counts)
+        if (x, y, z) != counts or min(counts) < 1:
             raise InputError(f"--grid {options.grid}: expected three whole numbers of voxels")
+        shape = x, y, z
     if options.spacing_mm is not None:
         mm = numbers(options.spacing_mm, (1, 3), "--spacing-mm")
         if not min(mm) > 0:
@@ -111,9 +112,12 @@ def _run(options: argparse.Namespace) -> Any:
 
 def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> None:
     from jxrecon.files import write_file
+    from jxrecon.io.images import stem
     from jxrecon.report.preview import preview_png
 
-    name = _name(options.xray)
+    words = zip(*(stem(path).split("_") for path in options.xray))
+    shared = takewhile(lambda same: len(set(same)) == 1, words)
+    name = "_".join([*(same[0] for same in shared), "recon"])  # ct_frontal, ct_lateral -> ct_recon
     path, *_ = volume.write(options.out, name, **more)
     write_file(options.out / f"{name}_preview.png", preview_png(volume))
     for view, error in zip(volume.views, volume.errors):
@@ -135,17 +139,7 @@ def _write_surface(
     write_file(options.out / f"{name}_overlay.png", overlay)
     moved = surface.moved_mm
     print(f"displacement: mean {moved.mean():.1f} mm, largest {moved.max():.1f} mm")
-    for path in paths:
-        print(path)
-
-
-def _name(paths: list[Path]) -> str:
-    """The words that all X-rays' names begin with, and _recon: ct_frontal, ct_lateral -> ct_recon."""
-    from jxrecon.io.images import stem
-
-    words = [stem(path).split("_") for path in paths]
-    shared = takewhile(lambda same: len(set(same)) == 1, zip(*words))
-    return "_".join([*(same[0] for same in shared), "recon"])
+    print(*paths, sep="\n")
 
 
 command = partial(entry, parser, main)

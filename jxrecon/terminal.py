@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     track,
@@ -61,22 +62,20 @@ class Spinner(_Live):
         self._line(text)
 
 
+def _bar(*columns: ProgressColumn) -> Progress:
+    name, bar, count = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(name, bar, count, *columns, console=Console(stderr=True))
+
+
 class Meter(_Live):
     """Steps done, steps a second and time left."""
 
     def __init__(self, first: int, last: int, silent: bool = False) -> None:
         """Counts from step `first` to `last`."""
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"),
-            console=Console(stderr=True),
-        )
+        rate, terms = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[terms]}")
+        self._bar = _bar(rate, TimeRemainingColumn(), terms)
         super().__init__(self._bar, silent)
-        self._task = self._bar.add_task("", total=last, completed=first, rate="", terms="")
+        self._task = self._bar.add_task("training", total=last, completed=first, rate="", terms="")
         self._first, self._last, self._terms = first, last, ""
         self._began: float | None = None  # the first step compiles and is left out of the rate
 
@@ -102,13 +101,7 @@ class CaseBar(_Live):
     """Cases done and time left of each method."""
 
     def __init__(self, total: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        self._bar = _bar(TimeRemainingColumn())
         super().__init__(self._bar)
         self._total = total
 

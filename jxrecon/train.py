@@ -93,9 +93,8 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
     experiment = config.override(config.find(options.exp, options.size), options.set)
-    chosen = (
-        "as --size says" if options.size else f"picked for {jax.default_backend()}, --size chooses"
-    )
+    picked = f"picked for {jax.default_backend()}, --size chooses"
+    chosen = "as --size says" if options.size else picked
     say(f"experiment {experiment.name}, size {experiment.size} ({chosen})")
     parts = [Path(options.exp).stem, experiment.size]
     parts += [options.data.absolute().name] if options.data else []

@@ -17,17 +17,13 @@ def to_astra(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "12"]:
     """The row of ASTRA's `cone_vec` or, for parallel rays, `parallel3d_vec` that is this view.
 
     (source or ray direction, detector centre, u, v), places p as S p with S p = A^-1 p - (N - 1) / 2
-    for the grid's affine A and shape N, directions by A^-1 alone: ASTRA's voxels have edge 1 and are
-    centred. Stack the rows of several views. Its volume is `astra.create_vol_geom(Ny, Nx, Nz)` with
+    for any affine A and shape N of the grid, directions by A^-1 alone: ASTRA's voxels have edge 1 and
+    are centred. Stack the rows of several views. Its volume is `astra.create_vol_geom(Ny, Nx, Nz)` with
     data [z, y, x], our mu transposed by (2, 1, 0), and its projections are [row, view, column].
     ASTRA's line integrals are in voxels: multiply them by `astra_voxel_mm(camera, grid)` for those of
     `jxrecon.drr`. Read in ASTRA's documentation; ASTRA itself was not run.
-
-    Args:
-        camera: the view.
-        grid: the volume's grid, any affine.
     """
-    inverse, middle = _to_voxels(grid)
+    inverse, middle = _to_voxels(grid), grid.centre_mm
     first, centre, u, v = vectors(camera)
     first = first if isinstance(camera, ParallelCamera) else first - middle
     return np.concatenate([inverse @ first, inverse @ (centre - middle), inverse @ u, inverse @ v])
@@ -53,7 +49,7 @@ def from_astra(
         raise InputError(f"ASTRA row has the shape {numbers.shape}, expected 12 finite numbers")
     if kind not in ("cone_vec", "parallel3d_vec"):
         raise InputError(f"ASTRA geometry is {kind!r}, expected cone_vec or parallel3d_vec")
-    _, middle = _to_voxels(grid)
+    middle = grid.centre_mm
     first, centre, u, v = (grid.affine[:3, :3] @ part for part in numbers.reshape(4, 3))
     detector: dict[str, Any] = {"centre": centre + middle, "u": u, "v": v, "shape": pixels(shape)}
     if kind == "cone_vec":
@@ -66,7 +62,6 @@ def astra_voxel_mm(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "rows col
 
     On isotropic voxels it is their edge for every ray.
     """
-    inverse, _ = _to_voxels(grid)
     rows, columns = camera.shape
     first, centre, u, v = vectors(camera)
     if isinstance(camera, ParallelCamera):
@@ -75,7 +70,7 @@ def astra_voxel_mm(camera: AnyCamera, grid: Grid) -> Float[np.ndarray, "rows col
         r = (np.arange(rows) - (rows - 1) / 2)[:, None, None]
         c = (np.arange(columns) - (columns - 1) / 2)[None, :, None]
         rays = centre + r * v + c * u - first
-    return np.linalg.norm(rays, axis=-1) / np.linalg.norm(rays @ inverse.T, axis=-1)
+    return np.linalg.norm(rays, axis=-1) / np.linalg.norm(rays @ _to_voxels(grid).T, axis=-1)
 
 
 def from_modular(
@@ -101,10 +96,8 @@ def from_modular(
     The names of both packages were read in their documentation, not run.
 
     Args:
-        source_mm: X-ray source.
-        centre_mm: centre of the detector.
-        u: unit vector from one column to the next.
-        v: unit vector from one row to the next.
+        source_mm, centre_mm: X-ray source, centre of the detector.
+        u, v: unit vectors from one column, one row to the next.
         pitch_mm: one number or (between rows, between columns).
         shape: (rows, columns).
 
@@ -141,7 +134,6 @@ def to_modular(camera: AnyCamera) -> dict[str, Any]:
     }
 
 
-def _to_voxels(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """World mm -> voxels about the grid's middle: the matrix, and that middle in mm."""
-    affine = np.asarray(grid.affine, np.float64)
-    return np.linalg.inv(affine[:3, :3]), grid.centre_mm
+def _to_voxels(grid: Grid) -> Float[np.ndarray, "3 3"]:
+    """Directions in world mm -> in voxels."""
+    return np.linalg.inv(np.asarray(grid.affine, np.float64)[:3, :3])

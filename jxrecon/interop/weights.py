@@ -55,20 +55,18 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """What PyTorch keeps for a norm, behind its name."""
 
 
+_CHANNELS = {"conv": (-1, -2), "linear": (-1, -2), "conv_transpose": (-2, -1)}
+"""Where the first two axes of PyTorch's tensors stand in ours."""
+
+
 def to_ours(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in PyTorch's layout -> ours."""
-    if rule == "vector":
-        return value
-    space = tuple(range(2, value.ndim))
-    return value.transpose(*space, *((0, 1) if rule == "conv_transpose" else (1, 0)))
+    return value if rule == "vector" else np.moveaxis(value, (0, 1), _CHANNELS[rule])
 
 
 def to_theirs(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in our layout -> PyTorch's: the inverse of `to_ours`."""
-    if rule == "vector":
-        return value
-    i, o = value.ndim - 2, value.ndim - 1
-    return value.transpose(*((i, o) if rule == "conv_transpose" else (o, i)), *range(i))
+    return value if rule == "vector" else np.moveaxis(value, _CHANNELS[rule], (0, 1))
 
 
 def from_torch(state: State, table: Table) -> dict[str, Any]:
@@ -76,7 +74,6 @@ def from_torch(state: State, table: Table) -> dict[str, Any]:
 
     Args:
         state: name -> array; the buffers of norms may be there or not, nothing else may be missing or more.
-        table: table of the network.
 
     Raises:
         InputError: a tensor is missing or unknown, named with how many more there are.
@@ -103,7 +100,6 @@ def to_torch(
 
     Args:
         params: nested dictionaries below "params".
-        table: table of the network.
         buffers: name -> array of running statistics to keep, as those of the checkpoint once read; those
             that are not given are 0, 1 and 0, as PyTorch starts them. No output depends on them.
         copy: whether arrays are made contiguous, or are views of the parameters.

@@ -59,16 +59,11 @@ class _Slice(NamedTuple):
 
 
 def find_series(files: Iterable[Path]) -> list[Series]:
-    """The CT series among files; what is no DICOM file, no CT or a scout view is passed over.
+    """The CT series among files, in the order of patient and UID.
 
-    A DICOM file too damaged to tell what it is of counts to every series of its folder, so that reading
-    them names it: else a lost slice at an end of the scan would go unnoticed.
-
-    Args:
-        files: such as those below a folder.
-
-    Returns:
-        One a SeriesInstanceUID, in the order of patient and UID.
+    What is no DICOM file, no CT or a scout view is passed over. A DICOM file too damaged to tell what it
+    is of counts to every series of its folder, so that reading them names it: else a lost slice at an end
+    of the scan would go unnoticed.
     """
     found: dict[str, list[Path]] = defaultdict(list)
     patients: dict[str, str] = {}
@@ -79,7 +74,9 @@ def find_series(files: Iterable[Path]) -> list[Series]:
         except InputError:
             header = pydicom.Dataset()
         if "Modality" not in header:
-            damaged += [path] if _is_dicom(path) and not _is_directory(header) else []
+            meta = getattr(header, "file_meta", pydicom.Dataset())
+            dicomdir = meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+            damaged += [path] if _is_dicom(path) and not dicomdir else []
             continue
         if header.Modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
             continue
@@ -150,9 +147,7 @@ def read_series(
     places = np.array([s.position @ normal for s in slices])
     step = _check_gaps(slices, places, fix)
     direction = _check_tilt(slices, normal, fix)
-    planes = [_pixels(s) for s in slices]
-    whole = all(plane.dtype == np.int16 for plane in planes)
-    volume = np.stack(planes, -1) if whole else np.stack(planes, -1).astype(np.float32)
+    volume = np.stack([_pixels(s) for s in slices], -1)  # float32 if one of them is
     if fix:
         volume = _evenly(volume, places, step)
     affine = np.eye(4)
@@ -179,12 +174,6 @@ def _is_dicom(path: Path) -> bool:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def _is_directory(header: pydicom.Dataset) -> bool:
-    """Whether it is a DICOMDIR, which lists other files."""
-    meta = getattr(header, "file_meta", pydicom.Dataset())
-    return meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
 
 
 def _numbers(path: Path, header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
@@ -316,9 +305,8 @@ def _pixels(one: _Slice) -> np.ndarray:
     hu = stored.T.astype(np.float64) * one.slope + one.intercept
     limits = np.iinfo(np.int16)
     whole = one.slope == int(one.slope) and one.intercept == int(one.intercept)
-    if whole and limits.min <= hu.min() and hu.max() <= limits.max:
-        return hu.astype(np.int16)
-    return hu.astype(np.float32)
+    fits = whole and limits.min <= hu.min() and hu.max() <= limits.max
+    return hu.astype(np.int16 if fits else np.float32)
 
 
 def _evenly(volume: np.ndarray, places: np.ndarray, step: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jxrecon.files import one_line, write_file
 from jxrecon.io.ply import ply_bytes, read_ply
@@ -124,7 +124,6 @@ def _merged(mesh: Mesh) -> Mesh:
 
 
 def _read_stl(content: bytes) -> Polygons:
-    corners: Float[np.ndarray, "n 3"]
     count = int.from_bytes(content[80:84], "little")
     if len(content) >= 84 and len(content) == 84 + 50 * count:
         facets = np.frombuffer(content, np.dtype([("f", "<f4", 12), ("a", "<u2")]), count, 84)

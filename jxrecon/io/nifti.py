@@ -38,8 +38,7 @@ def is_volume(path: Path) -> bool:
 def read_volume(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
     """A volume in nibabel's canonical order (RAS), read to the end of its stream.
 
-    Size, type and frame are judged from the header alone, before a voxel is decompressed. The
-    end of the stream is read too, so that gzip's checksum is compared.
+    Size, type and frame are judged from the header alone, before a voxel is decompressed.
 
     Args:
         path: a single-file NIfTI-1 or NIfTI-2, .nii or .nii.gz; [x, y, z] or [x, y, z, 1].
@@ -197,8 +196,6 @@ def write_volume(
     path: Path, hu: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
 ) -> None:
     """Writes a volume as int16 HU, rounded and clipped, with its frame in sform and qform (mm).
-
-    The file appears under its name only when it is whole.
 
     Args:
         path: ends in .nii or .nii.gz; its folder is made where it is missing.

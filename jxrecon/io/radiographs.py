@@ -47,10 +47,7 @@ _VIEWS = {"frontal": (0.0, 0.0), "lateral": (90.0, 0.0)}
 
 
 class Given(NamedTuple):
-    """What the command line says about an X-ray: keys of the sidecar, which it outranks.
-
-    None: nothing is said.
-    """
+    """What the command line says about an X-ray (None: nothing): keys of the sidecar, which it outranks."""
 
     view: str | None = None
     source_axis_mm: float | None = None
@@ -155,11 +152,10 @@ def table(radiograph: Radiograph) -> str:
 
 
 def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
-    """Reads an X-ray with its camera from its sidecar or from flags; nothing is guessed.
+    """Reads an X-ray with its camera from its sidecar or from flags, `given`; nothing is guessed.
 
     Args:
         path: NIfTI, NPZ (key `image`) or PNG of one grey channel at its full bit depth.
-        given: what the command line says.
 
     Raises:
         InputError: the file or its sidecar is missing, damaged or too large; no camera, intensity
@@ -184,7 +180,8 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
     if "camera" in said and "view" not in flags:
         camera, lines = _whole_camera(path, said, flags)
     else:
-        camera, isocentre, lines = _built_camera(path, image.shape, said, isocentre)
+        isocentre = np.zeros(3) if isocentre is None else isocentre
+        camera, lines = _built_camera(path, image.shape, said, isocentre)
     if tuple(camera.shape) != image.shape:
         raise InputError(
             f"{path}: image has {image.shape[0]} x {image.shape[1]} pixels, expected the "
@@ -205,7 +202,6 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
 
     Args:
         path: the image; its ending chooses the format.
-        radiograph: what to write.
         notes: more keys of the sidecar, such as source="...".
 
     Raises:
@@ -260,9 +256,9 @@ def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCa
 
 
 def _built_camera(
-    path: Path, shape: tuple[int, int], said: _Said, isocentre: np.ndarray | None
-) -> tuple[Camera, np.ndarray, _Lines]:
-    """The camera that an angle and distances describe, its isocentre, and the lines to print."""
+    path: Path, shape: tuple[int, int], said: _Said, isocentre: np.ndarray
+) -> tuple[Camera, _Lines]:
+    """The camera that an angle and distances describe, and the lines to print."""
     if missing := [_FLAGS[part] for part in ("view", *_DISTANCES) if part not in said]:
         raise InputError(
             f"{path}: nothing tells its camera, expected a sidecar {sidecar_path(path).name} "
@@ -271,7 +267,6 @@ def _built_camera(
     view, axis, detector, pitch = (said[part] for part in ("view", *_DISTANCES))
     angle, elevation = view_angles(str(view[0]), f"{path}: view")
     source_axis_mm = finite(axis[0], 1, f"{path}: source_axis_mm")[0]
-    isocentre = np.zeros(3) if isocentre is None else isocentre
     camera = camera_at(
         angle,
         elevation,
@@ -285,7 +280,7 @@ def _built_camera(
     lines = [("view", f"{angle:g}, {elevation:g} degrees", view[1])]
     lines += [(name, text, origins.get(name, view[1])) for name, text in describe(camera).items()]
     lines += [("source to axis", f"{source_axis_mm:.1f} mm", axis[1])]
-    return camera, isocentre, lines
+    return camera, lines
 
 
 def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndarray, _Lines]:

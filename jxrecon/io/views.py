@@ -77,9 +77,9 @@ def common_isocentre(xrays: Sequence[Radiograph]) -> Float[np.ndarray, "3"]:
 def centred_view(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], like: Camera) -> View:
     """The X-ray about the origin, averaged in blocks of pixels down to about the pitch of a camera.
 
-    Along each axis a block is the whole number of pixels that fits into one pixel of that
-    camera, both measured where they cross the isocentre; coarser X-rays stay as
-    they are. Rows and columns that fill no block are left out at the image's end.
+    Along each axis a block is the whole number of pixels that fits into one pixel of that camera, both
+    measured where they cross the isocentre; coarser X-rays stay as they are. What fills no block is left
+    out at the image's end.
 
     Raises:
         InputError: the detector does not see the isocentre, or the rays are parallel.

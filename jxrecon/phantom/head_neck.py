@@ -156,17 +156,14 @@ def _jaws(b: Builder) -> None:
     path = [(50, 8, 52), (48, 14, 66), (48, 16, 78)]
     b.tubes(path, [(3, 11), (3, 7), (2.5, 4)], 1100, JAW, 3, bone=True)
     for angle in (9, 27, 45, 63, 81):
-        x, y = _arch(angle, 27, 34, 37)
-        b.pair(ellipsoid((x, y, 54), (6.5, 6, 9), 600), HEAD, bone=True)  # alveolar process, upper
-        x, y = _arch(angle, 27, 34, 34)
-        b.pair(ellipsoid((x, y, 30), (5.5, 5, 9), 650), JAW, bone=True)
+        # The alveolar processes, upper and lower; below, the teeth in them.
+        b.pair(ellipsoid((*_arch(angle, 27, 34, 37), 54), (6.5, 6, 9), 600), HEAD, bone=True)
+        b.pair(ellipsoid((*_arch(angle, 27, 34, 34), 30), (5.5, 5, 9), 650), JAW, bone=True)
     b.add(ellipsoid((0, 34, 43), (22, 26, 2.5), -300), JAW)  # a little air over the tongue
     for angle in (6, 18, 30, 43, 57, 71, 86):
         size = 2.5 + 0.02 * angle
-        x, y = _arch(angle, 26, 35, 37)
-        b.pair(ellipsoid((x, y, 49), (size, size, 8), 2300), HEAD, bone=True)
-        x, y = _arch(angle, 25, 34, 35)
-        b.pair(ellipsoid((x, y, 35), (size, size, 8), 2300), JAW, bone=True)
+        b.pair(ellipsoid((*_arch(angle, 26, 35, 37), 49), (size, size, 8), 2300), HEAD, bone=True)
+        b.pair(ellipsoid((*_arch(angle, 25, 34, 35), 35), (size, size, 8), 2300), JAW, bone=True)
 
 
 def _vertebral(level: float, z: float) -> tuple[np.ndarray, np.ndarray]:
@@ -176,8 +173,8 @@ def _vertebral(level: float, z: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array([0.0, cord_y_mm(z), z]) + rotation @ [0.0, 17.5 + 0.45 * level, 0.0], rotation
 
 
-Shape: TypeAlias = Callable[[np.ndarray, Vector, float, np.ndarray], Primitives]
-UPRIGHT = np.eye(3)
+_Shape: TypeAlias = Callable[[np.ndarray, Vector, float, np.ndarray], Primitives]
+_UPRIGHT = np.eye(3)
 
 
 def _vertebra(b: Builder, name: str, z: float) -> None:
@@ -187,7 +184,7 @@ def _vertebra(b: Builder, name: str, z: float) -> None:
     height = (6.4, 5.6, 5.6, 5.7, 5.9, 6.6, 7.6, 8.3, 8.8, 9.2)[level]
     middle, rotation = _vertebral(level, z)
 
-    def part(make: Shape, q: Vector, axes: Vector, hu: float, turn: np.ndarray = UPRIGHT) -> None:
+    def part(make: _Shape, q: Vector, axes: Vector, hu: float, turn: np.ndarray = _UPRIGHT) -> None:
         body = make(middle + rotation @ np.asarray(q, float), axes, hu, rotation @ turn)
         (b.add if q[0] == 0 else b.pair)(body, NECK, bone=True, vertebra=middle)
 

@@ -41,11 +41,7 @@ def liver_template() -> Template:
 
 
 def liver(seed: int, subject: int) -> Vertices:
-    """One synthetic liver, the same for the same numbers.
-
-    Args:
-        seed: seed of the population.
-        subject: which of its livers.
+    """The synthetic liver of this number in the population of this seed, always the same.
 
     Returns:
         [642, 3] mm, float32, RAS, the mean of the vertices at the origin.
@@ -53,9 +49,8 @@ def liver(seed: int, subject: int) -> Vertices:
     random = np.random.default_rng([seed, subject])
     shape = _shape(random.normal(size=8).clip(-2.0, 2.0))
     wave = random.normal(size=(_WAVES, 3))
-    wave *= (
-        2 * np.pi / random.uniform(90.0, 180.0, (_WAVES, 1)) / np.linalg.norm(wave, axis=1)[:, None]
-    )
+    length_mm = random.uniform(90.0, 180.0, (_WAVES, 1))
+    wave *= 2 * np.pi / length_mm / np.linalg.norm(wave, axis=1)[:, None]
     direction = random.normal(size=(_WAVES, 3))
     offset = random.uniform(0.0, 2 * np.pi, _WAVES)
     shape = shape + 1.2 * np.sin(shape @ wave.T + offset) @ direction

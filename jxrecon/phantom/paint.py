@@ -59,8 +59,7 @@ def skin(
 
     Args:
         outline: bodies without fat; `value` is the thickness of fat over each in mm.
-        affine: index -> world mm.
-        shape: shape of the grid.
+        affine: of the grid, index -> world mm.
     """
 
     def join(carry: tuple[Array, Array], body: Primitives) -> tuple[tuple[Array, Array], None]:
@@ -88,7 +87,6 @@ def paint(
     A body thinner than a voxel is widened to one and thinned out by as much: its sum is kept.
 
     Args:
-        hu: the volume so far.
         bodies: `value` in HU.
         affine: index -> world mm.
         patch: voxels about a body's centre that are painted; must hold the largest of the bodies.
@@ -120,8 +118,7 @@ def texture(
 
     Args:
         noise: standard normal: three numbers for the direction of a wave, one for its phase.
-        affine: index -> world mm.
-        shape: shape of the grid.
+        affine: of the grid, index -> world mm.
     """
     waves = noise.shape[0]
     direction = noise[:, :3] / (jnp.linalg.norm(noise[:, :3], axis=1, keepdims=True) + 1e-6)

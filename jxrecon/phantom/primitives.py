@@ -95,12 +95,8 @@ def distance_mm(
     """Distance of local points to the surface of a SYNTHETIC body in mm, negative inside.
 
     Its sign is exact; its size is exact for planes and of first order, |q/a| (|q/a| - 1) / |q/a^2|,
-    for ellipsoids: right near the surface, which is all that an anti-aliased edge asks for.
-
-    Args:
-        axes: semi-axes in mm.
-        flat: 1 for axes bounded by planes.
-        q: local coordinates in mm, three arrays.
+    for ellipsoids: right near the surface, which is all that an anti-aliased edge asks for. `axes` and
+    `flat` as of `Primitives`; q: local coordinates in mm, three arrays.
     """
     inverse = (1.0 - flat) / axes
     squares = [(x * inverse[i]) ** 2 for i, x in enumerate(q)]

@@ -29,43 +29,24 @@ _FINE_MM = 6.0  # coarser grids are painted at half their spacing and averaged
 
 
 class Latents(NamedTuple):
-    """What varies between SYNTHETIC subjects, each standard normal and cut at 2.2.
+    """What varies between SYNTHETIC subjects, each standard normal and cut at 2.2; beside each, what 1 is."""
 
-    Attributes:
-        head_size: all of the head, 3.5%.
-        head_length: longer and narrower, 3%.
-        jaw_size: mandible and chin about the joint, 6%.
-        jaw_opening: 3 degrees about 2.5.
-        pitch: the head nods, 3.5 degrees.
-        yaw: the head turns, 2 degrees.
-        bend: the neck leans to a side, 2.5 degrees.
-        neck_length: 7%.
-        tilt: the neck leans to the front, 5 degrees.
-        lordosis: the neck's curve, 5 mm.
-        build: girth of the neck, 9%, and width of the shoulders, 6%.
-        fat: thickness under the skin, by a factor of e^0.45.
-        shoulder_height: 9 mm at the arms.
-        shoulder_difference: right up and left down, 4 mm.
-        bone: density 10%, size of the vertebrae 5%.
-        airway: calibre, 16%.
-    """
-
-    head_size: Float[Array, ""]
-    head_length: Float[Array, ""]
-    jaw_size: Float[Array, ""]
-    jaw_opening: Float[Array, ""]
-    pitch: Float[Array, ""]
-    yaw: Float[Array, ""]
-    bend: Float[Array, ""]
-    neck_length: Float[Array, ""]
-    tilt: Float[Array, ""]
-    lordosis: Float[Array, ""]
-    build: Float[Array, ""]
-    fat: Float[Array, ""]
-    shoulder_height: Float[Array, ""]
-    shoulder_difference: Float[Array, ""]
-    bone: Float[Array, ""]
-    airway: Float[Array, ""]
+    head_size: Float[Array, ""]  # all of the head, 3.5%
+    head_length: Float[Array, ""]  # longer and narrower, 3%
+    jaw_size: Float[Array, ""]  # mandible and chin about the joint, 6%
+    jaw_opening: Float[Array, ""]  # 3 degrees about 2.5
+    pitch: Float[Array, ""]  # the head nods, 3.5 degrees
+    yaw: Float[Array, ""]  # the head turns, 2 degrees
+    bend: Float[Array, ""]  # the neck leans to a side, 2.5 degrees
+    neck_length: Float[Array, ""]  # 7%
+    tilt: Float[Array, ""]  # the neck leans to the front, 5 degrees
+    lordosis: Float[Array, ""]  # the neck's curve, 5 mm
+    build: Float[Array, ""]  # girth of the neck, 9%, and width of the shoulders, 6%
+    fat: Float[Array, ""]  # thickness under the skin, by a factor of e^0.45
+    shoulder_height: Float[Array, ""]  # 9 mm at the arms
+    shoulder_difference: Float[Array, ""]  # right up and left down, 4 mm
+    bone: Float[Array, ""]  # density 10%, size of the vertebrae 5%
+    airway: Float[Array, ""]  # calibre, 16%
 
 
 def average() -> Latents:
@@ -225,8 +206,6 @@ def population(grid: Grid, seed: int, start: int, count: int) -> np.ndarray:
     Args:
         grid: as `anatomy`.
         seed: names the population; a training and a validation set are two ranges of one seed.
-        start: the first subject.
-        count: how many.
 
     Returns:
         np.int16 [count, x, y, z] in HU. A volume depends on (grid, seed, its number) only.
