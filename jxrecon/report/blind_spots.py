@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jxrecon.evaluation.blind_spots import Case
 from jxrecon.metrics.perturbations import Change
 from jxrecon.metrics.volume import METRICS
-from jxrecon.report.drawing import data_uri, render, show_image
-from jxrecon.report.slices import DIFFERENCE_HU, DISPLAY_HU
+from jxrecon.report.drawing import data_uri, render
+from jxrecon.report.slices import DIFFERENCE_HU, DISPLAY_HU, PLANES, draw_slice, panels
 
 BLIND = 0.01
 """A metric that moves by less than this share of its largest move hardly notices."""
@@ -53,8 +52,7 @@ def write_page(
         path,
         summary=summary,
         names=names,
-        heads={name: METRICS[name].head for name in names},
-        labels={name: METRICS[name].label for name in names},
+        metrics=METRICS,
         readings={
             kind: {name: reading(moved, names) for name, moved in pair["perturbations"].items()}
             for kind, pair in summary["pairs"].items()
@@ -140,23 +138,15 @@ def colour(share: float | None) -> str:
 
 def _figure(ideal: Change, real: Change, spacing_mm: Float[np.ndarray, "3"]) -> Figure:
     """Coronal slices: truth; the perturbed truth and reconstruction, each with its difference."""
-    _, across, _ = real.focus
     truth = real.after.truth_hu
-    panels: list[tuple[str, Any, bool]] = [
-        ("truth", truth, False),
-        ("perturbed truth", ideal.after.recon_hu, False),
-        ("- truth", ideal.after.recon_hu - truth, True),
-        ("perturbed reconstruction", real.after.recon_hu, False),
-        ("- truth", real.after.recon_hu - truth, True),
-    ]
+    shown = [("truth", truth, False)]
+    for name, change in (("truth", ideal), ("reconstruction", real)):
+        hu = change.after.recon_hu
+        shown += [(f"perturbed {name}", hu, False), ("- truth", hu - truth, True)]
     wide, high = (truth.shape[axis] * spacing_mm[axis] for axis in (0, 2))
-    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
-    height = min(11.0 / len(panels) * high / wide, 3.6) + 0.3
-    figure = Figure(figsize=(11.0, height), layout=tight)
-    for axes, (title, hu, off) in zip(figure.subplots(1, len(panels)), panels):
-        low, top = (-DIFFERENCE_HU, DIFFERENCE_HU) if off else DISPLAY_HU
-        style: dict[str, Any] = {"cmap": "RdBu_r" if off else "gray", "vmin": low, "vmax": top}
-        image = hu[:, across].T[::-1, ::-1]
-        show_image(axes, image, spacing_mm[2] / spacing_mm[0], **style)
+    figure, panel = panels([1.0], [1.0] * len(shown))
+    figure.set_figheight(min(11.0 / len(shown) * high / wide, 3.6) + 0.3)
+    for axes, (title, hu, off) in zip(panel[0], shown):
+        draw_slice(axes, hu, spacing_mm, PLANES[1], off, letters=False, place=real.focus[1])
         axes.set_title(title)
     return figure

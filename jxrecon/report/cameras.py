@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,20 @@ def draw_geometry(axes: Any, grid: Grid, cameras: Sequence[AnyCamera]) -> None:
         cameras: one colour each; parallel rays are drawn as arrows through the volume.
     """
     box = grid.corners_mm
-    for corner, axis in product(
-        range(8), (1, 2, 4)
-    ):  # the other end of an edge differs in one axis
-        if not corner & axis:
+    for corner, axis in product(range(8), (1, 2, 4)):
+        if not corner & axis:  # the other end of an edge differs in one axis
             axes.plot(*box[[corner, corner | axis]].T, color="black", linewidth=1)
     reach = float(np.linalg.norm(grid.extent_mm))
-    for number, camera in enumerate(cameras):
-        colour = _COLOURS[number % len(_COLOURS)]
-        rim = detector_corners_mm(camera)
+    for camera, colour in zip(cameras, cycle(_COLOURS)):
+        source, rim = vectors(camera)[0], detector_corners_mm(camera)
         axes.plot(*np.vstack([rim, rim[:1]]).T, color=colour)
         if isinstance(camera, ParallelCamera):
-            along = vectors(camera)[0] / np.linalg.norm(vectors(camera)[0]) * reach
+            along = source / np.linalg.norm(source) * reach
             for corner in rim:
                 axes.quiver(*(corner - along), *(2 * along), color=colour, linewidth=0.5)
-            continue
-        source = vectors(camera)[0]
-        axes.scatter(*source, color=colour, marker="*", s=60)
-        for corner in rim:
-            axes.plot(*np.stack([source, corner]).T, color=colour, linewidth=0.5)
-    axes.set_xlabel("x: patient's right (mm)")
-    axes.set_ylabel("y: front (mm)")
-    axes.set_zlabel("z: head (mm)")
+        else:
+            axes.scatter(*source, color=colour, marker="*", s=60)
+            for corner in rim:
+                axes.plot(*np.stack([source, corner]).T, color=colour, linewidth=0.5)
+    axes.set(xlabel="x: patient's right (mm)", ylabel="y: front (mm)", zlabel="z: head (mm)")
     axes.set_aspect("equal")

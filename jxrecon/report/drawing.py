@@ -16,17 +16,9 @@ from jxrecon.files import write_file
 FACE, INK, ACCENT, MUTED = "#ffffff", "#1f2933", "#0b6e99", "#9aa5b1"
 """Colours of a figure: its ground, its lines and letters, what is looked at, and the rest."""
 
-_DPI = 110
-
 
 def render(template: str, path: Path, **values: Any) -> None:
-    """Renders a template of report/templates/ to a page that appears only when it is whole.
-
-    Args:
-        template: name of its file.
-        path: of the page.
-        **values: what the template names.
-    """
+    """Renders a file of report/templates/ to a page that appears only when it is whole."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -47,22 +39,21 @@ def plain(axes: Axes, title: str) -> None:
 def show_image(axes: Axes, image: Any, aspect: float, note: str = "", **style: Any) -> Any:
     """One picture without ticks; `note` in its corner."""
     axes.set(xticks=[], yticks=[], anchor="N")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     if note:
         box = {"facecolor": FACE, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
         axes.text(0.03, 0.03, note, transform=axes.transAxes, fontsize=7, color=INK, bbox=box)
     return axes.imshow(image, aspect=aspect, interpolation="nearest", **style)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG file, letters no larger than suit a page."""
     for axes in figure.axes:
         axes.title.set_fontsize(min(axes.title.get_fontsize(), 9))
         axes.yaxis.label.set_fontsize(8)
         axes.tick_params(labelsize=7)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=FACE)
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=FACE)
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from jxrecon.geometry import Camera
+from jxrecon.geometry import Camera, pixel_mm
 from jxrecon.mesh import Mesh, Template, face_normals, outline, silhouette
 from jxrecon.report.drawing import FACE, INK, png, show_image
 from jxrecon.types import InputError
@@ -83,12 +83,11 @@ def outlines(
     Returns:
         Closed curves of (row, column), pixel centres at integers; none where there is no such shadow.
     """
-    finer = -(-_FINE // max(camera.shape))
     rows, columns = camera.shape
+    finer = -(-_FINE // max(rows, columns))
+    fine = camera.resized((rows * finer, columns * finer))
     try:
-        mask = silhouette(
-            Mesh(vertices, template.faces), camera.resized((rows * finer, columns * finer))
-        )
+        mask = silhouette(Mesh(vertices, template.faces), fine)
     except InputError:  # a method may find no sound surface; its picture shows that
         return []
     return [(line + 0.5) / finer - 0.5 for line in outline(mask)]
@@ -110,9 +109,9 @@ def overlay_figure(
     """
     curves = {name: outlines(v, camera, template) for name, v in shapes.items()}
     u, v = np.asarray(camera.u, np.float64), np.asarray(camera.v, np.float64)
-    aspect = float(np.linalg.norm(v) / np.linalg.norm(u))
-    middle = next(iter(shapes.values())).mean(0)
-    ends = middle + np.outer([-0.5, 0.5], u / np.linalg.norm(u) * BAR_MM)
+    row_mm, column_mm = pixel_mm(camera)
+    aspect, middle = row_mm / column_mm, next(iter(shapes.values())).mean(0)
+    ends = middle + np.outer([-0.5, 0.5], u / column_mm * BAR_MM)
     long = float(np.diff(np.asarray(camera.place_of(jnp.asarray(ends, jnp.float32)))[:, 1])[0])
     rows, columns = image.shape
     near = np.concatenate([np.zeros((0, 2)), *(c for found in curves.values() for c in found)])

@@ -59,33 +59,37 @@ def chosen(judge: Judge, rows: Sequence[Row]) -> list[tuple[str, Row]]:
     return [(label, ranked[place]) for place, label in sorted(found.items())]
 
 
+def _means(summary: dict[str, Any], count: int, metric: str) -> dict[str, float]:
+    """Method -> its mean from so many views, where there is one."""
+    return {
+        r["method"]: r["metrics"][metric]["mean"]
+        for r in summary["results"]
+        if r["views"] == count and r["metrics"][metric]["mean"] is not None
+    }
+
+
 def best_methods(judge: Judge, summary: dict[str, Any]) -> dict[tuple[int, str], str]:
     """(views, metric) -> the method with the best mean; none for costs, or without another method."""
     found = {}
     for count in summary["views"]:
         for name, metric in judge.metrics.items():
-            means = {
-                r["method"]: metric.better * r["metrics"][name]["mean"]
-                for r in summary["results"]
-                if r["views"] == count and r["metrics"][name]["mean"] is not None
-            }
+            means = _means(summary, count, name)
             if len(means) > 1:
-                found[count, name] = max(means, key=lambda method: means[method])
+                found[count, name] = max(means, key=lambda m: metric.better * means[m])
     return found
 
 
 def verdict(judge: Judge, summary: dict[str, Any], count: int) -> str | None:
     """One sentence: the method that is looked at against the best of the others; None without others."""
     metric, own = judge.metrics[judge.judged], summary["against"]
-    block = {r["method"]: r for r in summary["results"] if r["views"] == count}
-    means = {m: r["metrics"][metric.name]["mean"] for m, r in block.items()}
-    means = {method: mean for method, mean in means.items() if mean is not None}
+    means = _means(summary, count, metric.name)
     mine = means.pop(own, None)
     if mine is None or not means:
         return None
     rival = max(means, key=lambda method: metric.better * means[method])
     gap = metric.better * (mine - means[rival])
-    p = summaries.p_value(block[rival]["tests"].get(metric.name))
+    tests = {r["method"]: r["tests"] for r in summary["results"] if r["views"] == count}
+    p = summaries.p_value(tests[rival].get(metric.name))
     return (
         f"{own}: {metric.label} {metric.text(mine)}, {metric.text(abs(gap))} "
         f"{'better' if gap > 0 else 'worse'} than the best of the others ({rival}, "
@@ -93,25 +97,19 @@ def verdict(judge: Judge, summary: dict[str, Any], count: int) -> str | None:
     )
 
 
-def setup_of(results: Results) -> dict[str, Any]:
-    """config.json of the run that is looked at; empty where there is none."""
-    if results.shown is None:
-        return {}
-    config = results.shown.run.folder / "config.json"
-    return json.loads(config.read_text()) if config.exists() else {}
-
-
 def write_report(results: Results) -> Path:
     """Writes report.html beside the results of `evaluation.compare.evaluate`; returns its path."""
     setting, summary, judge = results.setting, results.summary, results.setting.judge
     main, others = summaries.columns(judge, summary)
     count, own = count_shown(results), summary["against"]
-    setup = setup_of(results)
-    log = (
-        [] if results.shown is None else curves.read_log(results.shown.run.folder / "metrics.jsonl")
-    )
+    setup, log = {}, []
+    if results.shown is not None:
+        folder = results.shown.run.folder
+        log = curves.read_log(folder / "metrics.jsonl")
+        if (folder / "config.json").exists():
+            setup = json.loads((folder / "config.json").read_text())
     beside = [row for row in results.rows if row["views"] == count]
-    several = len(setting.counts) > 1
+    several, sections = len(setting.counts) > 1, setting.experiment.kind.sections
     path = results.out / "report.html"
     render(
         "page.html.jinja",
@@ -133,9 +131,7 @@ def write_report(results: Results) -> Path:
         verdict=verdict(judge, summary, count),
         strips=data_uri(curves.strips(beside, main[:4], own)),
         over_views=data_uri(curves.over_views(summary, main)) if several else None,
-        sections=setting.experiment.kind.sections(results)
-        if setting.experiment.kind.sections
-        else [],
+        sections=sections(results) if sections else [],
         training=data_uri(curves.training(log)) if log else None,
         rows=rows_of(results, own, count),
         setup={k: v for k, v in setup.items() if k not in ("experiment", "versions", "rule")},

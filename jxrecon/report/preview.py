@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from matplotlib.figure import Figure
 
+from jxrecon.geometry import pixel_mm
 from jxrecon.inference.volumes import Volume
+from jxrecon.report.drawing import png
 from jxrecon.report.slices import DISPLAY_HU, PLANES
 
 
@@ -19,35 +19,23 @@ def preview_png(volume: Volume) -> bytes:
     training = " (trained on synthetic anatomy)" if run.synthetic else ""
     figure.suptitle(f"{volume.facts['experiment']}{training}")
     for row, (image, view) in zip(axes, again):
-        pixel_mm = [float(np.linalg.norm(step)) for step in (view.camera.v, view.camera.u)]
-        high = float(view.image.max())
-        difference = max(float(np.abs(image - view.image).max()), 1e-6)
+        row_mm, column_mm = pixel_mm(view.camera)
+        high, off = float(view.image.max()), image - view.image
+        reach = max(float(np.abs(off).max()), 1e-6)
         pictures = (
             (view.image, f"X-ray, 0 to {high:.2g}", "gray", 0, high),
             (image, "re-projection", "gray", 0, high),
-            (
-                image - view.image,
-                f"difference, ±{difference:.2g}",
-                "RdBu_r",
-                -difference,
-                difference,
-            ),
+            (off, f"difference, ±{reach:.2g}", "RdBu_r", -reach, reach),
         )
         for panel, (picture, title, colours, low, top) in zip(row, pictures):
-            panel.imshow(picture, colours, vmin=low, vmax=top, aspect=pixel_mm[0] / pixel_mm[1])
+            panel.imshow(picture, colours, vmin=low, vmax=top, aspect=row_mm / column_mm)
             panel.set_title(title, fontsize=9)
-    spacing_mm = run.problem.grid.spacing_mm
+    low, top = DISPLAY_HU
     for panel, plane in zip(axes[-1], PLANES):
-        columns, rows = plane.axes
-        across = ({0, 1, 2} - {columns, rows}).pop()
-        picture = np.take(hu, hu.shape[across] // 2, across).T[::-1, ::-1]
-        low, top = DISPLAY_HU
-        aspect = spacing_mm[rows] / spacing_mm[columns]
-        panel.imshow(picture, "gray", vmin=low, vmax=top, aspect=aspect)
+        aspect = plane.aspect(run.problem.grid.spacing_mm)
+        panel.imshow(plane.cut(hu), "gray", vmin=low, vmax=top, aspect=aspect)
         left, up = plane.letters
         panel.set_title(f"{plane.name}, {low:g} to {top:g} HU, {left} left, {up} up", fontsize=9)
     for panel in axes.flat:
         panel.set_axis_off()
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=100, format="png")
-    return stream.getvalue()
+    return png(figure, dpi=100)

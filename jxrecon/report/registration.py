@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
@@ -15,6 +13,7 @@ from jxrecon.pose import Pose
 from jxrecon.registration import Registration, cameras_at_rest, coarser_volume
 from jxrecon.registration.cases import Case
 from jxrecon.registration.similarity import averaged
+from jxrecon.report.drawing import png
 
 PICTURE_PIXELS = 256
 """X-rays are drawn with about so many rows or columns, the CT with voxels of about 2 mm."""
@@ -51,9 +50,7 @@ def registration_png(case: Case, found: Registration, first: Pose) -> bytes:
             panel.imshow(picture, "gray", vmin=0, vmax=1, aspect=row_mm / column_mm)
             panel.set_title(title, fontsize=9)
             panel.set_axis_off()
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=100, format="png")
-    return stream.getvalue()
+    return png(figure, dpi=100)
 
 
 def _toned(projection: np.ndarray, image: np.ndarray) -> np.ndarray:

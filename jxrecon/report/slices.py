@@ -36,6 +36,18 @@ class Plane(NamedTuple):
     axes: tuple[int, int]
     letters: tuple[str, str]
 
+    def cut(
+        self, hu: Float[np.ndarray, "x y z"], place: int | None = None
+    ) -> Float[np.ndarray, "rows columns"]:
+        """The slice at a place along the third axis, or the central one, as it is shown."""
+        (across,) = {0, 1, 2} - {*self.axes}
+        return hu.take(hu.shape[across] // 2 if place is None else place, across).T[::-1, ::-1]
+
+    def aspect(self, spacing_mm: Float[np.ndarray, "3"]) -> float:
+        """Height of a pixel over its width."""
+        columns, rows = self.axes
+        return float(spacing_mm[rows] / spacing_mm[columns])
+
 
 PLANES = (
     Plane("axial", (0, 1), ("R", "A")),
@@ -44,9 +56,8 @@ PLANES = (
 )
 
 
-def panels(heights: list[float], widths: list[float], bars: bool) -> tuple[Figure, Any]:
-    """Axes [rows, columns] of these relative sizes; with `bars` a narrow last column for colour bars."""
-    widths = [*widths, 0.05] if bars else widths
+def panels(heights: list[float], widths: list[float]) -> tuple[Figure, Any]:
+    """Axes [rows, columns] of these relative sizes."""
     size = (11.0, 11.0 / sum(widths) * sum(heights) * 0.98)
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=size, layout=tight)
@@ -62,11 +73,9 @@ def draw_slice(
     plane: Plane,
     difference: bool = False,
     letters: bool = True,
+    place: int | None = None,
 ) -> Any:
-    """The central slice of a volume in this plane, in true proportions."""
-    columns, rows = plane.axes
-    across = ({0, 1, 2} - {columns, rows}).pop()
-    image = np.take(hu, hu.shape[across] // 2, axis=across).T[::-1, ::-1]
+    """A slice of a volume in this plane, the central one or that at `place`, in true proportions."""
     style: dict[str, Any] = {"cmap": "gray", "vmin": DISPLAY_HU[0], "vmax": DISPLAY_HU[1]}
     if difference:
         style = {"cmap": "RdBu_r", "vmin": -DIFFERENCE_HU, "vmax": DIFFERENCE_HU}
@@ -74,7 +83,7 @@ def draw_slice(
         at: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 7, "color": "#ffd166"}
         axes.text(0.02, 0.5, plane.letters[0], va="center", **at)
         axes.text(0.5, 0.98, plane.letters[1], ha="center", va="top", **at)
-    return show_image(axes, image, spacing_mm[rows] / spacing_mm[columns], **style)
+    return show_image(axes, plane.cut(hu, place), plane.aspect(spacing_mm), **style)
 
 
 def angle_deg(camera: Camera) -> float:

@@ -58,19 +58,7 @@ def sections(results: Results) -> list[Section]:
         found = {name: np.asarray(read_mesh(path).vertices) for name, path in paths.items()}
         arrays = batch.image[0], batch.reference[0], batch.target[0]
         shown.append(Shown(label, row["case"], *arrays, found))
-    camera = setting.experiment.views.cameras[0]
-    return [section(shown, own, setting.dataset.template, camera)]
-
-
-def section(shown: list[Shown], own: str, template: Template, camera: Camera) -> Section:
-    """The section of these cases.
-
-    Args:
-        shown: the cases with pictures.
-        own: the method that is looked at.
-        template: whose faces all surfaces have.
-        camera: of the X-rays.
-    """
+    template, camera = setting.dataset.template, setting.experiment.views.cameras[0]
     order = ["reference", "target", *dict.fromkeys(name for case in shown for name in case.found)]
     top = top_mm([distances(case.found[own], case.target) for case in shown])
     ramp = matplotlib.colormaps[RAMP](np.linspace(0, 1, _STOPS))[:, :3]
@@ -93,7 +81,7 @@ def section(shown: list[Shown], own: str, template: Template, camera: Camera) ->
         "ramp": [to_hex(colour) for colour in ramp],
         "meshes": meshes,
     }
-    return Section("surfaces.html.jinja", values)
+    return [Section("surfaces.html.jinja", values)]
 
 
 def _pictures(

@@ -5,6 +5,7 @@ Volumes are shown as in `report.slices`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jxrecon.evaluation.bench import recon_path
 from jxrecon.evaluation.compare import Results
 from jxrecon.evaluation.table import Row
 from jxrecon.evaluation.volumes import xrays
+from jxrecon.geometry import pixel_mm
 from jxrecon.io.nifti import read_volume
 from jxrecon.report.drawing import data_uri, show_image
 from jxrecon.report.page import Section, chosen, count_shown, rows_of
@@ -39,7 +41,7 @@ SAMPLES = 5
 
 def sections(results: Results) -> list[Section]:
     """The pictures of an evaluation of volumes; methods whose files were not kept are left out."""
-    setting, judge = results.setting, results.setting.judge
+    judge = results.setting.judge
     pictures, own = _Pictures(results), results.summary["against"]
     count = count_shown(results)
     methods = []
@@ -61,7 +63,6 @@ def sections(results: Results) -> list[Section]:
         "display": DISPLAY_HU,
         "difference": DIFFERENCE_HU,
         "samples": None,
-        "patients": not setting.dataset.synthetic,
     }
     if results.shown is not None and results.shown.run.method.sample is not None:
         values["samples"] = data_uri(_samples(results.shown))
@@ -73,7 +74,7 @@ class _Pictures:
 
     def __init__(self, results: Results) -> None:
         self._setting, self._out = results.setting, results.out
-        self._project: dict[int, Callable[..., Any]] = {}
+        self._project = functools.cache(self._projector)
 
     def path(self, method: str, count: int, case: str) -> Path:
         """Where a volume lies."""
@@ -105,19 +106,13 @@ class _Pictures:
         except InputError as error:
             raise InputError(f"{error}; remove {path.parent} and start again") from None
 
-    def _projected(self, hu: Float[np.ndarray, "x y z"], count: int) -> list[np.ndarray]:
-        """At most two X-rays of a volume; compiled once for each number of views."""
-        if count not in self._project:
-            grid, cameras = self._setting.grid, self._cameras(count)
-
-            @jit
-            def projected(hu: Float[Array, "x y z"]) -> tuple[Float[Array, "rows columns"], ...]:
-                return xrays(hu, grid, cameras)
-
-            self._project[count] = projected
-        return [np.asarray(image) for image in self._project[count](hu)]
+    def _projector(self, count: int) -> Callable[[np.ndarray], tuple[Array, ...]]:
+        """HU -> X-rays by `_cameras`."""
+        grid, cameras = self._setting.grid, self._cameras(count)
+        return jit(lambda hu: xrays(hu, grid, cameras))
 
     def _cameras(self, count: int) -> tuple[Any, ...]:
+        """At most two of so many."""
         cameras = self._setting.problem(count).cameras
         return cameras[:1] if count == 1 else (cameras[0], cameras[count // 2])
 
@@ -129,28 +124,28 @@ class _Pictures:
             if difference:
                 images.append([b - a for a, b in zip(images[place - 2], images[place - 1])])
             else:
-                images.append(self._projected(hu, count))
+                images.append([np.asarray(image) for image in self._project(count)(hu)])
         brightest = max(float(image.max()) for image in images[0])
         largest = max(grid.extent_mm)
         wide = [float(grid.extent_mm[plane.axes[0]]) / largest for plane in PLANES]
-        figure, axes = panels([1.0] * len(rows), [1.0] * len(cameras) + wide, bars=False)
+        figure, axes = panels([1.0] * len(rows), [1.0] * len(cameras) + wide)
         for row, (name, hu, difference) in enumerate(rows):
             for column, camera in enumerate(cameras):
-                aspect = float(np.linalg.norm(camera.v) / np.linalg.norm(camera.u))
+                row_mm, column_mm = pixel_mm(camera)
                 style: dict[str, Any] = {"cmap": "gray", "vmin": 0.0, "vmax": brightest}
                 note = ""
                 if difference:
                     reach = max(float(np.quantile(np.abs(images[row][column]), 0.995)), 1e-3)
                     style = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
                     note = f"±{reach:.2g}"
-                show_image(axes[row, column], images[row][column], aspect, note=note, **style)
-                if row == 0:
-                    axes[0, column].set_title(f"X-ray, {angle_deg(camera):.0f}°")
+                panel, aspect = axes[row, column], row_mm / column_mm
+                show_image(panel, images[row][column], aspect, note=note, **style)
             for column, plane in enumerate(PLANES, start=len(cameras)):
                 draw_slice(axes[row, column], hu, grid.spacing_mm, plane, difference)
-                if row == 0:
-                    axes[0, column].set_title(plane.name)
             axes[row, 0].set_ylabel(name)
+        titles = [f"X-ray, {angle_deg(camera):.0f}°" for camera in cameras]
+        for panel, title in zip(axes[0], titles + [plane.name for plane in PLANES]):
+            panel.set_title(title)
         return figure
 
 
@@ -162,7 +157,7 @@ def _samples(trained: Trained) -> Figure:
     grid = run.problem.grid
     widest = float(max(grid.extent_mm[:2]))
     heights = [float(grid.extent_mm[plane.axes[1]]) / widest for plane in PLANES]
-    figure, axes = panels(heights, [1.0] * len(samples), bars=False)
+    figure, axes = panels(heights, [1.0] * len(samples))
     for row, plane in enumerate(PLANES):
         for column, hu in enumerate(samples):
             draw_slice(axes[row, column], hu, grid.spacing_mm, plane, letters=column == 0)
