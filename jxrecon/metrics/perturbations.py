@@ -7,14 +7,14 @@ to this one thing (`jxrecon.blind_spots` measures them).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 
-from jxrecon.metrics.bone import BONE_HU
+from jxrecon.metrics.bone import BONE_HU, Mask, Spacing
 from jxrecon.types import InputError
 from jxrecon.units import HU_AIR
 
@@ -42,8 +42,6 @@ LUNG_HU = -950.0
 _POINTS = 7  # along each side of a voxel, to find how much of it a sphere covers
 
 Volume = Float[np.ndarray, "x y z"]
-Mask = Bool[np.ndarray, "x y z"]
-Spacing = tuple[float, float, float] | Float[np.ndarray, "3"]
 Degrade = Callable[[Volume], Volume]
 
 
@@ -72,7 +70,7 @@ class Change(NamedTuple):
 
     before: Pair
     after: Pair
-    focus: tuple[int, int, int]
+    focus: tuple[int, ...]
 
 
 class Perturbation(NamedTuple):
@@ -107,10 +105,10 @@ def shift(hu: Volume, spacing_mm: Spacing, offset_mm: Spacing = (-SHIFT_MM, 0.0,
     return ndimage.shift(np.asarray(hu, np.float32), voxels, order=1, mode="nearest")
 
 
-def bone_offset(hu: Volume, offset_hu: float = BONE_OFFSET_HU, above_hu: float = BONE_HU) -> Volume:
-    """`offset_hu` added to every voxel of `above_hu` or more."""
+def bone_offset(hu: Volume, offset_hu: float = BONE_OFFSET_HU) -> Volume:
+    """`offset_hu` added to every voxel of bone."""
     hu = np.asarray(hu, np.float32)
-    return np.where(hu >= above_hu, hu + np.float32(offset_hu), hu)
+    return np.where(hu >= BONE_HU, hu + np.float32(offset_hu), hu)
 
 
 def flip(hu: Volume) -> Volume:
@@ -118,20 +116,20 @@ def flip(hu: Volume) -> Volume:
     return np.asarray(hu)[::-1].copy()
 
 
-def air_border(pair: Pair, fill_hu: float = HU_AIR) -> Pair:
+def air_border(pair: Pair) -> Pair:
     """The same pair in the middle of a volume of twice the voxels along each axis, 8 times as many: air."""
     widths = [(n // 2, n - n // 2) for n in pair.truth_hu.shape]
     return Pair(
-        np.pad(pair.truth_hu, widths, constant_values=fill_hu),
-        np.pad(pair.recon_hu, widths, constant_values=fill_hu),
+        np.pad(pair.truth_hu, widths, constant_values=HU_AIR),
+        np.pad(pair.recon_hu, widths, constant_values=HU_AIR),
         np.pad(pair.body, widths),
     )
 
 
 def sphere(
-    shape: tuple[int, ...],
+    shape: Sequence[int],
     spacing_mm: Spacing,
-    centre: tuple[int, ...],
+    centre: Sequence[int],
     diameter_mm: float = NODULE_MM,
 ) -> Volume:
     """Share of each voxel that a sphere about the middle of the voxel `centre` covers, 0 to 1."""
@@ -151,9 +149,7 @@ def sphere(
     return share
 
 
-def nodule_place(
-    hu: Volume, body: Mask, spacing_mm: Spacing, diameter_mm: float = NODULE_MM
-) -> tuple[int, int, int]:
+def nodule_place(hu: Volume, body: Mask, spacing_mm: Spacing) -> tuple[int, ...]:
     """Where a nodule of soft tissue would be seen best: in lung, else in fat, else in muscle.
 
     Of the places where the sphere lies in the body and touches no bone and no open air, the one around
@@ -163,41 +159,31 @@ def nodule_place(
         hu: the volume without the nodule, HU.
         body: the filled body mask.
         spacing_mm: edges of a voxel along x, y, z.
-        diameter_mm: of the nodule.
 
     Raises:
         InputError: no voxel of the body is anything but bone and air.
     """
-    radius = diameter_mm / 2
+    radius = NODULE_MM / 2
     around = gaussian_blur(hu, spacing_mm, radius / 2)
     room = np.asarray(body, bool) & (np.asarray(hu) > LUNG_HU) & (np.asarray(hu) < BONE_HU)
     if not room.any():
         raise InputError("nodule: the body has no tissue but bone and air, expected a patient's CT")
     reach = np.ceil(radius / np.asarray(spacing_mm, np.float64)).astype(int)
-    touched = (
-        sphere(tuple((2 * reach + 1).tolist()), spacing_mm, tuple(reach.tolist()), diameter_mm) > 0
-    )
+    touched = sphere((2 * reach + 1).tolist(), spacing_mm, reach.tolist()) > 0
     fits = ndimage.binary_erosion(room, touched)
     if not fits.any():
         depth = ndimage.distance_transform_edt(np.pad(room, 1), sampling=spacing_mm)
         depth = depth[1:-1, 1:-1, 1:-1]
         fits = depth == depth.max()
     best = np.argmin(np.where(fits, around, np.inf))
-    x, y, z = np.unravel_index(best, room.shape)
-    return int(x), int(y), int(z)
+    return tuple(int(i) for i in np.unravel_index(best, room.shape))
 
 
-def add_nodule(
-    hu: Volume,
-    spacing_mm: Spacing,
-    centre: tuple[int, int, int],
-    diameter_mm: float = NODULE_MM,
-    value_hu: float = NODULE_HU,
-) -> Volume:
-    """The volume with a sphere of `value_hu` in it; voxels at its rim are mixed by their share."""
-    share = sphere(np.shape(hu), spacing_mm, centre, diameter_mm)
+def add_nodule(hu: Volume, spacing_mm: Spacing, centre: Sequence[int]) -> Volume:
+    """The volume with the nodule in it; voxels at its rim are mixed by their share."""
+    share = sphere(np.shape(hu), spacing_mm, centre)
     hu = np.asarray(hu, np.float32)
-    return hu + share * (np.float32(value_hu) - hu)
+    return hu + share * (np.float32(NODULE_HU) - hu)
 
 
 def _of_recon(name: str, what: str, change: Callable[[Volume, Spacing], Volume]) -> Perturbation:
@@ -206,7 +192,7 @@ def _of_recon(name: str, what: str, change: Callable[[Volume, Spacing], Volume])
     def apply(truth: Volume, body: Mask, spacing_mm: Spacing, degrade: Degrade) -> Change:
         before = Pair(truth, degrade(truth), body)
         after = before._replace(recon_hu=change(before.recon_hu, spacing_mm))
-        return Change(before, after, _middle(truth))
+        return Change(before, after, tuple(n // 2 for n in truth.shape))
 
     return Perturbation(name, what, apply)
 
@@ -220,20 +206,14 @@ def _miss_nodule(truth: Volume, body: Mask, spacing_mm: Spacing, degrade: Degrad
 
 def _add_border(truth: Volume, body: Mask, spacing_mm: Spacing, degrade: Degrade) -> Change:
     before = Pair(truth, degrade(truth), body)
-    after = air_border(before)
-    return Change(before, after, _middle(after.truth_hu))
-
-
-def _middle(volume: Volume) -> tuple[int, int, int]:
-    x, y, z = (n // 2 for n in volume.shape)
-    return x, y, z
+    return Change(before, air_border(before), truth.shape)  # twice the voxels: their middle
 
 
 PERTURBATIONS = (
     _of_recon(
         "blur",
         f"the reconstruction convolved with a Gaussian of {BLUR_MM:g} mm standard deviation",
-        lambda hu, spacing_mm: gaussian_blur(hu, spacing_mm),
+        gaussian_blur,
     ),
     _of_recon(
         "noise",
@@ -243,7 +223,7 @@ PERTURBATIONS = (
     _of_recon(
         "5 mm shift",
         f"the reconstruction moved by {SHIFT_MM:g} mm to the patient's right, linear interpolation",
-        lambda hu, spacing_mm: shift(hu, spacing_mm),
+        shift,
     ),
     _of_recon(
         "fainter bone",

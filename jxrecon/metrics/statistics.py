@@ -68,8 +68,7 @@ def paired(ours: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> Pai
     a, b = np.asarray(ours, np.float64), np.asarray(other, np.float64)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise InputError(f"values of shape {a.shape} and {b.shape}, expected one a case in both")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        count = int((~np.isfinite(a) | ~np.isfinite(b)).sum())
+    if count := int((~np.isfinite(a) | ~np.isfinite(b)).sum()):
         raise InputError(
             f"{count} of {len(a)} cases have a value that is not finite, expected none"
         )
@@ -77,31 +76,18 @@ def paired(ours: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> Pai
     # Rounding leaves equal differences unequal in their last digit, whose t would be enormous.
     scale = max(float(np.abs(a).max()), float(np.abs(b).max()))
     difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)
-    constant = bool(np.ptp(difference) <= 1e-12 * scale)
     mean, nan = float(difference.mean()), float("nan")
+    ranks = _rank_biserial(difference)
     if len(a) < 2:
-        return PairedTest(1, mean, nan, nan, nan, _rank_biserial(difference), nan, nan, nan, nan)
-    low, high = interval(difference)
-    if constant:
+        return PairedTest(1, mean, nan, nan, nan, ranks, nan, nan, nan, nan)
+    if np.ptp(difference) <= 1e-12 * scale:
         size, p_t = (math.copysign(math.inf, mean), 0.0) if mean else (0.0, 1.0)
     else:
-        size = mean / float(difference.std(ddof=1))
         from scipy import stats  # takes half a second, and most commands test nothing
 
-        p_t = float(stats.ttest_rel(b, a).pvalue)
-    p_wilcoxon = _wilcoxon(difference)
-    return PairedTest(
-        n=len(a),
-        mean_difference=mean,
-        low=low,
-        high=high,
-        cohen_dz=size,
-        rank_biserial=_rank_biserial(difference),
-        p_wilcoxon=p_wilcoxon,
-        p_t=p_t,
-        p_wilcoxon_holm=p_wilcoxon,
-        p_t_holm=p_t,
-    )
+        size, p_t = mean / float(difference.std(ddof=1)), float(stats.ttest_rel(b, a).pvalue)
+    p = _wilcoxon(difference)
+    return PairedTest(len(a), mean, *interval(difference), size, ranks, p, p_t, p, p_t)
 
 
 def compare(
@@ -163,15 +149,10 @@ def _wilcoxon(difference: np.ndarray) -> float:
     from scipy import stats
 
     nonzero = difference[difference != 0]
-    if not len(nonzero):
-        return 1.0
-    size = np.abs(nonzero)
-    plain = len(nonzero) == len(difference) <= EXACT and len(np.unique(size)) == len(size)
-    if plain:
-        return float(stats.wilcoxon(nonzero, method="exact").pvalue)
-    if len(nonzero) == 1:
-        return 1.0  # the approximation would have no variance to speak of
-    return float(stats.wilcoxon(nonzero, method="approx").pvalue)
+    if len(nonzero) < 2:
+        return 1.0  # of one rank the approximation would have no variance to speak of
+    plain = len(difference) == len(np.unique(np.abs(nonzero))) <= EXACT
+    return float(stats.wilcoxon(nonzero, method="exact" if plain else "approx").pvalue)
 
 
 def _rank_biserial(difference: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from jxrecon.geometry import Grid
 from jxrecon.mesh import Mesh, Template, flipped_faces, self_intersecting_faces
 from jxrecon.mesh.points import nearest, sampled
 from jxrecon.mesh.rasterising import rasterise
+from jxrecon.metrics import bone
 from jxrecon.metrics.metric import Metric, named
 
 POINTS = 10_000
@@ -94,8 +95,7 @@ def surface_distances(a: Mesh, b: Mesh, points: int = POINTS) -> tuple[float, fl
     ways = [
         nearest(sampled(*one, points).points, *other).distances for one, other in ((a, b), (b, a))
     ]
-    assd = float(np.mean([distances.mean() for distances in ways]))
-    return assd, float(max(np.percentile(distances, 95) for distances in ways))
+    return bone.assd_and_hd95(ways)
 
 
 def dice(a: Mesh, b: Mesh, pitch_mm: float = PITCH_MM) -> float:
@@ -109,6 +109,4 @@ def dice(a: Mesh, b: Mesh, pitch_mm: float = PITCH_MM) -> float:
     affine = np.diag([pitch_mm, pitch_mm, pitch_mm, 1.0])
     affine[:3, 3] = low * pitch_mm
     grid = Grid(tuple(shape.tolist()), affine)
-    one, two = rasterise(a, grid), rasterise(b, grid)
-    total = one.sum() + two.sum()
-    return float(2 * (one & two).sum() / total) if total else float("nan")
+    return bone.dice(rasterise(a, grid), rasterise(b, grid))

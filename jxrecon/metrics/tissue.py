@@ -57,13 +57,9 @@ def case_metrics(
     body: Bool[np.ndarray, "x y z"],
     window: Window,
 ) -> dict[str, float]:
-    """The metrics of one case under the keys of `METRICS`.
+    """The metrics under the keys of `METRICS` of one case, as `metrics.volume.case_metrics` takes it.
 
-    Args:
-        truth_hu: HU; a voxel's band is that of its own value, before it is clipped.
-        recon_hu: HU on the same grid.
-        body: the filled body mask of the truth.
-        window: HU range to which both are clipped.
+    A voxel's band is that of its own true value, before it is clipped.
     """
     truth, body = np.asarray(truth_hu, np.float32), np.asarray(body, bool)
     clipped = np.clip(truth, *window), np.clip(np.asarray(recon_hu, np.float32), *window)

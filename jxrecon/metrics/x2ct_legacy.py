@@ -51,12 +51,6 @@ METRICS = named(
 Volume = Float[np.ndarray, "x y z"]
 
 
-def unit(hu: Volume, window: Window) -> Volume:
-    """HU -> [0, 1] over the window, clipped, float32."""
-    low, high = window
-    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)
-
-
 def case_metrics(truth_hu: Volume, recon_hu: Volume, window: Window) -> dict[str, float]:
     """The metrics of one case under the keys of `METRICS`.
 
@@ -65,11 +59,12 @@ def case_metrics(truth_hu: Volume, recon_hu: Volume, window: Window) -> dict[str
         recon_hu: HU on the same grid.
         window: HU range that becomes [0, 1].
     """
-    if not np.isfinite(
-        recon_hu
-    ).all():  # as the strict metrics: not a number, and no integer either
+    if not np.isfinite(recon_hu).all():  # NaN as the strict metrics, and no integer either
         return dict.fromkeys(METRICS, float("nan"))
-    real, fake = unit(truth_hu, window), unit(recon_hu, window)
+    real, fake = (
+        ((np.clip(hu, *window) - window.low) / window.range).astype(np.float32)
+        for hu in (truth_hu, recon_hu)
+    )
     return {
         "x2ct_legacy_psnr_db": psnr_slices(*map(integers, (real, fake)))[3],
         "x2ct_legacy_ssim": ssim_slices(real, fake)[3],
