@@ -38,15 +38,8 @@ def write_page(
         case: that case.
         private: whether the page has to be kept where the data is.
     """
-    names = [
-        name
-        for name in summary["conventions"]
-        if any(
-            moved[name]["n"]
-            for kind in summary["pairs"].values()
-            for moved in kind["perturbations"].values()
-        )
-    ]
+    rows = [m for pair in summary["pairs"].values() for m in pair["perturbations"].values()]
+    names = [name for name in summary["conventions"] if any(moved[name]["n"] for moved in rows)]
     render(
         "blind_spots.html.jinja",
         path,
@@ -73,12 +66,7 @@ def write_page(
 
 
 def reading(moved: dict[str, dict[str, Any]], names: list[str]) -> str:
-    """What a row of the table says, in words made of its numbers alone.
-
-    Args:
-        moved: metric -> its means, change and share.
-        names: metrics of the page.
-    """
+    """What a row of the table, metric -> its means, change and share, says in words made of these alone."""
     shares = {n: moved[n]["share"] for n in names if moved[n]["share"] is not None}
     if not shares:
         return "No metric has a value here."

@@ -18,13 +18,7 @@ _MAX_CURVES = 16
 
 
 def strips(rows: Sequence[Row], metrics: Sequence[Metric], own: str) -> Figure:
-    """Every case as a dot, every method as a column; one picture a metric, lines join a case.
-
-    Args:
-        rows: one a method and case.
-        metrics: shown side by side.
-        own: the method that is looked at.
-    """
+    """Every case as a dot, every method a column, `own` in colour; a picture a metric, lines join a case."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure = Figure(figsize=(11.0, 2.9), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
@@ -51,26 +45,22 @@ def over_views(summary: dict[str, Any], metrics: Sequence[Metric]) -> Figure:
     height = -(-len(metrics) // 3)
     figure = Figure(figsize=(11.0, 3.2 * height), layout="constrained")
     drawn = figure.subplots(height, 3, squeeze=False).ravel()
-    styles = {m: (f"C{i % 10}", ("-", "--")[i // 10 % 2]) for i, m in enumerate(methods)}
     for axes, metric in zip(drawn, metrics):
         for place, method in enumerate(methods):
-            points = [
-                (r["views"], r["metrics"][metric.name])
-                for r in results
-                if r["method"] == method and r["metrics"][metric.name]["mean"] is not None
-            ]
-            if not points:
+            found = {
+                r["views"]: r["metrics"][metric.name] for r in results if r["method"] == method
+            }
+            found = {count: s for count, s in found.items() if s["mean"] is not None}
+            if not found:
                 continue
-            colour, line = styles[method]
             # side by side, so that intervals can be told apart
-            at = [count * 1.02 ** (place - len(methods) / 2) for count, _ in points]
-            mean = np.array([spread["mean"] for _, spread in points])
-            ends = [(s["low"], s["high"]) if s["low"] is not None else (m, m)
-                    for (_, s), m in zip(points, mean)]  # fmt: skip
-            reach = np.abs(np.array(ends).T - mean[None])
-            axes.errorbar(
-                at, mean, reach, color=colour, linestyle=line, marker="o", ms=3, lw=1, label=method
-            )
+            at = [count * 1.02 ** (place - len(methods) / 2) for count in found]
+            mean = np.array([s["mean"] for s in found.values()])
+            lowest = [s["mean"] if s["low"] is None else s["low"] for s in found.values()]
+            highest = [s["mean"] if s["high"] is None else s["high"] for s in found.values()]
+            reach = np.abs(np.array([lowest, highest]) - mean[None])
+            line = f"C{place % 10}o" + ("-", "--")[place // 10 % 2]
+            axes.errorbar(at, mean, reach, fmt=line, ms=3, lw=1, label=method)
         plain(axes, metric.head)
         axes.set_xscale("log")
         axes.set_xticks(summary["views"], [str(count) for count in summary["views"]])
@@ -91,8 +81,7 @@ def training(log: Sequence[dict[str, Any]]) -> Figure:
             if name not in ("step", "split") and isinstance(value, int | float):
                 curve = curves.setdefault(name, {}).setdefault(line["split"], [])
                 curve.append((line["step"], float(value)))
-    held_out = [name for name in curves if "validation" in curves[name]]
-    names = [*held_out, *(name for name in curves if name not in held_out)][:_MAX_CURVES]
+    names = sorted(curves, key=lambda name: "validation" not in curves[name])[:_MAX_CURVES]
     columns = min(4, len(names))
     height = -(-len(names) // columns)
     figure = Figure(figsize=(11.0, 2.0 * height), layout="constrained")

@@ -39,12 +39,7 @@ _FINE = 512  # pixels along the larger side on which rims are sought
 
 
 class View(NamedTuple):
-    """A direction from which a surface is drawn.
-
-    Attributes:
-        name: of the side that is seen.
-        right, up, front: world axes along the picture's columns, against its rows, towards the viewer.
-    """
+    """A side of a surface: world axes along the picture's columns, against its rows, towards the viewer."""
 
     name: str
     right: tuple[int, int, int]

@@ -22,12 +22,7 @@ SHOWN = 2
 
 
 class Section(NamedTuple):
-    """A part of the page below its tables.
-
-    Attributes:
-        template: file of report/templates/ that draws it; finds the rest as `section.values`.
-        values: what the template names.
-    """
+    """A part of the page below its tables: a file of report/templates/, and its `section.values`."""
 
     template: str
     values: dict[str, Any]

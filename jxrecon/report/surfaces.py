@@ -26,16 +26,7 @@ _STOPS = 16  # colours of the ramp that the shader mixes; surfaces.js counts on 
 
 
 class Shown(NamedTuple):
-    """A case that is shown.
-
-    Attributes:
-        label: "best", "median", "worst", or some of them joined.
-        case: its name.
-        image: line integrals by the problem's camera.
-        reference: the organ's known shape, mm.
-        target: its true shape, mm.
-        found: method -> vertices in mm.
-    """
+    """A case, why it is shown, its line integrals, and vertices in mm: known, true, found by each method."""
 
     label: str
     case: str
@@ -51,11 +42,10 @@ def sections(results: Results) -> list[Section]:
     ending, shown = setting.judge.ending, []
     for label, row in chosen(setting.judge, rows_of(results, own, 1)):
         batch = setting.cases.batch(np.array([setting.names.index(row["case"])], np.int32))
-        paths = {
-            c.name: recon_path(results.out, c.name, 1, row["case"], ending)
-            for c in results.contenders
-        }
-        found = {name: np.asarray(read_mesh(path).vertices) for name, path in paths.items()}
+        found = {}
+        for c in results.contenders:
+            path = recon_path(results.out, c.name, 1, row["case"], ending)
+            found[c.name] = np.asarray(read_mesh(path).vertices)
         arrays = batch.image[0], batch.reference[0], batch.target[0]
         shown.append(Shown(label, row["case"], *arrays, found))
     template, camera = setting.dataset.template, setting.experiment.views.cameras[0]

@@ -24,14 +24,7 @@ from jxrecon.geometry import pixel_mm
 from jxrecon.io.nifti import read_volume
 from jxrecon.report.drawing import data_uri, show_image
 from jxrecon.report.page import Section, chosen, count_shown, rows_of
-from jxrecon.report.slices import (
-    DIFFERENCE_HU,
-    DISPLAY_HU,
-    PLANES,
-    angle_deg,
-    draw_slice,
-    panels,
-)
+from jxrecon.report.slices import DIFFERENCE_HU, DISPLAY_HU, PLANES, angle_deg, draw_slice, panels
 from jxrecon.runs.run import Trained
 from jxrecon.types import InputError
 
