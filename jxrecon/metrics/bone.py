@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
 from jxrecon.metrics.metric import Metric, named
 
@@ -39,7 +39,6 @@ METRICS = named(
         "larger of both ways' 95th percentiles of the same distances, mm",
     ),
 )
-"""Metric by name."""
 
 Mask = Bool[np.ndarray, "x y z"]
 Spacing = tuple[float, float, float] | Float[np.ndarray, "3"]
@@ -66,8 +65,7 @@ def surface_distances(a: Mask, b: Mask, spacing_mm: Spacing) -> tuple[float, flo
     """(assd_mm, hd95_mm) between the centres of the surface voxels; NaN where a mask is empty."""
     if not (a.any() and b.any()):
         return float("nan"), float("nan")
-    occupied = np.argwhere(a | b)
-    box = tuple(slice(low, high + 1) for low, high in zip(occupied.min(0), occupied.max(0)))
+    (box,) = find_objects((a | b).astype(np.uint8))
     one, two = surface(a[box]), surface(b[box])
     ways = [
         distance_transform_edt(~target, sampling=spacing_mm)[source]

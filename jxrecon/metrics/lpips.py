@@ -89,38 +89,28 @@ def load(net: Net = "vgg", path: Path | None = None) -> Lpips:
     Raises:
         InputError: unknown net, the package is not installed, or the file is not the published one.
     """
-    found = installed(net) if path is None else Path(path)
-    kernels, biases, heads = (
-        tuple(jnp.asarray(array) for array in arrays) for arrays in layers(read(found, net), net)
-    )
+    arrays = read(installed(net) if path is None else Path(path), net)
+    kernels, biases, heads = (tuple(map(jnp.asarray, group)) for group in layers(arrays, net))
     return Lpips(kernels, biases, heads, net)
 
 
 def lpips(
-    params: Lpips,
-    a: Float[Array, "b rows columns 3"],
-    b: Float[Array, "b rows columns 3"],
-    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
+    params: Lpips, a: Float[Array, "b rows columns 3"], b: Float[Array, "b rows columns 3"]
 ) -> Float[Array, " b"]:
     """LPIPS v0.1 of each pair of images: 0 for equal ones (1e-15), symmetric, differentiable in both.
 
     Args:
         params: of `load`; their type is that of the arithmetic.
-        a: R, G, B in [-1, 1], not in [0, 1] (the authors' `normalize=False`); see `gray_to_rgb`.
-        b: likewise.
-        precision: of the convolutions; JAX's own default may multiply in TF32 on a GPU.
+        a, b: R, G, B in [-1, 1], not in [0, 1] (the authors' `normalize=False`); see `gray_to_rgb`.
 
     Raises:
         InputError: shapes that differ or are no RGB batch, sides too small for the net, integers.
     """
-    return jnp.sum(layer_distances(params, a, b, precision), axis=1)
+    return jnp.sum(layer_distances(params, a, b), axis=1)
 
 
 def layer_distances(
-    params: Lpips,
-    a: Float[Array, "b rows columns 3"],
-    b: Float[Array, "b rows columns 3"],
-    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
+    params: Lpips, a: Float[Array, "b rows columns 3"], b: Float[Array, "b rows columns 3"]
 ) -> Float[Array, "b 5"]:
     """What each of the five layers l adds to `lpips` (its equation 1):
 
@@ -130,18 +120,15 @@ def layer_distances(
     """
     if a.shape != b.shape:
         raise InputError(f"LPIPS: images of shape {a.shape} and {b.shape}, expected equal shapes")
-    pairs = zip(features(params, a, precision), features(params, b, precision))
     distances = []
-    for head, (f, g) in zip(params.heads, pairs):
+    for head, f, g in zip(params.heads, features(params, a), features(params, b)):
         squares = jnp.mean((_unit(f) - _unit(g)) ** 2, axis=(1, 2))
         distances.append(jnp.matmul(squares, head, precision=lax.Precision.HIGHEST))
     return jnp.stack(distances, axis=1)
 
 
 def features(
-    params: Lpips,
-    image: Float[Array, "b rows columns 3"],
-    precision: lax.PrecisionLike = lax.Precision.HIGHEST,
+    params: Lpips, image: Float[Array, "b rows columns 3"]
 ) -> list[Float[Array, "b r c channels"]]:
     """The five compared layers after their ReLU: relu1_2 to relu5_3 of VGG16, relu1 to relu5 of AlexNet."""
     trunk = TRUNKS[params.net]
@@ -166,7 +153,7 @@ def features(
             (trunk.strides[i],) * 2,
             [(trunk.paddings[i],) * 2] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
+            precision=lax.Precision.HIGHEST,  # JAX's default may multiply in TF32 on a GPU
         )
         x = jax.nn.relu(x + bias.reshape(1, 1, 1, -1))
         if i in trunk.taps:

@@ -46,7 +46,7 @@ class Metric(NamedTuple):
 
 
 def named(*metrics: Metric) -> dict[str, Metric]:
-    """Name -> metric, in order."""
+    """Name -> metric, in the order of the tables."""
     return {metric.name: metric for metric in metrics}
 
 

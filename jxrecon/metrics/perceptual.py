@@ -38,12 +38,7 @@ def gradient_ssim_distance(
     the target and sets the units, and no gradient flows through these.
 
     Args:
-        a: image of any unit.
-        b: target in the same unit.
         levels: how often the image is halved, plus one; less where a side would fall below 2 pixels.
-
-    Returns:
-        one number an image.
     """
     a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     levels = max(1, min(levels, min(b.shape[-2:]).bit_length() - 1))

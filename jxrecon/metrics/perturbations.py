@@ -46,13 +46,7 @@ Degrade = Callable[[Volume], Volume]
 
 
 class Pair(NamedTuple):
-    """What the metrics of one case compare.
-
-    Attributes:
-        truth_hu: HU.
-        recon_hu: HU on the same grid.
-        body: the filled body mask of the truth.
-    """
+    """What the metrics of one case compare: volumes of one grid, and the truth's filled body mask."""
 
     truth_hu: Volume
     recon_hu: Volume
@@ -127,10 +121,7 @@ def air_border(pair: Pair) -> Pair:
 
 
 def sphere(
-    shape: Sequence[int],
-    spacing_mm: Spacing,
-    centre: Sequence[int],
-    diameter_mm: float = NODULE_MM,
+    shape: Sequence[int], spacing_mm: Spacing, centre: Sequence[int], diameter_mm: float = NODULE_MM
 ) -> Volume:
     """Share of each voxel that a sphere about the middle of the voxel `centre` covers, 0 to 1."""
     spacing = np.asarray(spacing_mm, np.float64)

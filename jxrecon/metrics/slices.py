@@ -45,7 +45,6 @@ METRICS = named(
         digits=3,
     ),
 )
-"""Metric by name."""
 
 
 def weights() -> Lpips | None:
@@ -71,14 +70,11 @@ def case_metrics(
     truth_images: Sequence[Float[Array, "rows columns"]],
     recon_images: Sequence[Float[Array, "rows columns"]],
 ) -> dict[str, Float[Array, ""]]:
-    """The metrics of one case under the keys of `METRICS`; NaN without weights.
+    """The metrics under the keys of `METRICS` of one case; NaN without weights.
 
     Args:
         params: of AlexNet, or None (`weights`).
-        truth_hu: HU.
-        recon_hu: HU on the same grid.
-        body: the filled body mask of the truth.
-        window: HU range that LPIPS sees.
+        truth_hu, recon_hu, body, window: as `volume_lpips` takes them.
         truth_images: line integrals of the truth in the views given to the method.
         recon_images: those of the reconstruction.
     """
@@ -103,7 +99,7 @@ def volume_lpips(
         params: of any net.
         truth_hu: HU.
         recon_hu: HU on the same grid.
-        body: where a slice has none of it, the slice does not count.
+        body: the filled body mask of the truth; a slice without any of it does not count.
         window: HU range that becomes [-1, 1].
     """
     pair = jnp.stack([jnp.asarray(volume, jnp.float32) for volume in (truth_hu, recon_hu)])
@@ -122,13 +118,7 @@ def xray_lpips(
     truth_images: Sequence[Float[Array, "rows columns"]],
     recon_images: Sequence[Float[Array, "rows columns"]],
 ) -> Float[Array, ""]:
-    """Mean over views of `image_lpips`.
-
-    Args:
-        params: of any net.
-        truth_images: of any unit, one a view.
-        recon_images: the same views of the reconstruction in the same unit.
-    """
+    """Mean over views of `image_lpips`."""
     views = zip(recon_images, truth_images, strict=True)
     return jnp.mean(jnp.concatenate([image_lpips(params, a[None], b[None]) for a, b in views]))
 
@@ -136,14 +126,9 @@ def xray_lpips(
 def image_lpips(
     params: Lpips, a: Float[Array, "b rows columns"], b: Float[Array, "b rows columns"]
 ) -> Float[Array, " b"]:
-    """LPIPS of images of any unit, in which the range of each target b is [-1, 1].
+    """LPIPS of images of any unit, in which the range of each target b is [-1, 1]; a flat one is -1.
 
     Nothing is clipped: what of `a` is brighter than all of b counts, and a loss has its gradient there.
-
-    Args:
-        params: of any net.
-        a: image.
-        b: target, which sets the units; a flat one counts as -1.
     """
     low = jnp.min(b, axis=(1, 2), keepdims=True)
     span = jnp.maximum(jnp.max(b, axis=(1, 2), keepdims=True) - low, 1e-6)
@@ -156,8 +141,7 @@ def _distances(
 ) -> Float[Array, " n"]:
     """LPIPS of n pairs, a chunk at a time, so that memory does not grow with n."""
     n = len(pairs)
-    full = -(-n // CHUNK) * CHUNK
-    pairs = jnp.pad(pairs, ((0, full - n), (0, 0), (0, 0), (0, 0)))
+    pairs = jnp.pad(pairs, ((0, -n % CHUNK), (0, 0), (0, 0), (0, 0)))
     chunks = pairs.reshape(-1, CHUNK, *pairs.shape[1:])
 
     def chunk(images: Float[Array, "c 2 rows columns"]) -> Float[Array, " c"]:

@@ -37,7 +37,6 @@ METRICS = named(
         }.items()
     )
 )
-"""Metric by name."""
 
 
 def masked_mae(

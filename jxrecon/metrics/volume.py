@@ -145,7 +145,6 @@ def reprojection_error(
         recon_hu: HU on `grid`.
         images: measured line integrals y, one [rows, columns] a camera.
         cameras: concrete (not traced), so that the projector picks its path.
-        grid: where the voxels lie.
     """
     mu = beam.hu_to_mu(recon_hu)
     pairs = list(zip(project(mu, grid.affine, cameras), images, strict=True))

@@ -46,19 +46,12 @@ METRICS = named(
         digits=4,
     ),
 )
-"""Metric by name."""
 
 Volume = Float[np.ndarray, "x y z"]
 
 
 def case_metrics(truth_hu: Volume, recon_hu: Volume, window: Window) -> dict[str, float]:
-    """The metrics of one case under the keys of `METRICS`.
-
-    Args:
-        truth_hu: HU.
-        recon_hu: HU on the same grid.
-        window: HU range that becomes [0, 1].
-    """
+    """The metrics under the keys of `METRICS` of one case in HU, whose window becomes [0, 1]."""
     if not np.isfinite(recon_hu).all():  # NaN as the strict metrics, and no integer either
         return dict.fromkeys(METRICS, float("nan"))
     real, fake = (
