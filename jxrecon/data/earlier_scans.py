@@ -43,11 +43,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 def find_earlier(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The earlier scan of each case.
-
-    Args:
-        folder: holds NAME_ct.nii.gz, NAME.nii.gz or the same without .gz.
-        names: names of the cases.
+    """The earlier scan of each case: NAME_ct.nii.gz, NAME.nii.gz or the same without .gz.
 
     Raises:
         InputError: a case has no file.
@@ -120,8 +116,8 @@ def simulated_earlier_scan(
     Args:
         hu: the present scan.
         spacing_mm: edges of a voxel, numbers and not traced.
-        key: key of everything random.
-        changes: how much changes; None: the defaults.
+        key: of everything random.
+        changes: None: the defaults.
 
     Raises:
         InputError: an amplitude is negative, or the correlation or spacing not positive.
@@ -142,9 +138,7 @@ def simulated_earlier_scan(
     motion += (translation_mm * _direction(push))[None, None, None]
     motion += smooth_displacement(points, bend, displacement_mm, correlation_mm)
     voxels = motion / jnp.asarray(spacing_mm, jnp.float32)[None, None, None]
-    index = jnp.stack(
-        jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in hu.shape), indexing="ij")
-    )
+    index = jnp.indices(hu.shape, jnp.float32)
     moved = map_coordinates(
         jnp.asarray(hu, jnp.float32), list(index + jnp.moveaxis(voxels, -1, 0)), 1, mode="nearest"
     )
@@ -155,14 +149,7 @@ def simulated_earlier_scan(
 def smooth_displacement(
     points_mm: Float[AnyArray, "x y z 3"], key: Key, rms_mm: float, correlation_mm: float
 ) -> Float[Array, "x y z 3"]:
-    """d at these places, mm: as in the file's head.
-
-    Args:
-        points_mm: places.
-        key: key of the waves.
-        rms_mm: root mean square of |d| over the places.
-        correlation_mm: L.
-    """
+    """d of the file's head at these places, mm: `rms_mm` over them, `correlation_mm` is L."""
     where, how, when = jax.random.split(key, 3)
     waves = jax.random.normal(where, (3, WAVES)) / correlation_mm
     shares = jax.random.normal(how, (WAVES, 3))

@@ -1,6 +1,7 @@
 """X2CT-GAN's data set of LIDC-IDRI: its files read as they are and written, its X-rays made anew.
 
-    FOLDER/CASE/ct_xray_data.h5     ct [D, H, W], HU + 1024; xray1 [D, W] and xray2 [D, H], 8 bit
+    FOLDER/CASE/ct_xray_data.h5     ct [D, H, W], HU + 1024; xray1 [D, W], frontal, and xray2 [D, H],
+                                    lateral, 8 bit
     FOLDER/train.txt, test.txt      one case a line
 
 D runs from head to foot, H from front to back, W from the patient's right to the left: the rows of both
@@ -54,22 +55,11 @@ _EXTENT_TOLERANCE = 0.02  # of the field's edges, which the files fix
 
 
 class Case(NamedTuple):
-    """What a file holds, as stored.
-
-    Attributes:
-        ct: HU + 1024, axes [D, H, W].
-        xray1: frontal, [D, W].
-        xray2: lateral, [D, H].
-    """
+    """What a file holds, as stored: see above."""
 
     ct: Shaped[np.ndarray, "d h w"]
     xray1: Shaped[np.ndarray, "d w"]
     xray2: Shaped[np.ndarray, "d h"]
-
-
-def is_lidc(folder: Path) -> bool:
-    """Whether a folder has the authors' layout: a train.txt."""
-    return (folder / "train.txt").is_file()
 
 
 def read_case(path: Path) -> Case:
@@ -178,7 +168,7 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
     Raises:
         InputError: the field is another one, a list is wrong, or no file of a list can be used.
     """
-    if folder is None or not is_lidc(Path(folder)):
+    if folder is None or not (Path(folder) / "train.txt").is_file():
         return volumes.load(experiment, folder, cache)
     folder, grid = Path(folder), experiment.field.grid
     size = grid.shape[0]
@@ -275,13 +265,9 @@ def make_xrays(
     ct: Int16[np.ndarray, "d h w"], spacing_mm: float = 1.0, pixels: int = EDGE
 ) -> tuple[UInt8[np.ndarray, "p p"], UInt8[np.ndarray, "p p"]]:
     """[X2CT data] The DRRs of a stored volume, in 255 steps up to each image's own maximum."""
-    frontal, lateral = _project(to_hu(ct), spacing_mm, pixels)
-
-    def eight_bit(integrals: Array) -> np.ndarray:
-        image = np.asarray(integrals)
-        return (image / max(image.max(), 1e-6) * 255.0).astype(np.uint8)
-
-    return eight_bit(frontal), eight_bit(lateral)
+    images = [np.asarray(image) for image in _project(to_hu(ct), spacing_mm, pixels)]
+    frontal, lateral = ((i / max(i.max(), 1e-6) * 255.0).astype(np.uint8) for i in images)
+    return frontal, lateral
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -29,13 +29,7 @@ _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
 
 
 class Source(NamedTuple):
-    """One CT to prepare.
-
-    Attributes:
-        name: name of the case.
-        patient: whose CT it is; no patient is in both lists.
-        files: one NIfTI file, or the slices of a DICOM series.
-    """
+    """One CT to prepare: its files are one NIfTI file, or the slices of a DICOM series."""
 
     name: str
     patient: str
@@ -43,13 +37,7 @@ class Source(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a folder.
-
-    Attributes:
-        lists: names of the cases of "train" and "test".
-        skipped: how many were there already.
-        rejected: a line for each that cannot be used.
-    """
+    """The cases of "train" and "test", how many were there already, a line for each that cannot be used."""
 
     lists: dict[str, list[str]]
     skipped: int
@@ -100,11 +88,10 @@ def split(sources: Sequence[Source], share: float, seed: int) -> dict[str, list[
     A patient's lot depends on the seed and on the name alone; with two patients or more neither list is
     empty.
     """
-
-    def lot(patient: str) -> str:
-        return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
-
-    patients = sorted({source.patient for source in sources}, key=lot)
+    patients = sorted(
+        {source.patient for source in sources},
+        key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest(),
+    )
     count = min(max(1, round(share * len(patients))), len(patients) - 1)
     test = set(patients[:count])
     lists: dict[str, list[str]] = {"train": [], "test": []}
@@ -126,8 +113,7 @@ def prepare_folder(
     Args:
         sources: CTs found by `find_sources`.
         out: folder to fill: CASE/ct_xray_data.h5, train.txt, test.txt, rejected.txt.
-        share: about this share of the patients is in the test list.
-        seed: seed of the lists.
+        share, seed: as in `split`.
         edge: voxels and pixels along each edge; the paper's is 320.
         fix: repair DICOM series, see `dicom.read_series`.
 

@@ -17,17 +17,13 @@ OFFSET_MM = (0.0, 10.0, -50.0)
 
 _TABLE = "patients.csv"
 _CENTRE = ("crop_x_mm", "crop_y_mm", "crop_z_mm")
-_COLUMNS = ("patient", "split", *_CENTRE, "covers_hn")
 
 
 def is_openkbp(folder: Path) -> bool:
     """Whether a folder holds a patients.csv with the columns of the field."""
-    table = folder / _TABLE
-    if not table.is_file():
-        return False
     try:
-        with table.open(newline="", encoding="utf-8") as lines:
-            return set(_COLUMNS) <= set(next(csv.reader(lines), []))
+        with (folder / _TABLE).open(newline="", encoding="utf-8") as lines:
+            return {"patient", "split", *_CENTRE, "covers_hn"} <= {*next(csv.reader(lines), [])}
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 

@@ -103,11 +103,7 @@ def xray_name(ct: Path, view: str) -> str:
 
 
 def _reach(grid: Grid, camera: AnyCamera, origin: str) -> Float[np.ndarray, "2"]:
-    """How far from the detector's centre the volume's box is seen, along rows and columns in mm.
-
-    Raises:
-        InputError: a part of the box is not between source and detector.
-    """
+    """How far from the detector's centre the volume's box is seen, along rows and columns in mm."""
     corners = grid.corners_mm
     depth = geometry.depth_of(camera, corners)
     if not (depth.min() > 0 and depth.max() <= 1):
