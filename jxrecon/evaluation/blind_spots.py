@@ -51,14 +51,7 @@ Row = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """A patient.
-
-    Attributes:
-        name: of the case.
-        hu: the truth, HU.
-        body: its filled body mask.
-        spacing_mm: edges of a voxel.
-    """
+    """A patient: the truth in HU, its filled body mask, and the edges of a voxel."""
 
     name: str
     hu: Float[np.ndarray, "x y z"]
@@ -100,12 +93,7 @@ def pairs(blur_mm: float) -> dict[str, tuple[str, Callable[..., Any]]]:
 
 
 def measure(data: Cases, blur_mm: float = BLUR_MM, perceptual: bool = True) -> list[Row]:
-    """The metrics of every case before and after every perturbation.
-
-    Args:
-        data: who is measured.
-        blur_mm: standard deviation of the blur that stands for a reconstruction.
-        perceptual: LPIPS too, where its weights are installed.
+    """The metrics of every case before and after every perturbation, LPIPS only where it is `perceptual`.
 
     Raises:
         InputError: no place for a nodule in a case.
@@ -118,9 +106,8 @@ def measure(data: Cases, blur_mm: float = BLUR_MM, perceptual: bool = True) -> l
         return slices.volume_lpips(weights, truth, recon, body, data.window)
 
     def metrics(pair: Pair, spacing_mm: Float[np.ndarray, "3"]) -> dict[str, float]:
-        found = case_metrics(*pair, data.window, spacing_mm)
         seen = math.nan if weights is None else float(lpips(weights, pair))
-        return {**found, "lpips_alex": seen}
+        return {**case_metrics(*pair, data.window, spacing_mm), "lpips_alex": seen}
 
     rows = []
     with CaseBar(len(data.cases)) as bar:
