@@ -47,7 +47,7 @@ from jxrecon.methods.base.method import (
     untrained,
 )
 from jxrecon.nn.optimise import descend
-from jxrecon.types import InputError, Key
+from jxrecon.types import InputError, Key, Terms
 
 W0 = 30.0
 """The frequency of SIREN: every hidden layer is sin(W0 (x W + b))."""
@@ -58,15 +58,10 @@ Layers = tuple[tuple[Float[Array, "i o"], Float[Array, " o"]], ...]
 
 
 class Network(NamedTuple):
-    """A fitted or fresh network; only its layers are fitted.
+    """A fresh network; only its layers are fitted."""
 
-    Attributes:
-        frequencies: those of the Fourier features, in turns across the grid.
-        layers: weights and biases, the linear output last.
-    """
-
-    frequencies: Float[Array, "m axes"]
-    layers: Layers
+    frequencies: Float[Array, "m axes"]  # those of the Fourier features, in turns across the grid
+    layers: Layers  # weights and biases, the linear output last
 
 
 @dataclass(frozen=True)
@@ -79,13 +74,10 @@ class Settings:
         scale: standard deviation of the frequencies, turns across the grid.
         width: channels of the hidden layers.
         depth: linear layers, the output's among them.
-        iterations: steps of Adam on the X-rays, without a prior.
-        learning_rate: Adam's in these steps.
-        prior_iterations: steps of Adam on the prior volume.
-        prior_learning_rate: Adam's in these steps.
+        iterations, learning_rate: of Adam on the X-rays, without a prior.
+        prior_iterations, prior_learning_rate: of Adam on the prior volume.
         weight_decay: factor of the parameters that is added to the gradient in these steps.
-        adapted_iterations: steps of Adam on the X-rays, from a prior.
-        adapted_learning_rate: Adam's in these steps.
+        adapted_iterations, adapted_learning_rate: of Adam on the X-rays, from a prior.
         chunk: voxels that are evaluated together; memory goes with it.
         seen_by: which voxels are given: seen by "any" view or by "all"; the others are air.
     """
@@ -131,9 +123,8 @@ a compiled run (process time, machine shared, projector included):
 - from a SIMULATED earlier scan (data/earlier_scans.py) 27.7, 27.7, 26.4 dB, 5.5 s a case; the scan
   itself: 26.8, 28.3, 25.7 dB. X-rays do not always win back what a small network loses of it.
 
-One view cost the same: 19.4, 19.2 dB without a prior (first two cases), 26.9, 27.2, 25.9 dB from one.
-Half the iterations, without a prior: one view 19.1, 19.1, 19.2 dB, eight 25.2, 24.3, 23.3 dB, 2.9 s.
-Four views were not measured.
+Half the iterations, without a prior: one view 19.1, 19.1, 19.2 dB, eight 25.2, 24.3, 23.3 dB, 2.9 s. More
+in experiments/README.md.
 """
 
 
@@ -168,10 +159,11 @@ def reconstruct(
     progress: Progress = None,
 ) -> Reconstruction:
     """See `nerp`."""
-    network = initial(key, settings)
+    frequencies, layers = initial(key, settings)
+    f = evaluation(frequencies, problem.grid.shape, settings)
     rate, iterations = settings.learning_rate, settings.iterations
     if not isinstance(prior, tuple):
-        network, _ = embed(network, prior, problem, settings)
+        layers = embed(f, layers, prior, problem, settings)
         rate, iterations = settings.adapted_learning_rate, settings.adapted_iterations
 
     system = linear_system(problem.grid, images, cameras)
@@ -179,36 +171,39 @@ def reconstruct(
     scale = jnp.maximum(norm(y), jnp.finfo(jnp.float32).tiny)
     pixels = sum(image.size for image in images)
     to_mu = system.inside * hu_to_mu(jnp.float32(problem.window.high))
-    f = evaluation(network.frequencies, problem.grid.shape, settings)
 
     def volume(layers: Layers) -> Float[Array, "x y z"]:
         return to_mu * f(layers)
 
-    def gradient(layers: Layers) -> tuple[Array, Layers, Trace]:
+    def gradient(layers: Layers) -> tuple[Layers, Terms]:
         mu, pull = jax.vjp(volume, layers)
         r = minus(a.project(mu), y)
-        found = 0.5 * dot(r, r) / pixels
         (slope,) = pull(a.back(r) / pixels)
-        return found, slope, {"objective": found, "residual": norm(r) / scale}
+        return slope, {"objective": 0.5 * dot(r, r) / pixels, "residual": norm(r) / scale}
 
-    layers, trace = _fit(network.layers, gradient, optax.adam(rate), iterations, progress)
+    layers, trace = _fit(layers, gradient, optax.adam(rate), iterations, progress)
     return system.reconstruction((volume(layers), trace), settings.seen_by)
 
 
 def embed(
-    network: Network, prior: Float[Array, "x y z"], problem: Problem, settings: Settings
-) -> tuple[Network, Trace]:
+    volume: Callable[[Layers], Float[Array, "x y z"]],
+    layers: Layers,
+    prior: Float[Array, "x y z"],
+    problem: Problem,
+    settings: Settings,
+) -> Layers:
     """The network fitted to a volume: NeRP's prior embedding.
 
     Args:
-        network: to begin with.
+        volume: f, of `evaluation`.
+        layers: to begin with.
         prior: HU on the problem's grid; clipped to what is between air and the window's upper end.
         problem: grid and window.
         settings: iterations, rate and weight decay.
 
     Returns:
-        The network of the lowest objective, and the trace: `objective`, 1/2 mean (f - prior)^2 with both
-        in [0, 1] from vacuum to the window's upper end.
+        The layers of the lowest 1/2 mean (f - prior)^2, both in [0, 1] from vacuum to the window's
+        upper end.
 
     Raises:
         InputError: the volume lies on another grid.
@@ -219,36 +214,33 @@ def embed(
         )
     high = hu_to_mu(jnp.float32(problem.window.high))
     target = jnp.clip(hu_to_mu(jnp.asarray(prior, jnp.float32)) / high, 0.0, 1.0)
-    volume = evaluation(network.frequencies, problem.grid.shape, settings)
 
-    def gradient(layers: Layers) -> tuple[Array, Layers, Trace]:
+    def gradient(layers: Layers) -> tuple[Layers, Terms]:
         f, pull = jax.vjp(volume, layers)
-        found = 0.5 * jnp.mean(jnp.square(f - target))
         (slope,) = pull((f - target) / target.size)
-        return found, slope, {"objective": found}
+        return slope, {"objective": 0.5 * jnp.mean(jnp.square(f - target))}
 
     optimiser = optax.chain(
         optax.add_decayed_weights(settings.weight_decay), optax.adam(settings.prior_learning_rate)
     )
-    layers, trace = _fit(network.layers, gradient, optimiser, settings.prior_iterations)
-    return network._replace(layers=layers), trace
+    return _fit(layers, gradient, optimiser, settings.prior_iterations)[0]
 
 
 def _fit(
     layers: Layers,
-    gradient: Callable[[Layers], tuple[Array, Layers, Trace]],
+    gradient: Callable[[Layers], tuple[Layers, Terms]],
     optimiser: optax.GradientTransformation,
     iterations: int,
     progress: Progress = None,
 ) -> tuple[Layers, Trace]:
     """The layers of the lowest objective on Adam's way, and the terms of every step."""
 
-    def step(carry: Any, iteration: Array) -> tuple[Any, dict[str, Array]]:
+    def step(carry: Any, iteration: Array) -> tuple[Any, Terms]:
         layers, state, best, lowest = carry
-        found, slope, terms = gradient(layers)
-        better = found < lowest
-        best = jax.tree.map(lambda p, q: jnp.where(better, p, q), layers, best)
-        lowest = jnp.where(better, found, lowest)
+        slope, terms = gradient(layers)
+        better = terms["objective"] < lowest
+        best = jax.tree.map(partial(jnp.where, better), layers, best)
+        lowest = jnp.where(better, terms["objective"], lowest)
         layers, state = descend(optimiser, slope, state, layers)
         tell(progress, iteration, lowest, iterations)
         return (layers, state, best, lowest), terms
