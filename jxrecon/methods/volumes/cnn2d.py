@@ -4,7 +4,7 @@
 |---|---|---|
 | x -> f(x), output channel k is the coronal plane k | Network | width, blocks |
 | L_mse = mean (f(x) - y)^2 over voxels, CT in [0, 1] | frontal_regression.train_step | - |
-| Adam, gradient + weight_decay * parameters | optimiser | learning_rate, betas, weight_decay |
+| Adam, gradient + weight_decay * parameters | build | learning_rate, betas, weight_decay |
 | X-ray of a CT, line integrals / 8 in [0, 1] | frontal_regression.xrays | - |
 
 From the paper: ResNet, BatchNorm, an X-ray of twice the volume's size (256 for 128^3), as many output
@@ -16,6 +16,7 @@ optimiser and its rate. The X-ray is that of the problem's first camera, meant t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,21 +58,15 @@ class Network(nn.Module):
     | conv 3 transposed, stride 2 | 2 width | 128 |
     | linear resampling to the volume's (z, x), if that is another size | 2 width | 128 |
     | conv 7 | depth | 128 |
-
-    Attributes:
-        shape: the volume's (rows, columns, depth).
-        settings: width and blocks.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # the volume's (rows, columns, depth)
     settings: Settings
 
     @nn.compact
     def __call__(self, x: Float[Array, "n r s"], train: bool) -> Float[Array, "n rows columns d"]:
-        def layer(
-            x: Array, features: int, taps: int = 3, stride: int = 1, up: bool = False
-        ) -> Array:
-            return batch_norm(train)(Conv(features, taps, stride, bias="none", up=up)(x))
+        def layer(x: Array, features: int, taps: int = 3, **shape: Any) -> Array:
+            return batch_norm(train)(Conv(features, taps, bias="none", **shape)(x))
 
         width = self.settings.width
         x = nn.relu(layer(x[..., None], width, 7))
@@ -86,14 +81,6 @@ class Network(nn.Module):
         return Conv(depth, 7)(x)
 
 
-def optimiser(settings: Settings) -> optax.GradientTransformation:
-    """Adam on gradient + weight_decay * parameters: the L2 penalty of the usual PyTorch optimisers."""
-    return optax.chain(
-        optax.add_decayed_weights(settings.weight_decay),
-        optax.adam(settings.learning_rate, *settings.betas),
-    )
-
-
 def build(settings: Settings, problem: Problem) -> Method:
     """2DCNN for this problem.
 
@@ -104,4 +91,7 @@ def build(settings: Settings, problem: Problem) -> Method:
     if any(n % 4 for n in pixels):
         raise InputError(f"cnn2d was given X-rays of {pixels} pixels, expected multiples of 4")
     network = Network(paper_shape(problem), settings)
-    return frontal_method(Model("cnn2d", "L_mse", network, optimiser(settings), problem))
+    adam = optax.adam(settings.learning_rate, *settings.betas)
+    # The L2 penalty of the usual PyTorch optimisers.
+    optimiser = optax.chain(optax.add_decayed_weights(settings.weight_decay), adam)
+    return frontal_method(Model("cnn2d", "L_mse", network, optimiser, problem))

@@ -68,13 +68,9 @@ class Network(nn.Module):
     doubled along all three axes, plus the encoder's features of that level, reduced and repeated along the
     depth, residual blocks. A 3^3 convolution ends it; another shape than the X-ray's is reached by
     trilinear resampling.
-
-    Attributes:
-        shape: the volume's (rows, columns, depth).
-        settings: channels and blocks.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # the volume's (rows, columns, depth)
     settings: Settings
 
     @nn.compact
