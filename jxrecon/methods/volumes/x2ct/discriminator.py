@@ -18,9 +18,8 @@ CONDITION_AXIS = (2, 3)
 def condition(views: Sequence[Float[Array, "n s s"]]) -> Float[Array, "n d h w v"]:
     """Each view smeared back along its own direction: (D, W) over H, (D, H) over W; one a channel."""
     size = views[0].shape[1]
-    shape = (views[0].shape[0], *(size,) * 3)
     volumes = [
-        jnp.broadcast_to(jnp.expand_dims(view, axis), shape)
+        jnp.repeat(jnp.expand_dims(view, axis), size, axis)
         for view, axis in zip(views, CONDITION_AXIS)
     ]
     return jnp.stack(volumes, -1)
@@ -36,13 +35,9 @@ class Discriminator(nn.Module):
     | 128 -> 256 | 2 | InstanceNorm | 17 |
     | 256 -> 512 | 1 | InstanceNorm | 18 |
     | 512 -> 1   | 1 | bias | 19 |
-
-    Attributes:
-        features: channels of the hidden layers; all but the last of them halve the size.
-        dtype: the activations'.
     """
 
-    features: tuple[int, ...] = (64, 128, 256, 512)
+    features: tuple[int, ...] = (64, 128, 256, 512)  # of the hidden layers; all but the last halve
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -55,5 +50,4 @@ class Discriminator(nn.Module):
             bias = "none" if i else "free"
             x = Conv(features, 4, stride, padding=2, bias=bias, name=f"conv_{i}")(x)
             x = nn.leaky_relu(instance_norm(x) if i else x, 0.2)
-        last = len(self.features)
-        return Conv(1, 4, padding=2, bias="free", name=f"conv_{last}")(x)
+        return Conv(1, 4, padding=2, bias="free", name=f"conv_{len(self.features)}")(x)

@@ -36,9 +36,7 @@ def instance_norm(
 ) -> Float[Array, "n *space c"]:
     """(x - mean) / sqrt(variance + 1e-5) over space, of each channel of each sample.
 
-    Args:
-        x: activations.
-        weights: how often each plane along the first spatial axis counts; empty: once.
+    Each plane along the first spatial axis counts as often as `weights` says; empty: once.
     """
     return _norm(x, weights)[0]
 
@@ -56,8 +54,8 @@ def _norm_gradient(
     weights: tuple[float, ...], saved: tuple[Array, Array], g: Array
 ) -> tuple[Array]:
     """dx = scale (g - w (sum g + y sum g y)), w each voxel's share in the mean; keeps y alone."""
-    y, scale = saved[0].astype(saved[1].dtype), saved[1]
-    wide = g.astype(scale.dtype)
+    y, scale = saved
+    y, wide = y.astype(scale.dtype), g.astype(scale.dtype)
     common = _space_sum(wide) + y * _space_sum(wide * y)
     return ((scale * (wide - _shares(y, weights) * common)).astype(g.dtype),)
 
@@ -75,8 +73,8 @@ def _shares(x: Array, weights: tuple[float, ...]) -> Array:
 def _space_sum(x: Array) -> Array:
     """Sum over space, one axis after the other: one long float32 sum would lose three digits."""
     for axis in reversed(range(1, x.ndim - 1)):
-        x = jnp.sum(x, axis, keepdims=True)
-        x = lax.optimization_barrier(x)  # else XLA makes one sum of them again
+        # Without the barrier XLA makes one sum of them again.
+        x = lax.optimization_barrier(jnp.sum(x, axis, keepdims=True))
     return x
 
 
@@ -96,20 +94,12 @@ Conv = functools.partial(blocks.Conv, bias="idle")
 """A convolution that a norm follows, unless `bias` says otherwise."""
 
 
-# Blocks of the encoder.
-
-
 class DenseBlock(nn.Module):
     """Layers that each read all that came before, normed, and append `growth` channels.
 
     InstanceNorm without parameters treats each channel alone, so what every layer, and what follows the
-    block, would norm anew is normed once, when it is made.
-
-    Attributes:
-        layers: how many.
-        growth: channels that each adds.
-        pooled: whether the mean over space of the raw channels is wanted, [n, o], instead of all of them
-            normed. Then biases matter.
+    block, would norm anew is normed once, when it is made. `pooled` gives the mean over space of the raw
+    channels instead, [n, o]; then biases matter.
     """
 
     layers: int
@@ -146,9 +136,6 @@ class Stage(nn.Module):
         return x if self.last else Conv(x.shape[-1] // 2, 1, name="transition")(x)
 
 
-# Connection B: a view's features, constant along the viewing direction but for the ends' zero padding.
-
-
 def lengthen(planes: Float[Array, "n k h w c"], depth: int) -> Float[Array, "n d h w c"]:
     """An odd number k of planes with the middle one repeated, or left out, to make `depth` >= k - 1."""
     ends = planes.shape[1] // 2
@@ -175,15 +162,10 @@ class Link(nn.Module):
         return norm_relu(planes, (1.0, size - 2.0, 1.0))
 
 
-# Blocks of the decoders.
-
-
 class Compress(nn.Module):
     """What joins at a decoder level: concatenation along channels, a 3^3 convolution, norm, ReLU.
 
-    Attributes:
-        features: output channels.
-        extruded: whether what joins last is the three planes of a `Link`, which enter as they are.
+    `extruded`: what joins last is the three planes of a `Link`, which enter as they are.
     """
 
     features: int
@@ -204,11 +186,9 @@ class Compress(nn.Module):
 
 
 class Layer(nn.Module):
-    """One level of a decoder: 3^3 convolutions with norm and ReLU, then one that doubles the size.
+    """One level of a decoder: `convs` 3^3 convolutions with norm and ReLU, then one that doubles the size.
 
-    Attributes:
-        convs: how many convolutions keep the size.
-        up: output channels of the doubling, 0: there is none.
+    `up` is that one's output channels; 0: there is none.
     """
 
     convs: int

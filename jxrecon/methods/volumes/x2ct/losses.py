@@ -18,17 +18,11 @@ Volume = Float[Array, "n d h w 1"]
 
 
 class Weights(NamedTuple):
-    """Factors of the three terms, lambda_1, lambda_2 and lambda_3 of the paper.
+    """Factors of the three terms, lambda_1, lambda_2 and lambda_3 of the paper."""
 
-    Attributes:
-        adversarial: for the least-squares game, in both players' losses.
-        reconstruction: for the voxels' squared error.
-        projection: for the mean over the three axes of the projections' absolute error.
-    """
-
-    adversarial: float = 0.1
-    reconstruction: float = 10.0
-    projection: float = 10.0
+    adversarial: float = 0.1  # for the least-squares game, in both players' losses
+    reconstruction: float = 10.0  # for L_re
+    projection: float = 10.0  # for L_pl
 
 
 X2CT_GAN = Weights()

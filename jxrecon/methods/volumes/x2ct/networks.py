@@ -73,17 +73,17 @@ class Architecture:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        step = 2 ** len(self.layers)
+        step = 2**self.stages
         if self.size % step or self.size < 2 * step:
             raise InputError(
                 f"x2ct size is {self.size}, expected a multiple of {step} of at least {2 * step}"
-                f" for {len(self.layers)} stages"
+                f" for {self.stages} stages"
             )
         if self.views not in (1, 2):
             raise InputError(f"x2ct views is {self.views}, expected 1 or 2")
-        if len(self.decoder) != len(self.layers) + 1:
+        if len(self.decoder) != self.stages + 1:
             raise InputError(
-                f"x2ct decoder has {len(self.decoder)} levels, expected {len(self.layers) + 1}:"
+                f"x2ct decoder has {len(self.decoder)} levels, expected {self.stages + 1}:"
                 f" one more than the stages"
             )
 
@@ -95,15 +95,10 @@ class Architecture:
     def scaled(self, width: float) -> Architecture:
         """All channel counts times `width`, at least 1 each."""
 
-        def times(channels: int) -> int:
-            return max(1, round(channels * width))
-
-        return with_fields(
-            self,
-            stem=times(self.stem),
-            growth=times(self.growth),
-            decoder=tuple(times(c) for c in self.decoder),
+        stem, growth, *decoder = (
+            max(1, round(channels * width)) for channels in (self.stem, self.growth, *self.decoder)
         )
+        return with_fields(self, stem=stem, growth=growth, decoder=tuple(decoder))
 
 
 def tiny(size: int = 32, **settings: Any) -> Architecture:
@@ -116,9 +111,7 @@ def tiny(size: int = 32, **settings: Any) -> Architecture:
     | 2 | 8  | 40 -> 136 -> 68  | 3 | 32 |
     | 3 | 4  | 68 -> 116 -> pool |  | 64, no Connection-B |
 
-    Args:
-        size: multiple of 8, at least 16.
-        settings: other fields of `Architecture`.
+    `size` is a multiple of 8, at least 16; `settings` are other fields of `Architecture`.
     """
     fields = {"stem": 32, "growth": 16, "layers": (3, 6, 3), "decoder": (16, 16, 32, 64)}
     return Architecture(size=size, **{**fields, **settings})
@@ -161,17 +154,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder's parts by level, coarse to fine; the generator runs them.
-
-    Attributes:
-        arch: the architecture.
-        convs: convolutions a level between bottleneck and finest, which have none and one.
-        linked: whether a view's Connection-B joins.
-    """
+    """A decoder's parts by level; the generator runs them, coarse to fine."""
 
     arch: Architecture
-    convs: int
-    linked: bool
+    convs: int  # convolutions a level between bottleneck and finest, which have none and one
+    linked: bool  # whether a view's Connection-B joins
 
     def setup(self) -> None:
         a = self.arch
@@ -189,23 +176,14 @@ class Decoder(nn.Module):
         linked = (self.link[level](features),) if self.arch.connection_b else ()
         return self.compress[level](x, *linked)
 
-    def fuse(self, level: int, mean: Array, x: Array) -> Array:
-        """The compress step of the fused decoder."""
-        return self.compress[level](mean, x)
-
-    def grow(self, level: int, x: Array) -> Array:
-        """The layer of this level: to the next finer one, at level 0 to the features of the head."""
-        return self.layer[level](x)
-
     def finish(self, x: Float[Array, "n s s s c"]) -> Float[Array, "n s s s 1"]:
         """The 7^3 head and ReLU."""
         return nn.relu(self.head(x))
 
 
 TO_COMMON = ((0, 2, 1, 3, 4), (0, 2, 3, 1, 4))
-"""(H, D, W) and (W, D, H) -> (D, H, W): the order of the axes for `transpose`, batch and channel kept."""
 FROM_COMMON = ((0, 2, 1, 3, 4), (0, 3, 1, 2, 4))
-"""Back."""
+"""(H, D, W) and (W, D, H) <-> (D, H, W): the order of the axes for `transpose`, batch and channel kept."""
 
 
 class Generator(nn.Module):
@@ -249,9 +227,9 @@ class Generator(nn.Module):
                 if a.write_back:
                     xs = [mean.transpose(order) for order in FROM_COMMON]
                 if a.fusion:
-                    joined = mean if fused is None else self.fused.fuse(level, mean, fused)
-                    fused = self.fused.grow(level, joined)
-            xs = [d.grow(level, x) for d, x in zip(self.decoder, xs)]
+                    joined = mean if fused is None else self.fused.compress[level](mean, fused)
+                    fused = self.fused.layer[level](joined)
+            xs = [d.layer[level](x) for d, x in zip(self.decoder, xs)]
         own = tuple(d.finish(x) for d, x in zip(self.decoder, xs))
         return Volumes(_mean(own) if fused is None else self.fused.finish(fused), own)
 
