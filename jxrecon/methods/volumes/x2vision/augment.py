@@ -20,21 +20,13 @@ from jxrecon.types import Key
 
 
 class Strengths(NamedTuple):
-    """How far each transformation goes; those of StyleGAN2-ADA but for the rotation.
+    """How far each transformation goes; those of StyleGAN2-ADA but for the rotation."""
 
-    Attributes:
-        translation: largest shift as a fraction of the volume's size; whole voxels, uniform.
-        scale_std: spread of log2 of the scale, independent along each axis.
-        rotation_std_deg: spread of the angle about each axis.
-        brightness_std: spread of the offset, in network units (the window is 2 wide).
-        contrast_std: spread of log2 of the factor.
-    """
-
-    translation: float = 0.125
-    scale_std: float = 0.2
-    rotation_std_deg: float = 7.0
-    brightness_std: float = 0.2
-    contrast_std: float = 0.5
+    translation: float = 0.125  # largest shift / the volume's size; whole voxels, uniform
+    scale_std: float = 0.2  # of log2 of the scale, independent along each axis
+    rotation_std_deg: float = 7.0  # of the angle about each axis
+    brightness_std: float = 0.2  # of the offset, in network units (the window is 2 wide)
+    contrast_std: float = 0.5  # of log2 of the factor
 
 
 DEFAULT = Strengths()
@@ -44,29 +36,25 @@ def augment(
     key: Key,
     volumes: Float[Array, "b x y z 1"],
     p: Float[Array, ""] | float,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0),
     strengths: Strengths = DEFAULT,
-    fill: float = -1.0,
 ) -> Float[Array, "b x y z 1"]:
     """Each volume under its own random transformation, each part of which happens with probability p.
 
     Args:
-        key: random key.
-        volumes: in network units, air is `fill`; axis x is left-right.
+        volumes: in network units, air is -1; axis x is left-right.
         p: probability of each part; p = 0 returns the volumes unchanged.
         spacing_mm: voxel edges along x, y, z, so that rotations stay rigid; only ratios matter.
         strengths: how far each part goes.
-        fill: value of what moves in from outside.
 
     Returns:
-        Trilinear samples, of the same shape.
+        Trilinear samples, of the same shape; air moves in from outside.
     """
     batch, *shape = volumes.shape[:-1]
     uniform = jax.random.uniform(jax.random.fold_in(key, 0), (batch, 10))
     normal = jax.random.normal(jax.random.fold_in(key, 1), (batch, 8))
-    applied = jnp.where(
-        uniform[:, :6] < p, 1.0, 0.0
-    )  # flip, translation, scale, rotation, brightness, contrast
+    # flip, translation, scale, rotation, brightness, contrast
+    applied = jnp.where(uniform[:, :6] < p, 1.0, 0.0)
 
     flip = 1 - 2 * applied[:, 0] * jnp.where(uniform[:, 6] < 0.5, 1.0, 0.0)
     reach = np.array(shape, np.float32) * strengths.translation
@@ -81,12 +69,12 @@ def augment(
     to_source = to_source / scale[:, None, :]  # rows: source axes; columns: axes of the result
     to_source = to_source.at[:, 0].multiply(flip[:, None])
     centre = (np.array(shape, np.float32) - 1) / 2
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32)
-    offset = index.reshape(3, -1)[None] - centre[None, :, None] - shift[:, :, None]
+    index = np.indices(shape, np.float32).reshape(3, -1)
+    offset = index[None] - centre[None, :, None] - shift[:, :, None]
     source = jnp.matmul(to_source, offset, precision="highest") + centre[None, :, None]
 
     def sample(volume: Float[Array, "x y z"], source: Float[Array, "3 v"]) -> Float[Array, " v"]:
-        return map_coordinates(volume, list(source), order=1, mode="constant", cval=fill)
+        return map_coordinates(volume, list(source), order=1, mode="constant", cval=-1.0)
 
     moved = jax.vmap(sample)(volumes[..., 0], source).reshape(volumes.shape)
     to_volumes = (batch, 1, 1, 1, 1)
@@ -119,9 +107,9 @@ def adjust(
     Args:
         p: probability so far.
         sign_mean: mean of sign(D(real)) since the last adjustment.
-        images: real volumes seen since then; p moves by 1 in `kimg` thousand.
+        images: real volumes seen since then.
         target: what `sign_mean` is to be.
-        kimg: see `images`.
+        kimg: in so many thousand images p moves by 1.
 
     Returns:
         p in [0, 1].

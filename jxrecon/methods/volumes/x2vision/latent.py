@@ -51,19 +51,12 @@ class LatentSettings:
 
 
 class WStatistics(NamedTuple):
-    """How mapped style vectors w are distributed.
+    """How mapped style vectors w are distributed."""
 
-    Attributes:
-        mean: mu.
-        std: sigma, of each coordinate.
-        axes: principal directions, columns.
-        scales: standard deviation along each of them.
-    """
-
-    mean: Float[Array, " d"]
-    std: Float[Array, " d"]
-    axes: Float[Array, "d d"]
-    scales: Float[Array, " d"]
+    mean: Float[Array, " d"]  # mu
+    std: Float[Array, " d"]  # sigma, of each coordinate
+    axes: Float[Array, "d d"]  # principal directions, columns
+    scales: Float[Array, " d"]  # standard deviation along each of them
 
 
 def w_statistics(ws: Float[Array, "n d"]) -> WStatistics:
@@ -174,17 +167,14 @@ def invert(
         images: line integrals, one [b, rows, columns] a view.
         project: latents -> projections of G(latents) in the same views.
         statistics: those of the frozen mapping network.
-        settings: weights and schedule.
         progress: called with (iteration, lowest total) about twenty times.
 
     Returns:
         For each batch member the latents of its lowest total, not of its last iteration.
     """
+    rate, iterations = settings.learning_rate, settings.iterations
     schedule = optax.warmup_cosine_decay_schedule(
-        0.1 * settings.learning_rate,
-        settings.learning_rate,
-        max(1, settings.iterations // 20),
-        settings.iterations,
+        0.1 * rate, rate, max(1, iterations // 20), iterations
     )
     optimiser = optax.adam(schedule, b1=0.9, b2=0.99)
 
@@ -197,15 +187,15 @@ def invert(
         before, optimiser_state, best, best_total = carry
         white, optimiser_state, terms = improve(optimiser, loss, before, optimiser_state)
         lower = terms["total"] < best_total
-        best = _where(lower, before, best)
+        best = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(lower, new, old), before, best)
         best_total = jnp.where(lower, terms["total"], best_total)
-        tell(progress, iteration, jnp.min(best_total), settings.iterations)
+        tell(progress, iteration, jnp.min(best_total), iterations)
         return (white, optimiser_state, best, best_total), terms
 
     infinite = jnp.full((start.ws.shape[0],), jnp.inf, jnp.float32)
     first = whitened(start, statistics)
     carry = (first, optimiser.init(first), first, infinite)
-    (_, _, best, total), trace = jax.lax.scan(step, carry, jnp.arange(settings.iterations))
+    (_, _, best, total), trace = jax.lax.scan(step, carry, jnp.arange(iterations))
     return Inversion(coloured(best, statistics), total, trace)
 
 
@@ -221,12 +211,3 @@ def coloured(white: Latents, statistics: WStatistics) -> Latents:
     frame = statistics.axes * statistics.scales[None]
     away = jnp.matmul(white.ws, frame.T, precision="highest")
     return white._replace(ws=statistics.mean[None, None] + away)
-
-
-def _where(lower: Float[Array, " b"], new: Latents, old: Latents) -> Latents:
-    """Each batch member of `new` where it is lower, of `old` elsewhere."""
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(lower.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, new, old)

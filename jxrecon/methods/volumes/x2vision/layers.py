@@ -14,21 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jxrecon.nn.blocks import accurate
+from jxrecon.nn.blocks import accurate, add_bias
 from jxrecon.nn.conv import conv, conv_transpose
 from jxrecon.nn.resample import BINOMIAL, downsample2, upfirdn
-
-SLOPE = 0.2  # of the leaky ReLU
 
 
 def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """max(x, 0.2 x) times sqrt 2, which keeps the variance."""
-    return jnp.where(x < 0, x * SLOPE, x) * math.sqrt(2)
-
-
-def clamp(x: Float[Array, "..."], limit: float | None) -> Float[Array, "..."]:
-    """`x` within +-limit, None: unchanged. bfloat16 needs it (256)."""
-    return x if limit is None else jnp.clip(x, -limit, limit)
+    return jnp.where(x < 0, x * 0.2, x) * math.sqrt(2)
 
 
 def bias_act(
@@ -38,12 +31,12 @@ def bias_act(
     gain: float = 1.0,
     limit: float | None = None,
 ) -> Float[Array, "b *space c"]:
-    """clamp(gain * activation(x + bias)); the clamp scales with the gain."""
-    if bias is not None:
-        x = x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    """gain * activation(x + bias), clamped to +-limit * gain unless that is None; bfloat16 needs it (256)."""
+    x = add_bias(x, bias)
     if activation is not None:
         x = activation(x)
-    return clamp(x * gain, None if limit is None else limit * gain)
+    x = x * gain
+    return x if limit is None else jnp.clip(x, -limit * gain, limit * gain)
 
 
 def conv_up2(
@@ -94,24 +87,18 @@ def modulated_conv(
         convolve: (x, kernel) -> the convolution meant: `conv`, `conv_up2` or `conv_down2`.
         demodulate: whether the output variance is restored.
     """
-    ndim, wide = x.ndim - 2, accurate(x.dtype)
+    wide, axes = accurate(x.dtype), tuple(range(x.ndim - 1))
     kernel, styles = kernel.astype(wide), styles.astype(wide)
-    axes = tuple(range(ndim + 1))
     if demodulate and x.dtype == jnp.bfloat16:
-        fan_in = math.prod(kernel.shape[:-1])
         largest = jnp.max(jnp.abs(kernel), axis=axes, keepdims=True)
-        kernel = kernel / (largest * math.sqrt(fan_in))
+        kernel = kernel / (largest * math.sqrt(math.prod(kernel.shape[:-1])))
         styles = styles / jnp.max(jnp.abs(styles), axis=1, keepdims=True)
-    y = convolve(x * _per_channel(styles, ndim).astype(x.dtype), kernel.astype(x.dtype))
+    y = convolve(x * jnp.expand_dims(styles, axes[1:]).astype(x.dtype), kernel.astype(x.dtype))
     if demodulate:
         power = jnp.sum(jnp.square(kernel), axis=axes[:-1])
         sigma = lax.rsqrt(jnp.matmul(jnp.square(styles), power, precision="highest") + 1e-8)
-        y = y * _per_channel(sigma, ndim).astype(x.dtype)
+        y = y * jnp.expand_dims(sigma, axes[1:]).astype(x.dtype)
     return y
-
-
-def _per_channel(scale: Float[Array, "b c"], ndim: int) -> Array:
-    return scale.reshape(scale.shape[0], *(1,) * ndim, scale.shape[1])
 
 
 def minibatch_deviation(
@@ -132,18 +119,11 @@ def minibatch_deviation(
 
 
 class Dense(nn.Module):
-    """Linear layer of equalised learning rate: weights ~ N(0, 1) / lr, scaled by lr / sqrt(inputs).
-
-    Attributes:
-        features: outputs.
-        lr: learning rate of this layer against the others'.
-        bias_init: what the bias adds at the start.
-        activation: applied last, or None.
-    """
+    """Linear layer of equalised learning rate: weights ~ N(0, 1) / lr, scaled by lr / sqrt(inputs)."""
 
     features: int
-    lr: float = 1.0
-    bias_init: float = 0.0
+    lr: float = 1.0  # learning rate of this layer against the others'
+    bias_init: float = 0.0  # what the bias adds at the start
     activation: Callable[[Array], Array] | None = None
 
     @nn.compact
@@ -157,50 +137,32 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution of equalised learning rate with bias and activation, as in the discriminator.
-
-    Attributes:
-        features: output channels.
-        taps: kernel size along every axis.
-        convolve: (x, kernel) -> the convolution meant: `conv`, `conv_up2` or `conv_down2`.
-        use_bias: whether there is one.
-        activation: applied after the bias, or None.
-        gain: factor of the output.
-        limit: the output is clamped to +-limit * gain, None: not.
-    """
+    """Convolution of equalised learning rate with bias and activation, as in the discriminator."""
 
     features: int
     taps: int = 3
-    convolve: Callable[[Array, Array], Array] = conv
+    convolve: Callable[[Array, Array], Array] = conv  # or `conv_up2`, `conv_down2`
     use_bias: bool = True
     activation: Callable[[Array], Array] | None = leaky_relu
-    gain: float = 1.0
+    gain: float = 1.0  # this and the next: see `bias_act`
     limit: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         shape = (*(self.taps,) * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
-        zeros = nn.initializers.zeros
-        bias = self.param("bias", zeros, (self.features,)) if self.use_bias else None
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = kernel / math.sqrt(math.prod(shape[:-1]))
         y = self.convolve(x, kernel.astype(x.dtype))
         return bias_act(y, bias, self.activation, self.gain, self.limit)
 
 
 class StyledConv(nn.Module):
-    """A convolution of the generator: modulated by a style vector, with noise, bias and leaky ReLU.
-
-    Attributes:
-        features: output channels.
-        taps: kernel size along every axis.
-        convolve: (x, kernel) -> the convolution meant: `conv` or `conv_up2`.
-        gain: factor of the output.
-        limit: the output is clamped to +-limit * gain, None: not.
-    """
+    """A 3-tap convolution of the generator: modulated by a style vector, with noise, bias and leaky ReLU."""
 
     features: int
-    taps: int = 3
     convolve: Callable[[Array, Array], Array] = conv
     gain: float = 1.0
     limit: float | None = None
@@ -213,7 +175,7 @@ class StyledConv(nn.Module):
         noise: Float[Array, "#b *out 1"] | None,
     ) -> Float[Array, "b *out o"]:
         styles = Dense(x.shape[-1], bias_init=1.0, name="affine")(w)
-        shape = (*(self.taps,) * (x.ndim - 2), x.shape[-1], self.features)
+        shape = (*(3,) * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -56,16 +56,11 @@ def path_lengths(
     J is the derivative of the volume by the style vectors: sqrt(mean_k sum_d (d sum(v y) / d w_kd)^2).
     """
     volume, pull_back = jax.vjp(synthesise, ws)
-    voxels = volume[0].size
-    noise = jax.random.normal(key, volume.shape, volume.dtype) / jnp.sqrt(jnp.float32(voxels))
+    voxels = jnp.float32(volume[0].size)
+    noise = jax.random.normal(key, volume.shape, volume.dtype) / jnp.sqrt(voxels)
     (gradient,) = pull_back(noise)
     # The tiny constant keeps the root's derivative finite where the gradient vanishes.
     return jnp.sqrt(jnp.mean(jnp.sum(gradient**2, axis=2), axis=1) + 1e-12)
-
-
-def volume_distance(a: Volumes, b: Volumes) -> Float[Array, ""]:
-    """[auto-decoder] Mean squared difference in network units."""
-    return jnp.mean((a - b) ** 2)
 
 
 def projection_distance(
@@ -73,9 +68,5 @@ def projection_distance(
     a: tuple[Float[Array, "b rows columns"], ...],
     b: tuple[Float[Array, "b rows columns"], ...],
 ) -> Float[Array, ""]:
-    """[X2Vision perceptual loss] Distance of the projections of two volumes, mean over views.
-
-    LPIPS in the paper; the default of the settings needs no weights (`distances`).
-    """
-    found = [jnp.mean(distance(p, q)) for p, q in zip(a, b)]
-    return reduce(add, found) / len(a)
+    """[X2Vision perceptual loss] Distance of the projections of two volumes, mean over views."""
+    return reduce(add, [jnp.mean(distance(p, q)) for p, q in zip(a, b)]) / len(a)

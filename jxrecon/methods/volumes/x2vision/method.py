@@ -15,8 +15,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
@@ -102,14 +101,9 @@ def start_latents(
     prior: Prior, generator: PyTree, statistics: WStatistics, key: Key, starts: int
 ) -> Latents:
     """The first start is w = mu, the others are mapped z; noise starts at its mode, 0."""
-    layers = prior.synthesis.num_ws
-    mapped = mapped_styles(prior, generator, key, starts)
-    first = (jnp.arange(starts) == 0)[:, None]
-    w = jnp.where(first, statistics.mean[None], mapped)
-    noise = tuple(
-        jnp.zeros((starts, *shape, 1), jnp.float32) for shape in prior.synthesis.noise_shapes
-    )
-    return Latents(jnp.repeat(w[:, None], layers, axis=1), noise)
+    w = mapped_styles(prior, generator, key, starts).at[0].set(statistics.mean)
+    noise = tuple(jnp.zeros((starts, *shape, 1)) for shape in prior.synthesis.noise_shapes)
+    return Latents(jnp.repeat(w[:, None], prior.synthesis.num_ws, axis=1), noise)
 
 
 def invert_projections(
@@ -132,8 +126,7 @@ def invert_projections(
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
 
     def projections(latents: Latents) -> tuple[Array, ...]:
-        volumes = manifold.synthesise(prior, generator, latents.ws, latents.noise)
-        return manifold.project(prior, volumes, cameras)
+        return manifold.project(prior, manifold.synthesise(prior, generator, *latents), cameras)
 
     return invert(start, repeated, projections, statistics, settings, progress)
 
@@ -161,7 +154,7 @@ def reconstruct(
     batched = tuple(image[None] for image in images)
     found = invert_projections(prior, settings, state.ema, batched, cameras, key, progress)
     latents, place = best_start(found, settings.starts)
-    hu = volumes_of(prior, state.ema, latents.ws, latents.noise)[0]
+    hu = volumes_of(prior, state.ema, *latents)[0]
     return Reconstruction(hu, {name: term[:, place[0]] for name, term in found.trace.items()})
 
 
@@ -179,9 +172,9 @@ def eval_step(
     window, cameras = prior.problem.window, prior.problem.cameras
     real = window.to_unit(batch.hu)[..., None]
     images = manifold.project(prior, real, cameras)
-    latent = dataclasses.replace(settings.latent, iterations=settings.eval_iterations, starts=1)
+    latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1)
     found = invert_projections(prior, latent, state.ema, images, cameras, key)
-    hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
+    hu = volumes_of(prior, state.ema, *found.latents)
     truth = jnp.clip(batch.hu, window.low, window.high)
     error = jnp.mean((hu - truth) ** 2, axis=(1, 2, 3))
     again = manifold.project(prior, window.to_unit(hu)[..., None], cameras)

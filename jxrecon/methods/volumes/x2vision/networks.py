@@ -2,13 +2,13 @@
 
 StyleGAN2 (arXiv 1912.04958) carried over to 3-D: a generator without skip outputs (one output layer at
 the end), a residual discriminator. The number of dimensions is that of `base`. Level 0 is the coarsest,
-of size `base`; each further level doubles the size. All three are pure: `init`, `apply`.
+of size `base`; each further level doubles the size.
 """
 
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -56,16 +56,10 @@ class Mapping(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One level of the generator: two styled convolutions of which the first doubles the size.
-
-    Attributes:
-        features: output channels.
-        up: whether the size doubles; the coarsest level has but its second convolution.
-        limit: clamp of the activations.
-    """
+    """One level of the generator: two styled convolutions of which the first doubles the size."""
 
     features: int
-    up: bool = True
+    up: bool = True  # the coarsest level has but its second convolution
     limit: float | None = None
 
     @nn.compact
@@ -84,23 +78,16 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Style vectors and noise -> volume, from a learned constant.
 
-    Attributes:
-        base: size of the coarsest level, 2 or 3 axes.
-        channels: each level's, coarsest first.
-        w_dim: length of a style vector.
-        out_channels: the output's.
-        architecture: "orig": one output layer at the end; "skip": one a level, upsampled and summed.
-        dtype: the activations'; bfloat16 is clamped to +-256. Output and weights are float32.
-        remat: recompute each level's activations in the backward pass instead of keeping them.
+    The architecture "orig" has one output layer at the end; "skip" one a level, upsampled and summed.
     """
 
-    base: tuple[int, ...]
-    channels: tuple[int, ...]
+    base: tuple[int, ...]  # size of the coarsest level, 2 or 3 axes
+    channels: tuple[int, ...]  # each level's, coarsest first
     w_dim: int
     out_channels: int = 1
     architecture: Literal["orig", "skip"] = "orig"
-    dtype: Any = jnp.float32
-    remat: bool = False
+    dtype: Any = jnp.float32  # the activations'; output and weights are float32
+    remat: bool = False  # recompute each level in the backward pass instead of keeping activations
 
     @property
     def num_ws(self) -> int:
@@ -153,13 +140,10 @@ class DiscriminatorBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *half o"]:
-        half, c = math.sqrt(0.5), x.shape[-1]
-        shortcut = Conv(
-            self.features, 1, conv_down2, use_bias=False, activation=None, gain=half, name="skip"
-        )(x)
-        x = Conv(c, limit=self.limit, name="conv0")(x)
-        x = Conv(self.features, convolve=conv_down2, gain=half, limit=self.limit, name="conv1")(x)
-        return shortcut + x
+        down = partial(Conv, self.features, convolve=conv_down2, gain=math.sqrt(0.5))
+        shortcut = down(1, use_bias=False, activation=None, name="skip")(x)
+        x = Conv(x.shape[-1], limit=self.limit, name="conv0")(x)
+        return shortcut + down(limit=self.limit, name="conv1")(x)
 
 
 class DiscriminatorHead(nn.Module):
@@ -171,27 +155,18 @@ class DiscriminatorHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b 1"]:
         features = x.shape[-1]
-        x = minibatch_deviation(x, self.group)
-        x = Conv(features, limit=self.limit, name="conv")(x)
+        x = Conv(features, limit=self.limit, name="conv")(minibatch_deviation(x, self.group))
         x = Dense(features, activation=leaky_relu, name="dense")(x.reshape(x.shape[0], -1))
         return Dense(1, name="logit")(x)
 
 
 class Discriminator(nn.Module):
-    """Volume -> logit of being real.
-
-    Attributes:
-        base: size of the coarsest level, 2 or 3 axes.
-        channels: each level's, coarsest first, as the generator's.
-        mbstd_group: samples a group of the minibatch standard deviation.
-        dtype: the activations'; the last level is computed in float32.
-        remat: recompute each level's activations in the backward pass instead of keeping them.
-    """
+    """Volume -> logit of being real. What is not explained here is as in `Synthesis`."""
 
     base: tuple[int, ...]
     channels: tuple[int, ...]
-    mbstd_group: int = 4
-    dtype: Any = jnp.float32
+    mbstd_group: int = 4  # samples a group of the minibatch standard deviation
+    dtype: Any = jnp.float32  # the activations'; the last level is computed in float32
     remat: bool = False
 
     @nn.compact
@@ -201,8 +176,8 @@ class Discriminator(nn.Module):
         block = nn.remat(DiscriminatorBlock) if self.remat else DiscriminatorBlock
         for level in range(len(self.channels) - 1, 0, -1):
             x = block(self.channels[level - 1], limit, name=f"level{level}")(x)
-        head = DiscriminatorHead(self.mbstd_group, limit, name="level0")
-        return head(x.astype(accurate(self.dtype)))
+        x = x.astype(accurate(self.dtype))
+        return DiscriminatorHead(self.mbstd_group, limit, name="level0")(x)
 
 
 def draw_noise(key: Key, noise_shapes: tuple[tuple[int, ...], ...], batch: int) -> Noise:

@@ -20,7 +20,6 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from jxrecon import drr
-from jxrecon.drr import beam
 from jxrecon.methods.base.method import Cameras, Problem
 from jxrecon.methods.volumes.x2vision import distances, losses
 from jxrecon.methods.volumes.x2vision.augment import adjust, augment
@@ -139,17 +138,17 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
 
 def init(prior: Prior, key: Key) -> State:
     """Fresh weights, codes z ~ N(0, I), EMA equal to the weights."""
-    settings = prior.settings
+    w_dim, zero = prior.settings.w_dim, jnp.zeros((), jnp.float32)
     key_mapping, key_synthesis, key_discriminator, key_codes = jax.random.split(key, 4)
-    w = jnp.zeros((1, settings.w_dim), jnp.float32)
-    ws = jnp.zeros((1, prior.synthesis.num_ws, settings.w_dim), jnp.float32)
-    volume = jnp.zeros((1, *prior.problem.grid.shape, 1), jnp.float32)
+    w = jnp.zeros((1, w_dim))
+    ws = jnp.zeros((1, prior.synthesis.num_ws, w_dim))
+    volume = jnp.zeros((1, *prior.problem.grid.shape, 1))
     generator = {
         "mapping": prior.mapping.init(key_mapping, w)["params"],
         "synthesis": prior.synthesis.init(key_synthesis, ws, None)["params"],
     }
     discriminator = prior.discriminator.init(key_discriminator, volume)["params"]
-    codes = jax.random.normal(key_codes, (2 * prior.problem.cases, settings.w_dim))
+    codes = jax.random.normal(key_codes, (2 * prior.problem.cases, w_dim))
     return State(
         step=jnp.zeros((), jnp.int32),
         generator=generator,
@@ -159,9 +158,9 @@ def init(prior: Prior, key: Key) -> State:
         generator_optimiser=prior.generator_adam.init(generator),
         discriminator_optimiser=prior.discriminator_adam.init(discriminator),
         codes_optimiser=prior.codes_adam.init(codes),
-        path_length=jnp.zeros((), jnp.float32),
-        r1=jnp.zeros((), jnp.float32),
-        augmentation=jnp.zeros((), jnp.float32),
+        path_length=zero,
+        r1=zero,
+        augmentation=zero,
     )
 
 
@@ -175,13 +174,12 @@ def synthesise(
     prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...] | None
 ) -> Volumes:
     """G(w, n) in network units, float32."""
-    volumes = apply(prior.synthesis, generator["synthesis"], ws, noise)
-    return volumes.astype(jnp.float32)
+    return apply(prior.synthesis, generator["synthesis"], ws, noise)
 
 
 def score(prior: Prior, params: PyTree, volumes: Volumes) -> Float[Array, "b 1"]:
     """D's logits in float32."""
-    return apply(prior.discriminator, params, volumes).astype(jnp.float32)
+    return apply(prior.discriminator, params, volumes)
 
 
 def volumes_of(
@@ -197,7 +195,7 @@ def project(
     prior: Prior, volumes: Volumes, cameras: Cameras
 ) -> tuple[Float[Array, "b rows columns"], ...]:
     """Line integrals of volumes in network units, one [b, rows, columns] a camera."""
-    mu = beam.hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
+    mu = drr.hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
     affine = prior.problem.grid.affine
     return jax.vmap(lambda m: drr.project(m, affine, cameras))(mu)
 
@@ -209,16 +207,8 @@ def random_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Styl
     first, second = jnp.split(map_styles(prior, generator, z), 2)
     layers = prior.synthesis.num_ws
     mixed = jax.random.uniform(key_mix, (count,)) < prior.settings.style_mixing
-    cut = jax.random.randint(key_cut, (count,), 1, layers)
-    cut = jnp.where(mixed, cut, layers)
+    cut = jnp.where(mixed, jax.random.randint(key_cut, (count,), 1, layers), layers)
     return jnp.where((jnp.arange(layers)[None] < cut[:, None])[..., None], first, second)
-
-
-def _generated(prior: Prior, generator: PyTree, key: Key, count: int) -> Volumes:
-    key_styles, key_noise = jax.random.split(key)
-    ws = random_styles(prior, generator, key_styles, count)
-    noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
-    return synthesise(prior, generator, ws, noise)
 
 
 def auto_decoder_step(
@@ -235,7 +225,7 @@ def auto_decoder_step(
     def loss(generator: PyTree, codes: Array) -> tuple[Array, Terms]:
         ws = map_styles(prior, generator, codes[code] + shake)
         fake = synthesise(prior, generator, ws, noise)
-        voxels = losses.volume_distance(fake, real)
+        voxels = jnp.mean((fake - real) ** 2)
         shown = project(prior, fake, prior.problem.cameras)
         views = losses.projection_distance(distance, shown, seen)
         total = settings.code_weight * voxels + settings.projection_weight * views
@@ -265,12 +255,13 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
     settings, count = prior.settings, real.shape[0]
     game = losses.ADVERSARIAL[settings.adversarial]
     keys = jax.random.split(key, 4)
-    p = state.augmentation
-    x_mm, y_mm, z_mm = prior.problem.grid.spacing_mm
-    spacing = (float(x_mm), float(y_mm), float(z_mm))
+    key_styles, key_noise = jax.random.split(keys[0])
+    p, spacing = state.augmentation, tuple(map(float, prior.problem.grid.spacing_mm))
 
     def generator_loss(generator: PyTree) -> tuple[Array, tuple[Array, Volumes]]:
-        fake = augment(keys[1], _generated(prior, generator, keys[0], count), p, spacing)
+        ws = random_styles(prior, generator, key_styles, count)
+        noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
+        fake = augment(keys[1], synthesise(prior, generator, ws, noise), p, spacing)
         loss = game.generator(score(prior, state.discriminator, fake))
         return loss, (loss, fake)
 
@@ -359,11 +350,11 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
 
     code = 2 * batch.index + flip.astype(jnp.int32)
     state, terms = auto_decoder_step(prior, state, real, code, key_code)
-    zero = jnp.zeros((), jnp.float32)
+    none = dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), jnp.zeros((), jnp.float32))
     state, game_terms = jax.lax.cond(
         state.step >= settings.warm_start_steps,
         lambda: adversarial_step(prior, state, real, key_game),
-        lambda: (state, dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), zero)),
+        lambda: (state, none),
     )
 
     images = (state.step + 1).astype(jnp.float32) * count
@@ -371,11 +362,7 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
     beta = 0.5 ** (count / half_life)
     ema = jax.tree.map(lambda new, old: new + beta * (old - new), state.generator, state.ema)
     state = state.replace(ema=ema, step=state.step + 1)
-    lasting = {
-        "R1": state.r1,
-        "path_length": state.path_length,
-        "augmentation": state.augmentation,
-    }
+    lasting = {"R1": state.r1, "path_length": state.path_length, "augmentation": state.augmentation}
     return state, {**terms, **game_terms, **lasting}
 
 
