@@ -12,7 +12,7 @@ import logging
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,7 +43,7 @@ class _Record(NamedTuple):
     metric: float | None
 
 
-class _Damaged(Exception):
+class _Damaged(InputError):
     """A step cannot be restored as it was saved."""
 
 
@@ -59,9 +59,7 @@ class Checkpoints:
         Raises:
             InputError: the folder cannot be created, or does not exist and is to be read.
         """
-        absl_logging.set_verbosity(
-            absl_logging.FATAL
-        )  # what matters of Orbax's news is raised below
+        absl_logging.set_verbosity(absl_logging.FATAL)  # what matters is raised below
         self.folder = folder.absolute()
         if read_only and not self.folder.is_dir():
             raise InputError(f"{folder}: no such folder, expected the checkpoints of a run")
@@ -80,10 +78,8 @@ class Checkpoints:
                 f"{folder}: cannot be used for checkpoints ({_one_line(error)})"
             ) from error
         for step in self._manager.all_steps():
-            try:
+            with suppress(_Damaged):  # told when the step is asked for
                 self._records[step] = self._read_record(step)
-            except _Damaged:
-                continue  # told when the step is asked for
 
     def steps(self) -> list[int]:
         """The steps that lie in the folder, damaged or not, in order."""
@@ -92,8 +88,7 @@ class Checkpoints:
     @property
     def best(self) -> tuple[int, float] | None:
         """(step, metric) of the checkpoint with the highest metric, if any has one."""
-        step = _best_step(self._records)
-        return None if step is None else (step, self._records[step].metric)  # type: ignore[return-value]
+        return _best(self._records)
 
     def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
         """Begins to save a state; it counts as saved once `wait` or the next `save` has returned.
@@ -110,17 +105,16 @@ class Checkpoints:
             return
         if step in self._manager.all_steps():
             self._delete([step])  # damaged
-        flat = _flatten(state)
+        flat = _flatten(jax.tree.map(_array, state))
         leaves = {}
         for name, leaf in flat.items():
             array = to_host(leaf)
             if jax.dtypes.issubdtype(array.dtype, np.inexact) and np.isnan(array).any():
                 raise FloatingPointError(f"{name} holds NaN")
             leaves[name] = _Leaf(list(array.shape), str(array.dtype), _crc32(array))
-        content = {"leaves": {k: list(v) for k, v in leaves.items()}, "metric": metric}
-        text = json.dumps(content, sort_keys=True)
-        self._records[step] = _Record(leaves, metric)
         self._pending = step
+        self._records[step] = _Record(leaves, metric)
+        text = json.dumps(self._records[step]._asdict(), sort_keys=True)
         try:
             self._manager.save(
                 step,
@@ -144,14 +138,11 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def restore_latest_valid(self, abstract: PyTree) -> tuple[PyTree, int] | None:
-        """The newest state that is whole, and its step; damaged ones are passed over with a warning.
+        """(newest state that is whole, its step), None without a checkpoint; warns of damaged ones.
 
         Args:
             abstract: the state as `jax.eval_shape` gives it, its leaves with the shardings to restore
                 to (`with_shardings`).
-
-        Returns:
-            (state, step), or None when the folder holds no checkpoint.
 
         Raises:
             InputError: every checkpoint is damaged, or they are of another state: arrays missing or
@@ -162,10 +153,10 @@ class Checkpoints:
             try:
                 return self._restore(step, abstract), step
             except _Damaged as damage:
-                line = f"checkpoint step {step} in {self.folder} is damaged: {damage}"
                 if earlier is None:
-                    raise InputError(f"{line}; no earlier one is left") from damage
-                print(f"warning: {line}; going back to step {earlier}", file=sys.stderr, flush=True)
+                    raise InputError(f"{damage}; no earlier one is left") from damage
+                line = f"warning: {damage}; going back to step {earlier}"
+                print(line, file=sys.stderr, flush=True)
         return None
 
     def restore(self, which: int | Literal["best"], abstract: PyTree) -> tuple[PyTree, int]:
@@ -180,11 +171,7 @@ class Checkpoints:
             which = self.best[0]
         if which not in self.steps():
             raise InputError(f"{self.folder}: no step {which}, expected one of {self.steps()}")
-        try:
-            return self._restore(which, abstract), which
-        except _Damaged as damage:
-            line = f"checkpoint step {which} in {self.folder} is damaged: {damage}"
-            raise InputError(line) from damage
+        return self._restore(which, abstract), which
 
     def rewind(self, step: int) -> None:
         """Removes what lies after `step`: the damaged steps that a resumed run will reach again."""
@@ -207,11 +194,14 @@ class Checkpoints:
             f" ({_one_line(error)}); the checkpoints before it are intact"
         )
 
+    def _damaged(self, step: int, what: str) -> _Damaged:
+        return _Damaged(f"checkpoint step {step} in {self.folder} is damaged: {what}")
+
     def _read_record(self, step: int) -> _Record:
         record = self._read(step, "record", ocp.args.JsonRestore())
         text = record.get("text")
         if not isinstance(text, str) or zlib.crc32(text.encode()) != record.get("crc32"):
-            raise _Damaged("record has a wrong checksum")
+            raise self._damaged(step, "record has a wrong checksum")
         content = json.loads(text)
         return _Record({k: _Leaf(*v) for k, v in content["leaves"].items()}, content["metric"])
 
@@ -223,11 +213,11 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 message = _one_line(error)
             mentioned = [name for name in names if name in message]
-            raise _Damaged(f"{max(mentioned, key=len) if mentioned else item}: {message}")
+            raise self._damaged(step, f"{max(mentioned, key=len, default=item)}: {message}")
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:
         saved = self._read_record(step).leaves
-        wanted = {name: _raw(leaf) for name, leaf in _flatten(abstract, raw=False).items()}
+        wanted = _flatten(jax.tree.map(_raw, abstract))
         where = f"checkpoint step {step} in {self.folder}"
         for names, word in (
             (wanted.keys() - saved.keys(), "lacks"),
@@ -247,7 +237,7 @@ class Checkpoints:
         state = self._read(step, "state", ocp.args.StandardRestore(wanted), wanted)
         for name, leaf in state.items():
             if _crc32(to_host(leaf)) != saved[name].crc32:
-                raise _Damaged(f"{name} has a wrong checksum")
+                raise self._damaged(step, f"{name} has a wrong checksum")
         return _unflatten(abstract, state)
 
 
@@ -268,29 +258,30 @@ class _Keep(checkpoint_managers.PreservationPolicy):
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [info.step for info in checkpoints]
-        kept = {*[s for s in sorted(steps) if s in self._records][-_LATEST:]}
-        best = _best_step(self._records)
-        for step in [s for s in self._records if s not in kept and s != best]:
+        kept = [s for s in sorted(steps) if s in self._records][-_LATEST:]
+        if best := _best(self._records):
+            kept.append(best[0])
+        for step in self._records.keys() - kept:
             del self._records[step]
         return [step in self._records for step in steps]
 
 
-def _best_step(records: dict[int, _Record]) -> int | None:
-    """The step of the highest metric, the earliest of equals."""
-    rated = [(r.metric, -step) for step, r in records.items() if r.metric is not None]
-    return -max(rated)[1] if rated else None
+def _best(records: dict[int, _Record]) -> tuple[int, float] | None:
+    """The step of the highest metric, the earliest of equals, and that metric."""
+    rated = [(step, r.metric) for step, r in sorted(records.items()) if r.metric is not None]
+    return max(rated, key=lambda pair: pair[1], default=None)
 
 
-def _flatten(state: PyTree, raw: bool = True) -> dict[str, Any]:
-    """Leaves by their path, such as params/dense/kernel; random keys as numbers if `raw`."""
+def _flatten(state: PyTree) -> dict[str, Any]:
+    """Leaves by their path, such as params/dense/kernel."""
     paths = jax.tree_util.tree_flatten_with_path(state)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") or "state" for path, _ in paths]
     assert len(set(names)) == len(names), "two leaves of the state have the same path"
-    return {name: _array(leaf) if raw else leaf for name, (_, leaf) in zip(names, paths)}
+    return {name: leaf for name, (_, leaf) in zip(names, paths)}
 
 
 def _unflatten(abstract: PyTree, flat: dict[str, Any]) -> PyTree:
-    """The inverse of `_flatten`: keys are wrapped again as `abstract` has them."""
+    """The inverse of `_flatten`; random keys are wrapped again as `abstract` has them."""
 
     def wrap(leaf: Any, array: Any) -> Any:
         if not _is_key(leaf):
@@ -299,8 +290,7 @@ def _unflatten(abstract: PyTree, flat: dict[str, Any]) -> PyTree:
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), leaf)
         return jax.random.wrap_key_data(array, impl=kinds[0])
 
-    leaves = _flatten(abstract, raw=False)
-    wrapped = [wrap(leaf, flat[name]) for name, leaf in leaves.items()]
+    wrapped = [wrap(leaf, flat[name]) for name, leaf in _flatten(abstract).items()]
     return jax.tree.unflatten(jax.tree.structure(abstract), wrapped)
 
 
@@ -309,13 +299,14 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _array(leaf: Any) -> Any:
+    """The array that is saved for a leaf."""
     if _is_key(leaf):
         return jax.random.key_data(leaf)
     return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
 def _raw(leaf: Any) -> Any:
-    """The abstract array that is saved for an abstract leaf."""
+    """The same of an abstract leaf."""
     if not _is_key(leaf):
         return leaf
     numbers = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))

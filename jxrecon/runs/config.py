@@ -58,7 +58,7 @@ def find(name: str, size: str | None = None) -> Experiment:
     else:
         raise InputError(f"--exp {name}: no such experiment, expected one of {', '.join(names())}")
     try:
-        experiment: Experiment = _import_file(path).get_config(size)
+        return _import_file(path).get_config(size)
     except InputError:
         raise
     except Exception as error:  # a file of the user's own, or one written for another version
@@ -69,7 +69,6 @@ def find(name: str, size: str | None = None) -> Experiment:
             f"{path}, line {line}: {type(error).__name__}: {error}; expected get_config(size) that returns "
             "an Experiment of this version"
         ) from error
-    return experiment
 
 
 def to_dict(value: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from jxrecon.files import write_file
 
 
 class MetricsLog:
@@ -18,9 +19,7 @@ class MetricsLog:
         path = folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(line for line in lines if _step_of(line) <= step))
-            os.replace(temporary, path)
+            write_file(path, "".join(line for line in lines if _step_of(line) <= step))
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -36,13 +36,12 @@ def make_mesh(model: int = 1) -> Mesh:
 def state_shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
     """How a state is laid out: big leaves split over "model", all else copied to every device.
 
+    A leaf is split along its longest axis that the mesh's model axis divides; without such an axis, or
+    with fewer than 2^14 elements, it is copied.
+
     Args:
         abstract: the state as `jax.eval_shape` gives it.
         mesh: of `make_mesh`.
-
-    Returns:
-        a NamedSharding a leaf. A leaf is split along its longest axis that the mesh's model axis
-        divides; without such an axis, or with fewer than 2^14 elements, it is copied.
     """
     count = mesh.shape["model"]
 
@@ -77,12 +76,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(batch: PyTree, sharding: NamedSharding) -> PyTree:
-    """A batch of NumPy arrays on the devices; every process hands in the whole batch.
-
-    Args:
-        batch: arrays whose leading axis is the batch, the same in every process.
-        sharding: of `batch_sharding` or `replicated`.
-    """
+    """A batch of NumPy arrays on the devices; every process hands in the same, whole batch."""
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(sharding, array, array.shape), batch
     )

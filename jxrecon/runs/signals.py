@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import jax
@@ -32,12 +32,7 @@ class Signals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -47,8 +42,9 @@ class Signals:
 
     def caught(self, step: int, every: int) -> bool:
         """Whether to stop now; several processes agree on it every so many steps."""
-        if jax.process_count() > 1 and step % every == 0:
+        if jax.process_count() > 1:
+            if step % every:
+                return False
             noted = multihost_utils.process_allgather(np.int32(self.number or 0))
             self.number = int(noted.max()) or None
-            return self.number is not None
-        return self.number is not None and jax.process_count() == 1
+        return self.number is not None
