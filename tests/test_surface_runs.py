@@ -87,7 +87,7 @@ def load(experiment, folder, cache):
             reference, target, np.repeat(np.arange(count), 2).astype(np.int32))
 
     common = template(Mesh(BALL.vertices, BALL.faces))
-    return SurfaceDataset(some(6, 0), some(3, 1), "Balls.", True, common)
+    return SurfaceDataset(some(6, 0), some(3, 1), "Balls.", True, common, some(1, 2))
 
 
 def get_config(size):
@@ -99,8 +99,10 @@ def get_config(size):
         rivals={"zero motion": Rival(zero_motion, True), "mean shape": Rival(mean_shape, True)},
     )
 '''
-OTHER = TOY.replace('name="toy"', 'name="other"').replace(
-    "shift: float = 0.0", "shift: float = 3.0"
+OTHER = (
+    TOY.replace('name="toy"', 'name="other"')
+    .replace("shift: float = 0.0", "shift: float = 3.0")
+    .replace(", some(1, 2))", ")")
 )
 
 
@@ -168,6 +170,17 @@ def test_other_runs_stand_beside(runs: Path, tmp_path: Path) -> None:
     results = {result["method"]: result for result in summary["results"]}
     assert list(results) == ["zero motion", "mean shape", "other", "toy"]
     assert results["other"]["tests"]["md_vertex_mm"]["mean_difference"] > 0
+
+
+def test_organs_for_testing_are_evaluated_where_there_are_some(
+    runs: Path, tmp_path: Path, capsys
+) -> None:
+    arguments = ["--split", "test", "--out", str(tmp_path)]
+    assert evaluate(["--run", str(runs / "toy"), *arguments]) == 0
+    assert {row["case"] for row in rows_of(tmp_path / "cases.csv")} == {"2_0_0", "2_0_1"}
+    capsys.readouterr()
+    assert evaluate(["--run", str(runs / "other"), *arguments]) == 2
+    assert "--split test: no cases in it; Balls." in capsys.readouterr().err
 
 
 def test_a_run_of_volumes_or_the_same_one_cannot_stand_beside(runs: Path, capsys) -> None:

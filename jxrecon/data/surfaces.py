@@ -100,6 +100,7 @@ class SurfaceDataset(NamedTuple):
         rule: where the data comes from and how it was cut, in a sentence or two to be printed.
         synthetic: whether the livers are made up.
         template: the topology of all surfaces, with the mean training reference as its vertices.
+        test: the livers of a subfolder test/, where there is one.
     """
 
     train: SurfaceSet
@@ -107,6 +108,7 @@ class SurfaceDataset(NamedTuple):
     rule: str
     synthetic: bool
     template: Template
+    test: SurfaceSet | None = None
 
 
 class _Livers(NamedTuple):
@@ -126,7 +128,7 @@ def load(
         camera: camera of the X-ray, its isocentre at the origin.
         settings: which livers, and how they breathe.
         folder: template.ply and NAME.ply of its topology, mm, RAS, as `jxrecon prepare meshes` writes
-            them; None is synthetic livers.
+            them, and perhaps more NAME.ply in test/; None is synthetic livers.
         cache: where to keep what was made, for the next time; None keeps nothing.
 
     Raises:
@@ -134,27 +136,29 @@ def load(
     """
     _check(settings)
     if folder is None:
-        train, validation, faces = _synthetic(settings)
+        livers, faces = _synthetic(settings)
         origin = f"SYNTHETIC livers, seed {settings.seed}"
     else:
-        livers, faces = _read(Path(folder))
-        train, validation = _split(livers, settings)
+        livers, faces = _read(Path(folder), settings)
         origin = f"Livers of {Path(folder).resolve().name}/"
-    real = len(train.names)
+    real = len(livers["train"].names)
     if settings.augment:
-        train = _augmented(train, settings)
-    sets = []
-    for split, livers in (("train", train), ("validation", validation)):
-        sets.append(_cases(livers, faces, camera, settings, split, cache))
+        livers["train"] = _augmented(livers["train"], settings)
+    sets = {
+        split: _cases(some, faces, camera, settings, split, cache) for split, some in livers.items()
+    }
     low, high = settings.amplitude_mm
     drawn = f" and {settings.augment} drawn from their shape model" if settings.augment else ""
+    tested = f" and {len(livers['test'].names)} for test" if "test" in livers else ""
     rule = (
-        f"{origin}: {real} train{drawn}, {len(validation.names)} other livers for validation, "
-        f"{settings.states} states of breathing each, {low:g} to {high:g} mm at the dome; X-rays of "
-        "the sample chest CT reshaped to each liver, without noise."
+        f"{origin}: {real} train{drawn}, {len(livers['validation'].names)} other livers for "
+        f"validation{tested}, {settings.states} states of breathing each, {low:g} to {high:g} mm at the "
+        "dome; X-rays of the sample chest CT reshaped to each liver, without noise."
     )
-    mean = template(Mesh(sets[0].reference.mean(0), faces))
-    return SurfaceDataset(sets[0], sets[1], rule, folder is None, mean)
+    mean = template(Mesh(sets["train"].reference.mean(0), faces))
+    return SurfaceDataset(
+        sets["train"], sets["validation"], rule, folder is None, mean, sets.get("test")
+    )
 
 
 def _check(settings: SurfacePopulation) -> None:
@@ -173,7 +177,7 @@ def _check(settings: SurfacePopulation) -> None:
         raise InputError(f"spacing_mm is {settings.spacing_mm}, expected a positive number")
 
 
-def _synthetic(settings: SurfacePopulation) -> tuple[_Livers, _Livers, np.ndarray]:
+def _synthetic(settings: SurfacePopulation) -> tuple[dict[str, _Livers], np.ndarray]:
     train = settings.train or 32
     validation = settings.validation or train // (EVERY - 1) or 1
 
@@ -182,20 +186,31 @@ def _synthetic(settings: SurfacePopulation) -> tuple[_Livers, _Livers, np.ndarra
         names = tuple(f"synthetic_{n:04d}" for n in subjects)
         return _Livers(names, np.stack([liver(settings.seed, n) for n in subjects]))
 
-    return some(0, train), some(train, validation), liver_template().faces
+    splits = {"train": some(0, train), "validation": some(train, validation)}
+    return splits, liver_template().faces
 
 
-def _read(folder: Path) -> tuple[_Livers, np.ndarray]:
-    """All livers of a folder by sorted name, and their faces."""
+def _read(folder: Path, settings: SurfacePopulation) -> tuple[dict[str, _Livers], np.ndarray]:
+    """The splits of a folder, and the faces of all its livers."""
     topology = folder / "template.ply"
     if not topology.is_file():
         raise InputError(
             f"{folder}: no template.ply, expected the output of jxrecon prepare meshes"
         )
     common = template(read_mesh(topology), str(topology))
-    paths = sorted(path for path in folder.glob("*.ply") if path.name != topology.name)
-    if len(paths) < 2:
-        raise InputError(f"{folder}: {len(paths)} livers beside template.ply, expected at least 2")
+    splits = _split(_livers(folder, common, 2), settings)
+    if (folder / "test").is_dir():
+        splits["test"] = _livers(folder / "test", common, 1)
+    return splits, common.faces
+
+
+def _livers(folder: Path, common: Template, least: int) -> _Livers:
+    """All livers of a folder by sorted name."""
+    paths = sorted(path for path in folder.glob("*.ply") if path.name != "template.ply")
+    if len(paths) < least:
+        raise InputError(
+            f"{folder}: {len(paths)} livers beside template.ply, expected at least {least}"
+        )
     surfaces = []
     for path in paths:
         mesh = read_mesh(path)
@@ -209,12 +224,11 @@ def _read(folder: Path) -> tuple[_Livers, np.ndarray]:
         if not np.isfinite(mesh.vertices).all():
             raise InputError(f"{path}: a vertex is not finite, expected millimetres")
         surfaces.append(mesh.vertices)
-    names = tuple(path.stem for path in paths)
-    return _Livers(names, np.stack(surfaces).astype(np.float32)), common.faces
+    return _Livers(tuple(path.stem for path in paths), np.stack(surfaces).astype(np.float32))
 
 
-def _split(livers: _Livers, settings: SurfacePopulation) -> tuple[_Livers, _Livers]:
-    """(train, validation): evenly from the sorted names, so that every source is in both."""
+def _split(livers: _Livers, settings: SurfacePopulation) -> dict[str, _Livers]:
+    """Train and validation: evenly from the sorted names, so that every source is in both."""
     total = len(livers.names)
     held = settings.validation or max(1, total // EVERY)
     wanted = settings.train or total - held
@@ -224,12 +238,11 @@ def _split(livers: _Livers, settings: SurfacePopulation) -> tuple[_Livers, _Live
         )
     chosen = _evenly(total, held)
     rest = np.setdiff1d(np.arange(total), chosen)
-    rest = rest[_evenly(len(rest), wanted)]
-
-    def some(index: np.ndarray) -> _Livers:
-        return _Livers(tuple(livers.names[n] for n in index), livers.surfaces[index])
-
-    return some(rest), some(chosen)
+    parts = {"train": rest[_evenly(len(rest), wanted)], "validation": chosen}
+    return {
+        split: _Livers(tuple(livers.names[n] for n in index), livers.surfaces[index])
+        for split, index in parts.items()
+    }
 
 
 def _evenly(total: int, count: int) -> np.ndarray:

@@ -108,6 +108,24 @@ def test_a_folder_is_split_by_liver_and_may_grow_by_its_shape_model(folder):
     assert 0.5 < nearest < 40
 
 
+def test_a_subfolder_holds_the_livers_to_test_on_and_the_others_stay(folder):
+    settings = SurfacePopulation(train=1, validation=1, states=1, spacing_mm=8.0)
+    without = load(CAMERA, settings, folder)
+    assert without.test is None
+    (folder / "test").mkdir()
+    with pytest.raises(InputError, match=r"test: 0 livers.*at least 1"):
+        load(CAMERA, settings, folder)
+    write_mesh(folder / "test" / "case_9.ply", Mesh(liver(7, 9), liver_template().faces))
+    found = load(CAMERA, settings, folder)
+    assert found.test.names == ("case_9_00",)
+    assert "1 other livers for validation and 1 for test," in found.rule
+    shape = found.test.reference[0] - found.test.reference[0].mean(0)
+    np.testing.assert_allclose(shape, liver(7, 9), atol=1e-2)
+    assert found.train.names == without.train.names
+    np.testing.assert_array_equal(found.train.image, without.train.image)
+    np.testing.assert_array_equal(found.template.vertices, without.template.vertices)
+
+
 def test_a_liver_of_another_topology_is_refused(folder):
     template = liver_template()
     write_mesh(folder / "case_9.ply", Mesh(liver(7, 9), template.faces[:-1]))
