@@ -108,7 +108,7 @@ def find_organs(folder: Path, out: Path | None = None) -> list[Source]:
     ]
     if not paths:
         raise InputError(f"{folder}: no organs found, expected {kinds}")
-    short = [_stem(path) for path in paths]
+    short = [Path(path.name.removesuffix(".gz")).stem for path in paths]
     twice = Counter(short)
     sources = []
     for path, name in zip(paths, short):
@@ -123,11 +123,6 @@ def find_organs(folder: Path, out: Path | None = None) -> list[Source]:
                 "expected other names"
             )
     return sorted(sources)
-
-
-def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
-    return name[: -len(Path(name).suffix)]
 
 
 def read_organ(path: Path, label: int | None = None) -> Mesh:
@@ -177,7 +172,9 @@ def prepare_folder(
     known, rows, skipped = _read_table(out / TABLE), {}, 0
     for source in progress(sources, "fitting", len(sources)):
         path = out / f"{source.name}.ply"
-        row, told = known.get(source.name), _told(source.path, label)
+        row, told = known.get(source.name), source.path.name
+        if label is not None and is_volume(source.path):
+            told += f":{label}"  # another label is another source
         if row and row["source"] == told and _finished(path, shared):
             rows[source.name], skipped = row, skipped + 1
             continue
@@ -212,20 +209,17 @@ def _template(
         wanted = template_of(read_mesh(given), str(given))
         if there and not np.array_equal(there.faces, wanted.faces):
             raise InputError(f"{path}: another template than {given}, expected the same or none")
-        if there is None:
-            write_mesh(path, Mesh(wanted.vertices, wanted.faces))
-        return there or wanted
-    count = 10 * frequency_of(vertices) ** 2 + 2
-    if there is not None:
-        if len(there.vertices) != count:
+    else:
+        count = 10 * frequency_of(vertices) ** 2 + 2
+        if there and len(there.vertices) != count:
             raise InputError(
                 f"{path}: a template of {len(there.vertices)} vertices, expected {count}; "
                 "give --template, --vertices or another folder"
             )
-        return there
-    built = build_template(typical(sources, label), vertices, settings, progress)
-    write_mesh(path, Mesh(built.vertices, built.faces))
-    return built
+        wanted = there or build_template(typical(sources, label), vertices, settings)
+    if there is None:
+        write_mesh(path, Mesh(wanted.vertices, wanted.faces))
+    return there or wanted
 
 
 def typical(sources: Sequence[Source], label: int | None = None) -> list[Mesh]:
@@ -253,18 +247,13 @@ def typical(sources: Sequence[Source], label: int | None = None) -> list[Mesh]:
     return [organs[n] for n in np.argsort(off, kind="stable")]
 
 
-def _told(path: Path, label: int | None) -> str:
-    """What the table calls a source: another label is another source."""
-    return f"{path.name}:{label}" if label is not None and is_volume(path) else path.name
-
-
 def _finished(path: Path, template: Template) -> bool:
     try:
         mesh = read_mesh(path)
     except InputError:
         return False
-    same = mesh.faces.shape == template.faces.shape and (mesh.faces == template.faces).all()
-    return bool(same and len(mesh.vertices) == len(template.vertices))
+    same = np.array_equal(mesh.faces, template.faces)
+    return same and len(mesh.vertices) == len(template.vertices)
 
 
 def _write_table(path: Path, rows: dict[str, Row]) -> None:
@@ -272,20 +261,19 @@ def _write_table(path: Path, rows: dict[str, Row]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for _, row in sorted(rows.items()):
-        cells = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow(cells)
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
     write_file(path, text.getvalue())
 
 
 def _read_table(path: Path) -> dict[str, Row]:
     """The rows of a table, by name; none where there is no table or it has other columns."""
-    if not path.is_file():
-        return {}
     rows: dict[str, Row] = {}
+    if not path.is_file():
+        return rows
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            return {}
+            return rows
         for cells in reader:
             try:
                 numbers = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import trimesh
@@ -12,10 +11,8 @@ from jxrecon.correspondence.fit import MOST_VERTICES, Settings, fit, operators_o
 from jxrecon.mesh import Mesh, Template
 from jxrecon.mesh import template as template_of
 from jxrecon.mesh.points import sampled
+from jxrecon.terminal import progress
 from jxrecon.types import InputError
-
-T = TypeVar("T")
-Progress = Callable[[Iterable[T], str, int], Iterable[T]]
 
 COARSE = 4
 """Stages that the organs of a template are fitted with: details would not survive the mean."""
@@ -49,16 +46,11 @@ def geodesic_sphere(frequency: int) -> Mesh:
     points = np.einsum("pk,tkd->tpd", weights, corners).reshape(-1, 3)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     up = [(place[a, b], place[a + 1, b], place[a, b + 1]) for a, b in steps if a + b < frequency]
-    down = [
-        (place[a + 1, b], place[a + 1, b + 1], place[a, b + 1])
-        for a, b in steps
-        if a + b < frequency - 1
-    ]
+    down = [(place[a, b - 1], place[a, b], place[a - 1, b]) for a, b in steps if a and b]
     offsets = np.arange(len(corners))[:, None, None] * len(steps)
     faces = (np.array(up + down) + offsets).reshape(-1, 3)
-    _, first, same = np.unique(
-        np.round(points, 6) + 0.0, axis=0, return_index=True, return_inverse=True
-    )
+    rounded = np.round(points, 6) + 0.0
+    _, first, same = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
     return Mesh(points[first], same.reshape(-1)[faces])
 
 
@@ -66,7 +58,6 @@ def build_template(
     organs: Sequence[Mesh],
     vertices: int,
     settings: Settings | None = None,
-    progress: Progress | None = None,
     rounds: int = 2,
 ) -> Template:
     """A template of about so many vertices with the mean shape of some organs.
@@ -79,7 +70,6 @@ def build_template(
         organs: surfaces without a handle, such as are to be fitted; the first one typical of them.
         vertices: how many; the nearest 10 f^2 + 2 is taken.
         settings: how the fits run.
-        progress: wraps the fits of all rounds for a bar: items, what is done, how many.
         rounds: at least one.
 
     Returns:
@@ -95,10 +85,9 @@ def build_template(
     current = sphere._replace(
         vertices=fit(sphere, organs[0], coarse, operators, shape_free=True).vertices
     )
-    order = [organ for _ in range(rounds) for organ in organs]
-    steps: Iterable[Mesh] = progress(order, "template", len(order)) if progress else order
+    order = [*organs] * rounds
     fitted: list[np.ndarray] = []
-    for organ in steps:
+    for organ in progress(order, "template", len(order)):
         fitted.append(fit(current, organ, coarse, operators).vertices)
         if len(fitted) == len(organs):
             current = current._replace(vertices=mean_shape(fitted, current.faces))
@@ -109,9 +98,6 @@ def build_template(
 def mean_shape(shapes: Sequence[np.ndarray], faces: np.ndarray) -> np.ndarray:
     """[V, 3] float32: mean of shapes with one topology after their centroids and widths are made equal."""
     points = [sampled(shape, faces, 6000).points for shape in shapes]
-    centres, widths = (
-        np.mean([p.mean(0) for p in points], 0),
-        np.mean([p.std(0) for p in points], 0),
-    )
+    centre, width = (np.mean([f(p, 0) for p in points], 0) for f in (np.mean, np.std))
     moved = [(shape - p.mean(0)) / p.std(0) for shape, p in zip(shapes, points)]
-    return (np.mean(moved, axis=0) * widths + centres).astype(np.float32)
+    return (np.mean(moved, axis=0) * width + centre).astype(np.float32)

@@ -8,8 +8,6 @@ import numpy as np
 import trimesh
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
@@ -98,7 +96,9 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     faces = faces[(np.diff(np.sort(faces, 1), axis=1) != 0).all(1)]
     if not len(faces) or not face_areas(vertices, faces).sum() > 0:
         raise InputError(f"{origin}: {len(mesh.faces)} faces without area, expected a surface")
-    faces = _largest_piece(vertices, faces)
+    labels = trimesh.graph.connected_component_labels(sides_of(faces), len(vertices))
+    pieces = labels[faces[:, 0]]
+    faces = faces[pieces == np.bincount(pieces, face_areas(vertices, faces)).argmax()]
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     checked(Mesh(vertices, faces), origin)
@@ -111,15 +111,6 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     if enclosed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1]
     return Mesh(vertices, np.ascontiguousarray(faces))
-
-
-def _largest_piece(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The faces of the piece with the most area."""
-    rows, columns = faces.ravel(), np.roll(faces, 1, axis=1).ravel()
-    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(vertices),) * 2)
-    pieces = connected_components(links, directed=False)[1][faces[:, 0]]
-    area = np.bincount(pieces, face_areas(vertices, faces))
-    return faces[pieces == area.argmax()]
 
 
 def surface_of(
@@ -158,10 +149,9 @@ def surface_of(
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sigma = smoothing * spacing.max() / spacing
     margin = np.ceil(4 * sigma).astype(int) + 1
-    low = [int(np.flatnonzero(mask.any(axis)).min()) for axis in ((1, 2), (0, 2), (0, 1))]
-    high = [int(np.flatnonzero(mask.any(axis)).max()) for axis in ((1, 2), (0, 2), (0, 1))]
-    start = np.maximum(np.array(low) - margin, 0)
-    stop = np.minimum(np.array(high) + margin + 1, mask.shape)
+    (sides,) = ndimage.find_objects(mask.astype(np.uint8))
+    start = np.maximum([side.start for side in sides] - margin, 0)
+    stop = np.minimum([side.stop for side in sides] + margin, mask.shape)
     box = ndimage.binary_fill_holes(mask[tuple(map(slice, start, stop))])
     inside = ndimage.gaussian_filter(box.astype(np.float32), sigma, mode="nearest")
     if min(inside.shape) < 2 or not inside.min() < 0.5 < inside.max():

@@ -12,4 +12,4 @@ from jxrecon.mesh.quality import (
 )
 from jxrecon.mesh.rasterising import is_closed, outline, rasterise, silhouette
 from jxrecon.mesh.subdivision import subdivided, unpool
-from jxrecon.mesh.topology import Mesh, Template, edges_of, graph, neighbour_table, template
+from jxrecon.mesh.topology import Mesh, Template, edges_of, graph, template

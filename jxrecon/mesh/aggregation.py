@@ -124,20 +124,14 @@ def segment_sum(operator: jraph.GraphsTuple) -> Aggregate:
         total: Array = jraph.segment_sum(messages, jnp.asarray(operator.receivers), x.shape[0])
         return total
 
-    def apply(x: Float[Array, "*batch v c"]) -> Float[Array, "*batch v c"]:
-        x = jnp.asarray(x)
-        flat = x.reshape(-1, *x.shape[-2:])
-        return (one(x) if x.ndim == 2 else jax.vmap(one)(flat)).reshape(x.shape)
-
-    return apply
+    return jnp.vectorize(one, signature="(v,c)->(v,c)")
 
 
 def _table(
     senders: np.ndarray, receivers: np.ndarray, weights: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    used = np.flatnonzero(
-        weights
-    )  # a padded graph has hundreds of edges without weight at one vertex
+    # A padded graph has hundreds of edges without weight at one vertex.
+    used = np.flatnonzero(weights)
     order = used[np.lexsort((senders[used], receivers[used]))]
     senders, receivers, weights = senders[order], receivers[order], weights[order]
     degree = np.bincount(receivers, minlength=size)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from jxrecon.mesh.aggregation import Neighbours, mean_graph, neighbours
+from jxrecon.mesh.aggregation import Neighbours, mean_graph, neighbours, normalised
 from jxrecon.mesh.topology import Template, Vertices, numbers_of
 
 STEEPEST_COTANGENT = 1 / np.tan(np.deg2rad(1.0))
@@ -45,7 +45,7 @@ def uniform_laplacian(template: Template) -> Laplacian:
 
     0 in a flat regular mesh; where edges differ in length it also pulls within the surface.
     """
-    return Laplacian(neighbours(mean_graph(template, self_loop=False)))
+    return Laplacian(normalised(template, self_loop=False))
 
 
 def cotangent_laplacian(template: Template, vertices: Vertices | None = None) -> Laplacian:

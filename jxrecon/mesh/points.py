@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from jxrecon.mesh.quality import face_areas
+from jxrecon.mesh.quality import face_areas, faces_around
 from jxrecon.mesh.topology import Faces, Vertices
 
 
@@ -113,9 +113,8 @@ def nearest(points: Float[np.ndarray, "n 3"], vertices: Vertices, faces: Faces) 
     """
     points, faces = np.asarray(points, np.float64), np.asarray(faces)
     corners = np.asarray(vertices, np.float64)[faces]
-    centroid = corners.mean(1)
-    radius = np.linalg.norm(corners - centroid[:, None], axis=2).max(1)
     squared = np.full(len(points), np.inf)
+    distances = squared.copy()
     found, weights = np.zeros(len(points), int), np.zeros((len(points), 3))
 
     def look(which: np.ndarray, face: np.ndarray) -> None:
@@ -127,21 +126,12 @@ def nearest(points: Float[np.ndarray, "n 3"], vertices: Vertices, faces: Faces) 
         first = order[np.unique(which[order], return_index=True)[1]]
         better = first[d[first] < squared[which[first]]]
         at = which[better]
-        squared[at], found[at], weights[at] = d[better], face[better], w[better]
+        squared[at], distances[at] = d[better], np.sqrt(d[better])
+        found[at], weights[at] = face[better], w[better]
 
-    everyone = np.arange(len(points))
     few = min(3, len(faces))
-    candidates = cKDTree(centroid).query(points, few)[1].reshape(len(points), few)
-    look(np.repeat(everyone, few), candidates.ravel())
-    # Of faces about as large as one another, so that a single long one does not widen every search.
-    size = np.ceil(np.log2(np.maximum(radius, 1e-9 * max(float(radius.max()), 1e-300))))
-    for octave in np.unique(size):
-        some = np.flatnonzero(size == octave)
-        tree = cKDTree(centroid[some])
-        for start in range(0, len(points), 4096):
-            part = everyone[start : start + 4096]
-            near = tree.query_ball_point(points[part], np.sqrt(squared[part]) + radius[some].max())
-            counts = np.array([len(one) for one in near])
-            if counts.any():
-                look(np.repeat(part, counts), some[np.concatenate([o for o in near if o])])
-    return Nearest(np.sqrt(squared), found, weights)
+    candidates = cKDTree(corners.mean(1)).query(points, few)[1]
+    look(np.repeat(np.arange(len(points)), few), candidates.ravel())
+    for pairs in faces_around(points, distances, corners):
+        look(*pairs)
+    return Nearest(distances, found, weights)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from jxrecon.mesh.topology import Faces, Mesh, Template, Vertices, edges_of, numbers_of, sides_of
+
+AT_ONCE = 4096
+"""Places whose surroundings are searched at a time, which bounds the memory."""
 
 
 def vector_areas(vertices: Vertices, faces: Faces) -> Float[np.ndarray, "f 3"]:
@@ -70,13 +76,44 @@ def self_intersecting_faces(vertices: Vertices, faces: Faces) -> Bool[np.ndarray
     side. Vertices must be merged: copies at one place would touch.
     """
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
-    edges, marked = edges_of(faces), np.zeros(len(faces), bool)
-    pierced = [_piercing(vertices, edges, faces, *some) for some in _near(vertices, edges, faces)]
-    pairs = np.concatenate([np.empty((0, 2), int), *pierced])
-    marked[pairs[:, 1]] = True
-    guilty = np.zeros(len(edges), bool)
-    guilty[pairs[:, 0]] = True
+    edges = edges_of(faces)
+    marked, guilty = np.zeros(len(faces), bool), np.zeros(len(edges), bool)
+    ends = vertices[edges]
+    middle = ends.mean(1)
+    reach = np.linalg.norm(ends[:, 0] - middle, axis=1)
+    for pairs in faces_around(middle, reach, vertices[faces]):
+        which, face = _piercing(vertices, edges, faces, *pairs)
+        guilty[which] = marked[face] = True
     return marked | guilty[numbers_of(sides_of(faces), edges)].reshape(3, -1).any(0)
+
+
+def faces_around(
+    places: Float[np.ndarray, "n 3"],
+    reach: Float[np.ndarray, " n"],
+    corners: Float[np.ndarray, "f 3 3"],
+) -> Iterator[tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]]:
+    """Pairs (place, face) that lie within reach: all of them, some thousand places at a time.
+
+    A face counts as the ball around its centroid. Faces about as large as one another are searched
+    together, so that a single long one does not widen every search.
+
+    Args:
+        places: mm.
+        reach: of each place, mm; may shrink while the pairs come.
+        corners: [face, corner, axis] mm.
+    """
+    centroid = corners.mean(1)
+    radius = np.linalg.norm(corners - centroid[:, None], axis=2).max(1)
+    size = np.ceil(np.log2(np.maximum(radius, 1e-9 * max(float(radius.max()), 1e-300))))
+    for octave in np.unique(size):
+        some = np.flatnonzero(size == octave)
+        tree = cKDTree(centroid[some])
+        for start in range(0, len(places), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            near = tree.query_ball_point(places[part], reach[part] + radius[some].max())
+            counts = [len(one) for one in near]
+            face = np.fromiter(chain.from_iterable(near), int, sum(counts))
+            yield np.repeat(start + np.arange(len(near)), counts), some[face]
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:
@@ -99,33 +136,10 @@ def _tilt(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip(np.sum(_units(areas) * _units(around), axis=1), -1, 1))
 
 
-def _near(
-    vertices: np.ndarray, edges: np.ndarray, faces: np.ndarray, at_once: int = 4096
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (edges, faces) whose bounding spheres meet, some thousand edges at a time."""
-    ends, corners = vertices[edges], vertices[faces]
-    middle, centroid = ends.mean(1), corners.mean(1)
-    reach = np.linalg.norm(ends[:, 0] - middle, axis=1)
-    radius = np.linalg.norm(corners - centroid[:, None], axis=2).max(1)
-    size = np.ceil(np.log2(np.maximum(radius, 1e-9 * max(float(radius.max()), 1e-300))))
-    pairs = []
-    for octave in np.unique(size):  # so that one stretched face does not make all of them wide
-        some = np.flatnonzero(size == octave)
-        tree = cKDTree(centroid[some])
-        for start in range(0, len(edges), at_once):
-            part = slice(start, start + at_once)
-            found = tree.query_ball_point(middle[part], reach[part] + radius[some].max())
-            counts = np.array([len(one) for one in found])
-            if counts.sum():
-                near = some[np.concatenate([one for one in found if one])]
-                pairs.append((np.repeat(np.arange(start, start + len(counts)), counts), near))
-    return pairs
-
-
 def _piercing(
     vertices: np.ndarray, edges: np.ndarray, faces: np.ndarray, which: np.ndarray, face: np.ndarray
-) -> np.ndarray:
-    """Those of the pairs (edge, face) where the edge pierces the face, as [n, 2]."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the pairs (edge, face) where the edge pierces the face."""
     apart = (edges[which][:, :, None] != faces[face][:, None, :]).all((1, 2))
     which, face = which[apart], face[apart]
     ends, corners = vertices[edges[which]], vertices[faces[face]]
@@ -144,4 +158,4 @@ def _piercing(
     crosses = ((below >= 0) != (above >= 0)) & steep
     around = np.stack([volume(q - p, one - p, two - p) for one, two in ((a, b), (b, c), (c, a))])
     inside = (around >= 0).all(0) | (around <= 0).all(0)
-    return np.stack([which, face], axis=1)[crosses & inside]
+    return which[crosses & inside], face[crosses & inside]

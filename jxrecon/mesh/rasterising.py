@@ -8,6 +8,7 @@ simplicity), so that of all triangles around it exactly the right ones cover it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float
 from skimage.measure import find_contours
 
 from jxrecon.geometry import AnyCamera, Camera, Grid, depth_of, vectors
-from jxrecon.mesh.topology import Faces, Mesh, Template
+from jxrecon.mesh.topology import Faces, Mesh, Template, edges_of, numbers_of, sides_of
 from jxrecon.types import InputError
 
 AT_ONCE = 1 << 22
@@ -53,12 +54,9 @@ def rasterise(mesh: Mesh | Template, grid: Grid) -> Bool[np.ndarray, "x y z"]:
 
 def is_closed(faces: Faces) -> bool:
     """Whether every edge is run through as often in one direction as in the other."""
-    faces = np.asarray(faces, np.int64)
-    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
-    count = int(faces.max()) + 1 if len(faces) else 0
-    keys = np.minimum(start, end) * count + np.maximum(start, end)
-    _, inverse = np.unique(keys, return_inverse=True)
-    return not np.bincount(inverse, np.where(start < end, 1, -1)).any()
+    sides = sides_of(faces)
+    edge = numbers_of(sides, edges_of(faces))
+    return not np.bincount(edge, np.where(sides[:, 0] < sides[:, 1], 1, -1)).any()
 
 
 def silhouette(mesh: Mesh | Template, camera: AnyCamera) -> Bool[np.ndarray, "rows columns"]:
@@ -137,7 +135,7 @@ def _winding(
     return one[tuple(slice(n) for n in shape)], other
 
 
-def _covered(places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]) -> list[_Cover]:
+def _covered(places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]) -> Iterator[_Cover]:
     """All pairs of a face and an integer place of [0, shape) that lies within it."""
     reach = max(float(np.abs(places).max(initial=0)), *shape) + 1
     scale = 2 ** max(30 - int(np.ceil(np.log2(reach))), 0)
@@ -149,8 +147,7 @@ def _covered(places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]) -> l
     high = np.minimum(corners.max(1) // scale, np.array(shape) - 1)
     width = np.maximum(high - low + 1, 0)
     count = width[:, 0] * width[:, 1]
-    covers, ends = [], np.cumsum(count)
-    start = 0
+    ends, start = np.cumsum(count), 0
     while start < len(faces):  # whole faces, about AT_ONCE places together
         done = ends[start - 1] if start else 0
         stop = max(int(np.searchsorted(ends, done + AT_ONCE, side="right")), start + 1)
@@ -159,9 +156,8 @@ def _covered(places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]) -> l
         within = np.arange(len(face)) - np.repeat(before, count[start:stop])
         row = low[face, 0] + within // np.maximum(width[face, 1], 1)
         column = low[face, 1] + within % np.maximum(width[face, 1], 1)
-        covers.append(_inside(snapped, faces, face, row, column, scale))
+        yield _inside(snapped, faces, face, row, column, scale)
         start = stop
-    return covers
 
 
 def _inside(

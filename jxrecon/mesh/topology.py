@@ -36,14 +36,12 @@ class Template(NamedTuple):
         vertices: [V, 3] mm, float32: a representative shape.
         faces: [F, 3] int32.
         edges: [E, 2] int32, every undirected edge once, the smaller index first, in lexical order.
-        neighbours: [V, D] int32, the vertices next to each one; unused places hold V.
-        degree: [V] int32, how many there are.
+        degree: [V] int32, how many vertices are next to each one.
     """
 
     vertices: Vertices
     faces: Faces
     edges: Int[np.ndarray, "e 2"]
-    neighbours: Int[np.ndarray, "v d"]
     degree: Int[np.ndarray, " v"]
 
 
@@ -93,19 +91,6 @@ def check(mesh: Mesh, origin: str = "mesh") -> None:
         raise InputError(f"{origin}: a face names vertex {wrong}, expected 0 to {count - 1}")
 
 
-def neighbour_table(
-    edges: Int[np.ndarray, "e 2"], count: int
-) -> tuple[Int[np.ndarray, "v d"], Int[np.ndarray, " v"]]:
-    """(neighbours [V, D] in ascending order, unused places V; degree [V])."""
-    both = np.concatenate([edges, edges[:, ::-1]])
-    both = both[np.lexsort((both[:, 1], both[:, 0]))]
-    degree = np.bincount(both[:, 0], minlength=count)
-    table = np.full((count, int(degree.max(initial=0))), count, np.int32)
-    first = np.cumsum(degree) - degree
-    table[both[:, 0], np.arange(len(both)) - first[both[:, 0]]] = both[:, 1]
-    return table, degree.astype(np.int32)
-
-
 def template(mesh: Mesh, origin: str = "mesh") -> Template:
     """The tables of a mesh that is to serve as a template.
 
@@ -129,13 +114,14 @@ def template(mesh: Mesh, origin: str = "mesh") -> Template:
         raise InputError(
             f"{origin}: {count.max()} faces meet at the edge {a}-{b}, expected at most 2 (manifold)"
         )
-    neighbours, degree = neighbour_table(edges, len(vertices))
+    degree = np.bincount(edges.ravel(), minlength=len(vertices)).astype(np.int32)
     if not degree.all():
         raise InputError(
             f"{origin}: vertex {int(degree.argmin())} belongs to no face, expected none such"
         )
-    whole = faces.astype(np.int32), edges.astype(np.int32)
-    return Template(vertices.astype(np.float32), *whole, neighbours, degree)
+    return Template(
+        vertices.astype(np.float32), faces.astype(np.int32), edges.astype(np.int32), degree
+    )
 
 
 def graph(template: Template, nodes: Float[AnyArray, "v c"]) -> jraph.GraphsTuple:
@@ -144,8 +130,8 @@ def graph(template: Template, nodes: Float[AnyArray, "v c"]) -> jraph.GraphsTupl
     return jraph.GraphsTuple(
         nodes=nodes,
         edges=None,
-        senders=np.concatenate([edges[:, 0], edges[:, 1]]),
-        receivers=np.concatenate([edges[:, 1], edges[:, 0]]),
+        senders=edges.T.ravel(),
+        receivers=edges[:, ::-1].T.ravel(),
         n_node=np.array([len(template.vertices)]),
         n_edge=np.array([2 * len(edges)]),
         globals=None,

@@ -54,7 +54,7 @@ def test_operator_equals_igcns(oracles: Path) -> None:
     matrix[edges[:, 0], edges[:, 1]] = matrix[edges[:, 1], edges[:, 0]] = 1
     matrix /= matrix.sum(1, keepdims=True)
     pairs = np.unique(np.sort(edges, 1), axis=0).astype(np.int32)
-    mesh = Template(places, np.zeros((0, 3), np.int32), pairs, None, (matrix > 0).sum(1) - 1)
+    mesh = Template(places, np.zeros((0, 3), np.int32), pairs, (matrix > 0).sum(1) - 1)
     dense = normalised(mesh).dense()
     np.testing.assert_allclose(dense, matrix, atol=1e-7)
     np.testing.assert_allclose(dense[dense > 0], support, atol=1e-7)
