@@ -124,7 +124,12 @@ def segment_sum(operator: jraph.GraphsTuple) -> Aggregate:
         total: Array = jraph.segment_sum(messages, jnp.asarray(operator.receivers), x.shape[0])
         return total
 
-    return jnp.vectorize(one, signature="(v,c)->(v,c)")
+    def apply(x: Float[Array, "*batch v c"]) -> Float[Array, "*batch v c"]:
+        x = jnp.asarray(x)
+        flat = x.reshape(-1, *x.shape[-2:])
+        return (one(x) if x.ndim == 2 else jax.vmap(one)(flat)).reshape(x.shape)
+
+    return apply
 
 
 def _table(

@@ -27,13 +27,7 @@ class Samples(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """The points of a surface that are nearest to given points.
-
-    Attributes:
-        distances: [N] mm.
-        faces: [N] the face of each nearest point.
-        weights: [N, 3] its barycentric coordinates there.
-    """
+    """The points of a surface that are nearest to given points: how far, mm, and where, as in `Samples`."""
 
     distances: Float[np.ndarray, " n"]
     faces: Int[np.ndarray, " n"]

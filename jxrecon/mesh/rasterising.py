@@ -9,7 +9,6 @@ simplicity), so that of all triangles around it exactly the right ones cover it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,8 +75,8 @@ def silhouette(mesh: Mesh | Template, camera: AnyCamera) -> Bool[np.ndarray, "ro
             )
     places = np.asarray(camera.place_of(jnp.asarray(vertices, jnp.float32)), np.float64)
     image = np.zeros(camera.shape, bool)
-    for cover in _covered(places, faces, camera.shape):
-        image[cover.row, cover.column] = True
+    for _, row, column, _, _ in _covered(places, faces, camera.shape):
+        image[row, column] = True
     return image
 
 
@@ -88,24 +87,6 @@ def outline(mask: Bool[np.ndarray, "rows columns"]) -> list[Float[np.ndarray, "n
     """
     padded = np.pad(np.asarray(mask, np.float64), 1)
     return [line - 1 for line in find_contours(padded, 0.5)]
-
-
-class _Cover(NamedTuple):
-    """Pairs of a face and an integer place that it covers.
-
-    Attributes:
-        face: which.
-        row: first coordinate of the place.
-        column: second coordinate.
-        sign: +1 where the corners turn from the first axis to the second, -1 the other way.
-        shares: [n, 3] barycentric coordinates.
-    """
-
-    face: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-    sign: np.ndarray
-    shares: np.ndarray
 
 
 def _finite(mesh: Mesh | Template) -> tuple[np.ndarray, np.ndarray]:
@@ -123,20 +104,26 @@ def _winding(
     first, second = (axis + 1) % 3, (axis + 2) % 3
     plane, depth = (shape[first], shape[second]), shape[axis]
     steps = np.zeros(plane[0] * plane[1] * (depth + 1), np.int32)
-    for cover in _covered(places[:, [first, second]], faces, plane):
-        crossing = np.sum(cover.shares * places[faces[cover.face], axis], axis=1)
+    for face, row, column, sign, shares in _covered(places[:, [first, second]], faces, plane):
+        crossing = np.sum(shares * places[faces[face], axis], axis=1)
         crossing = np.rint(crossing * 2.0**18) / 2.0**18  # flat faces at their own depth again
         above = np.clip(np.ceil(crossing), 0, depth).astype(np.int64)
-        index = (cover.row * plane[1] + cover.column) * (depth + 1) + above
-        np.subtract.at(steps, index, cover.sign.astype(np.int32))
+        index = (row * plane[1] + column) * (depth + 1) + above
+        np.subtract.at(steps, index, sign.astype(np.int32))
     below = np.cumsum(steps.reshape(*plane, depth + 1), axis=2, dtype=np.int32)
     above = below[:, :, :depth] - below[:, :, depth:]
     one, other = (np.moveaxis(part, (0, 1, 2), (first, second, axis)) for part in (below, above))
     return one[tuple(slice(n) for n in shape)], other
 
 
-def _covered(places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]) -> Iterator[_Cover]:
-    """All pairs of a face and an integer place of [0, shape) that lies within it."""
+def _covered(
+    places: np.ndarray, faces: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """All pairs of a face and an integer place of [0, shape) that lies within it, many at a time.
+
+    As (face; row and column of the place; sign, +1 where the corners turn from the first axis to the
+    second and -1 the other way; barycentric coordinates [n, 3]).
+    """
     reach = max(float(np.abs(places).max(initial=0)), *shape) + 1
     scale = 2 ** max(30 - int(np.ceil(np.log2(reach))), 0)
     if reach > 2**30:
@@ -167,7 +154,7 @@ def _inside(
     row: np.ndarray,
     column: np.ndarray,
     scale: int,
-) -> _Cover:
+) -> tuple[np.ndarray, ...]:
     areas, signs = [], []
     for n in range(3):  # the edge that faces corner n
         one, two = faces[face, (n + 1) % 3], faces[face, (n + 2) % 3]
@@ -182,6 +169,5 @@ def _inside(
     same = (signs[0] == signs[1]) & (signs[1] == signs[2]) & (signs[0] != 0)
     shares = np.stack([area[same] for area in areas], axis=1).astype(np.float64)
     total = shares.sum(1, keepdims=True)
-    even = np.full_like(shares, 1 / 3)
-    shares = np.divide(shares, total, out=even, where=total != 0)
-    return _Cover(face[same], row[same], column[same], signs[0][same], shares)
+    shares = np.divide(shares, total, out=np.full_like(shares, 1 / 3), where=total != 0)
+    return face[same], row[same], column[same], signs[0][same], shares
