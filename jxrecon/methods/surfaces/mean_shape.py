@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import vertex_errors
-from jxrecon.types import Key, SurfaceBatch, Terms
 
 
 class State(NamedTuple):
@@ -23,15 +22,11 @@ def mean_shape(problem: SurfaceProblem) -> SurfaceMethod:
 
     The reference is not looked at, its place neither. Before the fit it is the problem's template.
     """
-
     return SurfaceMethod(
         init=lambda key: State(jnp.asarray(problem.template.vertices)),
         train_step=lambda state, batch, key: (State(jnp.mean(batch.target, axis=0)), {}),
-        eval_step=eval_step,
+        eval_step=lambda state, batch, key: vertex_errors(
+            jnp.broadcast_to(state.vertices, batch.target.shape), batch.target
+        ),
         reconstruct=lambda state, image, reference: state.vertices,
     )
-
-
-def eval_step(state: State, batch: SurfaceBatch, key: Key) -> Terms:
-    """The errors of the vertices."""
-    return vertex_errors(jnp.broadcast_to(state.vertices, batch.target.shape), batch.target)

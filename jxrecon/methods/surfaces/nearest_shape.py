@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
 from jxrecon.methods.base.surface_regression import standardised, vertex_errors
-from jxrecon.types import Key, SurfaceBatch, Terms
+from jxrecon.types import Key
 
 PIXELS = 32
 """Images are compared at this size at most: where the organ lies, not noise, is to decide."""
@@ -37,7 +37,9 @@ def nearest_shape(problem: SurfaceProblem) -> SurfaceMethod:
     return SurfaceMethod(
         init=partial(init, problem),
         train_step=lambda state, batch, key: (State(small(problem, batch.image), batch.target), {}),
-        eval_step=partial(eval_step, problem),
+        eval_step=lambda state, batch, key: vertex_errors(
+            find(problem, state, batch.image), batch.target
+        ),
         reconstruct=lambda state, image, reference: find(problem, state, image[None])[0],
     )
 
@@ -63,11 +65,6 @@ def init(problem: SurfaceProblem, key: Key) -> State:
         jnp.zeros((problem.cases, rows * columns), jnp.float32),
         jnp.zeros((problem.cases, *problem.template.vertices.shape), jnp.float32),
     )
-
-
-def eval_step(problem: SurfaceProblem, state: State, batch: SurfaceBatch, key: Key) -> Terms:
-    """The errors of the vertices."""
-    return vertex_errors(find(problem, state, batch.image), batch.target)
 
 
 def _shape(problem: SurfaceProblem) -> tuple[int, int]:

@@ -109,11 +109,8 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
     """
     template, camera = problem.template, problem.camera
     check_view("igcn", problem, 2 ** (len(settings.stages) - 1))
-    for name, value, known in (
-        ("laplacian", settings.laplacian, LAPLACIANS),
-        ("aggregation", settings.aggregation, AGGREGATIONS),
-    ):
-        if value not in known:
+    for name, known in (("laplacian", LAPLACIANS), ("aggregation", AGGREGATIONS)):
+        if (value := getattr(settings, name)) not in known:
             raise InputError(f"igcn {name} is {value!r}, expected one of {', '.join(known)}")
     model = Model(
         settings=settings,

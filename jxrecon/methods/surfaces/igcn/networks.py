@@ -17,6 +17,9 @@ from jxrecon.nn.perceptual_pooling import Encoder, at_level, bilinear, floor_cei
 PLUS_CHANNELS = (20, 40, 80, 160, 320, 640)
 """Of the U-Net of IGCN+ at each size, fine to coarse."""
 
+ZERO, SCALE = 122.0, 6800.0
+"""Values in the map of IGCN+: where nothing moves, and of one unit of length more."""
+
 
 class MapHead(nn.Module):
     """The dense mapping M on the detector: all levels of the encoder, merged from coarse to fine.
@@ -85,8 +88,8 @@ class UNet(nn.Module):
             otherwise each channel of each image is normalised.
     """
 
-    channels: Sequence[int] = PLUS_CHANNELS
-    faults: bool = False
+    channels: Sequence[int]
+    faults: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b r c 3"]) -> Float[Array, "b r c 3"]:
@@ -126,22 +129,15 @@ class IgcnPlus(nn.Module):
         channels: the U-Net's, fine to coarse.
         hidden: channels of the graph convolutions.
         pairs: residual ones.
-        scale: value in the map of one unit of length.
-        zero: value in the map where nothing moves.
         faults: those of the released code: sampling gives 0 at integers, the norm does nothing.
     """
 
     channels: Sequence[int] = PLUS_CHANNELS
     hidden: int = 256
     pairs: int = 4
-    scale: float = 6800.0
-    zero: float = 122.0
     faults: bool = False
 
-    def setup(self) -> None:
-        self.unet = UNet(self.channels, self.faults)
-        self.graph = GraphNetwork(self.hidden, self.pairs, 3)
-
+    @nn.compact
     def __call__(
         self,
         image: Float[Array, "b r c 3"],
@@ -150,15 +146,7 @@ class IgcnPlus(nn.Module):
         aggregate: Aggregate,
     ) -> tuple[Float[Array, "b v 3"], Float[Array, "b r c 3"]]:
         """(displacement of the vertices in the unit of `shape`, the map)."""
-        dense = self.unet(image)
-        return self.graph(self.vertex_features(dense, place, shape), aggregate)[0], dense
-
-    def vertex_features(
-        self,
-        dense: Float[Array, "b r c 3"],
-        place: Float[Array, "b v 2"],
-        shape: Float[Array, "b v 3"],
-    ) -> Float[Array, "b v 6"]:
-        """The map's displacement at each vertex, and the vertex itself, from its shape's centroid."""
+        dense = UNet(self.channels, self.faults, name="unet")(image)
         sampled = (floor_ceil_bilinear if self.faults else bilinear)(dense, place)
-        return jnp.concatenate([(sampled - self.zero) / self.scale, shape], axis=-1)
+        x = jnp.concatenate([(sampled - ZERO) / SCALE, shape], axis=-1)
+        return GraphNetwork(self.hidden, self.pairs, 3, name="graph")(x, aggregate)[0], dense

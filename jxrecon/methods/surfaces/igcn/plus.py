@@ -29,19 +29,14 @@ from jaxtyping import Array, Float
 from jxrecon.mesh.aggregation import Neighbours, normalised
 from jxrecon.mesh.laplacian import Laplacian, uniform_laplacian
 from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
-from jxrecon.methods.base.surface_regression import (
-    check_view,
-    examples,
-    surface_method,
-)
+from jxrecon.methods.base.surface_regression import check_view, examples, surface_method
 from jxrecon.methods.surfaces.igcn import losses
-from jxrecon.methods.surfaces.igcn.networks import PLUS_CHANNELS, IgcnPlus
+from jxrecon.methods.surfaces.igcn.networks import PLUS_CHANNELS, SCALE, ZERO, IgcnPlus
 from jxrecon.nn.blocks import apply
 from jxrecon.nn.splatting import Splatter, splatter
 from jxrecon.types import PyTree, SurfaceBatch, Terms
 
 UNIT_MM = 1000.0
-ZERO, SCALE = 122.0, 6800.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,6 @@ class Settings:
     faults: bool = False
 
 
-def eight_bits(image: Float[Array, "b rows columns"]) -> Float[Array, "b rows columns"]:
-    """Each image from 0 to 255; a uniform one becomes 0."""
-    low, high = (f(image, (1, 2), keepdims=True) for f in (jnp.min, jnp.max))
-    return 255.0 * (image - low) / jnp.maximum(high - low, 1e-6)
-
-
 class Model(NamedTuple):
     """What the functions below share: no parameters, only definitions."""
 
@@ -94,9 +83,7 @@ def build(settings: Settings, problem: SurfaceProblem) -> SurfaceMethod:
     """
     template, camera = problem.template, problem.camera
     check_view("igcn_plus", problem, 2 ** (len(settings.channels) - 1))
-    network = IgcnPlus(
-        settings.channels, settings.hidden, settings.pairs, SCALE, ZERO, settings.faults
-    )
+    network = IgcnPlus(settings.channels, settings.hidden, settings.pairs, settings.faults)
     mean, laplacian = normalised(template), uniform_laplacian(template)
     model = Model(settings, problem, network, mean, laplacian, splatter(template, camera))
     inputs = (*examples(problem, 3), mean)
@@ -109,11 +96,12 @@ def predict(
 ) -> tuple[Float[Array, "b v 3"], Float[Array, "b r c 3"]]:
     """The vertices in mm, and the map M, 122 + 6800 * displacement in metres."""
     silhouette = 255.0 * model.splatter.silhouette(reference).astype(image.dtype)
-    constant = jnp.full_like(image, ZERO)
-    image = jnp.stack([silhouette, constant, eight_bits(image)], axis=-1)
+    low, high = (f(image, (1, 2), keepdims=True) for f in (jnp.min, jnp.max))
+    grey = 255.0 * (image - low) / jnp.maximum(high - low, 1e-6)  # a uniform image becomes 0
+    channels = jnp.stack([silhouette, jnp.full_like(image, ZERO), grey], axis=-1)
     shape = (reference - jnp.mean(reference, axis=1, keepdims=True)) / UNIT_MM
     place = model.problem.camera.place_of(reference)
-    moved, dense = apply(model.network, params, image, place, shape, model.aggregate)
+    moved, dense = apply(model.network, params, channels, place, shape, model.aggregate)
     return reference + UNIT_MM * moved, dense
 
 

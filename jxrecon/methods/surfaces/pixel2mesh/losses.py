@@ -71,50 +71,9 @@ def _take(values: Float[Array, "b n 3"], index: Int[Array, "b m"]) -> Float[Arra
     return jnp.take_along_axis(values, index[..., None], axis=1)
 
 
-def chamfer(
-    points: Points,
-    vertices: Vertices,
-    neighbours: tuple[Int[Array, "b n"], Int[Array, "b v"]],
-    opposite: float,
-) -> Float[Array, ""]:
-    """[P2M l_c] mean over points of min |p - v|^2 + opposite * mean over vertices of min |v - p|^2."""
-    vertex, point = neighbours
-    there = mean_square(points - _take(vertices, vertex))
-    return there + opposite * mean_square(vertices - _take(points, point))
-
-
-def normal(
-    vertices: Vertices, normals: Float[Array, "b v 3"], edges: Int[Array, "e 2"]
-) -> Float[Array, ""]:
-    """[P2M l_n] mean over edges of |cos| between the edge and the normal at its first end.
-
-    Args:
-        vertices: the surface's.
-        normals: the normal of the point nearest to each vertex, of length 1.
-        edges: the surface's.
-    """
-    along = _unit(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
-    return jnp.mean(jnp.abs(jnp.sum(along * _unit(normals[:, edges[:, 0]]), axis=-1)))
-
-
 def _unit(x: Float[Array, "b n 3"]) -> Float[Array, "b n 3"]:
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, jnp.asarray(1e-24, x.dtype)))
-
-
-def edge(vertices: Vertices, edges: Int[Array, "e 2"]) -> Float[Array, ""]:
-    """[P2M l_loc] mean over edges of length^2."""
-    return mean_square(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
-
-
-def laplacian(before: Vertices, after: Vertices, operator: Laplacian) -> Float[Array, ""]:
-    """[P2M l_lap] mean over vertices of |L(after) - L(before)|^2."""
-    return mean_square(operator(after - before))
-
-
-def move(before: Vertices, after: Vertices) -> Float[Array, ""]:
-    """[P2M move] mean over vertices of |after - before|^2."""
-    return mean_square(after - before)
 
 
 def terms(
@@ -127,22 +86,33 @@ def terms(
 ) -> Terms:
     """[P2M l_all] The weighted terms, each summed over blocks; their sum is the loss.
 
+    | term | in a block that moves v_0 to v |
+    |---|---|
+    | l_c, chamfer | mean_p min_v \\|p - v\\|^2 + opposite * mean_v min_p \\|v - p\\|^2 |
+    | l_n, normal | mean over edges of \\|cos\\| to the normal at the point nearest to the first end |
+    | l_loc, edge | mean over edges of length^2 |
+    | l_lap, laplacian | mean over vertices of \\|L(v) - L(v_0)\\|^2 |
+    | move | mean over vertices of \\|v - v_0\\|^2; free in the first block |
+
     Args:
         before: surface that each block started from, with the vertices it added.
         after: surface that it gave.
         points: vertices of the true surface, in the same unit.
-        normals: its normals there.
+        normals: its normals there, of length 1.
         meshes: edges and Laplacian of each block.
         weights: factors of the terms.
     """
     zero = jnp.zeros((), points.dtype)
     found = dict.fromkeys(("chamfer", "normal", "edge", "laplacian", "move"), zero)
     for block, (old, new, mesh) in enumerate(zip(before, after, meshes, strict=True)):
-        neighbours = nearest(points, new)
-        found["chamfer"] += chamfer(points, new, neighbours, weights.opposite)
-        found["normal"] += normal(new, _take(normals, neighbours[1]), mesh.edges)
-        found["edge"] += edge(new, mesh.edges)
-        found["laplacian"] += weights.blocks[block] * laplacian(old, new, mesh.laplacian)
+        vertex, point = nearest(points, new)
+        there, back = points - _take(new, vertex), new - _take(points, point)
+        found["chamfer"] += mean_square(there) + weights.opposite * mean_square(back)
+        one, other = mesh.edges[:, 0], mesh.edges[:, 1]
+        along, normal = _unit(new[:, one] - new[:, other]), _unit(_take(normals, point)[:, one])
+        found["normal"] += jnp.mean(jnp.abs(jnp.sum(along * normal, axis=-1)))
+        found["edge"] += mean_square(new[:, one] - new[:, other])
+        found["laplacian"] += weights.blocks[block] * mean_square(mesh.laplacian(new - old))
         if block:
-            found["move"] += weights.blocks[block] * move(old, new)
+            found["move"] += weights.blocks[block] * mean_square(new - old)
     return {f"L_{name}": getattr(weights, name) * value for name, value in found.items()}

@@ -113,11 +113,10 @@ class Pixel2Mesh(nn.Module):
     ) -> Shapes:
         maps = Encoder(self.width, self.down, name="encoder")(image)
         before, after = [], []
-        hidden = None
+        memory: list[Array] = []
         for block, level in enumerate(levels):
             place = self.camera.place_of(self.unit_mm * vertices)
             features = [self.pooling(m, place, image.shape[1:3]) for m in maps]
-            memory = () if hidden is None else (hidden,)
             x = jnp.concatenate([vertices, *features, *memory], axis=-1)
             if level.ends is not None:
                 x, vertices = unpool(x, level.ends), unpool(vertices, level.ends)
@@ -125,7 +124,7 @@ class Pixel2Mesh(nn.Module):
             last = block == len(levels) - 1
             features_out = self.hidden if last else 3
             network = GraphNetwork(self.hidden, self.pairs, features_out, True, name=f"gcn_{block}")
-            moved, hidden = network(x, level.aggregate)
+            moved, *memory = network(x, level.aggregate)
             if last:
                 head = GraphConvolution(3, self_weight=True, name="head")
                 moved = head(nn.relu(moved), level.aggregate)
