@@ -31,12 +31,11 @@ from jaxtyping import Array, Float, Int
 
 from jxrecon.methods.base.method import StyleProblem, Translator
 from jxrecon.methods.styles.cyclegan import losses
+from jxrecon.methods.styles.cyclegan.losses import Images
 from jxrecon.methods.styles.cyclegan.networks import INIT_STD, Discriminator, Generator
 from jxrecon.nn.blocks import apply, init_variables
 from jxrecon.nn.optimise import falling_rate, improve
 from jxrecon.types import ImagePairBatch, InputError, Key, PyTree, Terms
-
-Images = Float[Array, "n r s c"]
 
 
 @dataclass(frozen=True)
