@@ -277,12 +277,12 @@ def _cases(
         zlib.crc32(faces.tobytes()),
     )
     kept = None if cache is None else Path(cache) / f"surfaces_{split}_{key[:16]}.npz"
-    if kept is not None and (found := load_arrays(kept, key)) is not None:
-        return SurfaceSet(tuple(found.pop("names").tolist()), **found)
+    if kept is not None and (saved := load_arrays(kept, key)) is not None:
+        return SurfaceSet(tuple(saved.pop("names").tolist()), **saved)
     body = sample_body()
     grid = field_of(body, settings.spacing_mm)
     image_of = jax.jit(lambda hu: drr.line_integrals(drr.hu_to_mu(hu), grid.affine, camera))
-    names, images, references, targets, subjects = [], [], [], [], []
+    cases = []
     count = len(livers.names)
     for n in progress(range(count), f"imaging livers ({split})", count):
         name = livers.names[n]
@@ -295,17 +295,11 @@ def _cases(
             motion = motion._replace(amplitude_mm=float(random.uniform(*settings.amplitude_mm)))
             inhaled = float(lujan(random.uniform(), random.uniform(*POWERS)))
             hu, target = breathed(body, who, grid, motion, inhaled)
-            names.append(f"{name}_{state:02d}")
-            images.append(np.asarray(image_of(jnp.asarray(hu))))
-            references.append(who.reference)
-            targets.append(target)
-            subjects.append(n)
-    arrays = {
-        "image": np.stack(images),
-        "reference": np.stack(references),
-        "target": np.stack(targets).astype(np.float32),
-        "subject": np.array(subjects, np.int32),
-    }
+            image = np.asarray(image_of(jnp.asarray(hu)))
+            cases.append((f"{name}_{state:02d}", image, who.reference, target, n))
+    names, *arrays, subjects = zip(*cases)
+    image, reference, target = (np.stack(one).astype(np.float32) for one in arrays)
+    found = SurfaceSet(names, image, reference, target, np.array(subjects, np.int32))
     if kept is not None:
-        save_arrays(kept, key, {**arrays, "names": np.array(names, np.str_)})
-    return SurfaceSet(tuple(names), **arrays)
+        save_arrays(kept, key, {**found._asdict(), "names": np.array(names, np.str_)})
+    return found

@@ -78,21 +78,18 @@ def split(real: Pictures, synthetic: Pictures, rule: str) -> Styles:
     Raises:
         InputError: a folder has fewer than two images.
     """
-    kept, out = [], []
+    kept: list[Pictures] = []
+    out: list[Pictures] = []
     for pictures, what in ((real, "real"), (synthetic, "synthetic")):
         count = len(pictures.names)
         if count < 2:
             raise InputError(f"--{what}: {count} image, expected at least 2")
         held = np.linspace(0, count - 1, min(8, max(1, count // 10))).astype(int)
         rest = np.setdiff1d(np.arange(count), held)
-        out.append(_some(pictures, held))
-        kept.append(_some(pictures, rest))
+        for part, places in ((out, held), (kept, rest)):
+            names = tuple(pictures.names[i] for i in places)
+            part.append(Pictures(names, pictures.unit[places], pictures.scale))
     return Styles(Unpaired(*kept), Unpaired(*out), rule)
-
-
-def _some(pictures: Pictures, places: np.ndarray) -> Pictures:
-    names = tuple(pictures.names[i] for i in places)
-    return Pictures(names, pictures.unit[places], pictures.scale)
 
 
 def read_folder(folder: Path, shape: tuple[int, int]) -> Pictures:
