@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jxrecon import phantom
-from jxrecon.geometry import camera_at, centred_grid
-from jxrecon.phantom import head_neck, paint, subjects
+from jxrecon.data import scene_xrays
+from jxrecon.geometry import camera_at, centred_grid, evenly_spaced
+from jxrecon.phantom import chest, head_neck, paint, subjects
 from jxrecon.phantom.primitives import turned
 from jxrecon.types import InputError
 
@@ -174,8 +175,9 @@ def test_every_latent_changes_the_anatomy():
         assert shift > 1.0 or size > 0.1, name
 
 
-def test_bodies_keep_to_the_patch_they_are_painted_in():
-    blueprint, stages = head_neck.blueprint()
+@pytest.mark.parametrize("plan", [head_neck.blueprint, chest.blueprint])
+def test_bodies_keep_to_the_patch_they_are_painted_in(plan):
+    blueprint, stages = plan()
     deform = jax.jit(lambda z: subjects.deform(blueprint, z))
     boxed = blueprint.bodies.flat.any(1)[:, None]
     for draw in np.random.default_rng(0).standard_normal((40, len(phantom.Latents._fields))):
@@ -207,6 +209,82 @@ def test_texture_of_a_coarse_grid_is_the_mean_of_the_fine_one():
     mean = np.asarray(small).reshape(5, 2, 6, 2, 7, 2).mean((1, 3, 5))
     np.testing.assert_allclose(big, mean, atol=1e-4)
     assert 0.4 < np.asarray(small).std() < 1.1
+
+
+# The scene about the field.
+
+
+def test_the_fields_bodies_are_those_of_the_scene_in_the_same_order():
+    """So what the field shows did not change when it got a surround."""
+    (field, own), (whole, all_of) = head_neck.blueprint(), chest.blueprint()
+    for name, stage in own.items():
+        start, count = all_of[name].bodies.start, stage.bodies.stop - stage.bodies.start
+        pairs = zip(jax.tree.leaves(field), jax.tree.leaves(whole))
+        for some, more in pairs:
+            np.testing.assert_array_equal(some[stage.bodies], more[start : start + count])
+
+
+def test_chest_and_arms_lie_all_but_outside_the_field():
+    field = centred_grid((37, 40, 34), (6.0, 6.0, 6.0))
+    whole = jax.jit(lambda z: phantom.anatomy(field, z, True))
+    alone = jax.jit(lambda z: phantom.anatomy(field, z))
+    np.testing.assert_array_equal(whole(phantom.average()), alone(phantom.average()))
+    for number in range(12):
+        z = phantom.draw(jax.random.fold_in(jax.random.key(0), number))[0]
+        changed = np.abs(np.asarray(whole(z) - alone(z)))
+        assert changed.mean() < 0.2, number
+        assert (changed > 1).mean() < 2e-3, number
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """HU and affine of a SYNTHETIC scene."""
+    return phantom.scene(3, 2)
+
+
+def test_a_scene_goes_from_the_top_of_the_head_to_the_chest(whole):
+    hu, affine = whole
+    assert hu.shape == (80, 54, 70)
+    assert hu.dtype == np.int16
+    assert hu.min() == -1000
+    assert (hu[:, :, -1] == -1000).all()
+    assert (hu[:, -1] == -1000).all()
+    assert (hu[:, :, 0] > -900).mean() > 0.3
+
+    def at(*point_mm):
+        return hu[tuple(np.rint(np.linalg.inv(affine) @ [*point_mm, 1.0]).astype(int)[:3])]
+
+    assert 0 < at(0, -20, 130) < 80  # brain
+    assert -130 < at(200, -54, -160) < 120  # upper arm
+    assert at(75, -50, -170) < -700  # lung
+    assert -130 < at(-20, -30, -180) < 120  # heart
+
+
+VIEWS = evenly_spaced(2, shape=(24, 24), pixel_mm=16.0)
+
+
+def xrays(hu: np.ndarray, affine: np.ndarray) -> list[np.ndarray]:
+    axes = scene_xrays.axes_of([affine], VIEWS)
+    place = jnp.asarray(affine, jnp.float32)
+    return [np.asarray(y) for y in scene_xrays.xrays_of(jnp.asarray(hu), place, VIEWS, axes)]
+
+
+def test_a_scene_cut_to_the_field_has_the_fields_xrays(whole):
+    cut = scene_xrays.field_of(jnp.asarray(whole[0]), jnp.asarray(whole[1], jnp.float32), FINE)
+    field = phantom.population(FINE, 3, 2, 1)[0]
+    for one, other in zip(xrays(np.asarray(cut), FINE.affine), xrays(field, FINE.affine)):
+        assert np.linalg.norm(one - other) < 0.06 * np.linalg.norm(other)
+        assert one.sum() == pytest.approx(other.sum(), rel=0.04)
+
+
+def test_xrays_of_a_scene_go_through_the_shoulders(whole, coarse):
+    """Within the lower end of the field's shadow: the field holds nearly all but what lies to the sides."""
+    shadows = [
+        (one[17:20] * (other[17:20] > 0.3)).sum() / other[17:20].sum()
+        for one, other in zip(xrays(*whole), xrays(coarse[2], COARSE.affine))
+    ]
+    assert 0.95 < shadows[0] < 1.2  # frontal
+    assert 1.5 < shadows[1] < 2.5  # lateral
 
 
 # Anatomy of the average subject.

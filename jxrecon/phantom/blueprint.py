@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +109,21 @@ class Builder:
             np.asarray(airway, np.float32),
             np.stack(vertebra),
         )
+
+
+Parts = dict[str, tuple[tuple[Callable[[Builder], None], ...], tuple[float, float, float] | None]]
+"""Stages in the order of painting: what adds the bodies of each, and `Stage.extent_mm`."""
+
+
+def assemble(parts: Parts) -> tuple[Blueprint, dict[str, Stage]]:
+    """All these SYNTHETIC bodies, and which of them belong to each stage."""
+    b, cut = Builder(), {}
+    for name, (adders, extent_mm) in parts.items():
+        first = len(b.parts)
+        for add in adders:
+            add(b)
+        cut[name] = Stage(slice(first, len(b.parts)), extent_mm)
+    return b.build(), cut
 
 
 def along(direction: Vector) -> np.ndarray:

@@ -15,12 +15,25 @@ from typing import TypeAlias
 
 import numpy as np
 
-from jxrecon.phantom.blueprint import HEAD, JAW, NECK, SHOULDER, Blueprint, Builder, Stage, along
+from jxrecon.phantom.blueprint import (
+    HEAD,
+    JAW,
+    NECK,
+    SHOULDER,
+    Blueprint,
+    Builder,
+    Parts,
+    Stage,
+    along,
+    assemble,
+)
 from jxrecon.phantom.primitives import Primitives, Vector, box, cylinder, ellipsoid, turned
 
 VERTEBRAE = ("C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4")
 VERTEBRA_Z_MM = (46.0, 28.0, 11.0, -6.0, -23.0, -41.0, -60.0, -81.0, -103.0, -126.0)
 """Heights of the middles of the vertebral bodies; C1, a ring without body, lies at z = 63."""
+
+_HALF_HEIGHT_MM = (6.4, 5.6, 5.6, 5.7, 5.9, 6.6, 7.6, 8.3, 8.8, 9.2)
 
 _CORD_Z = (-150.0, -126.0, -99.0, -85.0, -70.0, -56.0, -41.0, -27.0, -13.0, 2.0, 16.0, 31.0, 70.0)
 _CORD_Y = (-97, -87, -76, -70, -63, -56, -50, -45, -41, -38.5, -37, -36, -36)
@@ -177,11 +190,17 @@ _Shape: TypeAlias = Callable[[np.ndarray, Vector, float, np.ndarray], Primitives
 _UPRIGHT = np.eye(3)
 
 
-def _vertebra(b: Builder, name: str, z: float) -> None:
-    """A SYNTHETIC vertebra in its own frame: body, pedicles, pillars, laminae, processes, canal."""
-    level = VERTEBRAE.index(name)
+def vertebra(b: Builder, name: str, level: int, z: float, height: float) -> None:
+    """A SYNTHETIC vertebra in its own frame: body, pedicles, pillars, laminae, processes, canal.
+
+    Args:
+        b: takes the bodies.
+        name: C2 to C7, T1 and on.
+        level: 0 for C2.
+        z: height of the middle of its body, mm.
+        height: half of the body's, mm.
+    """
     wide, deep = 8.6 + 0.75 * level, 8.0 + 0.45 * level
-    height = (6.4, 5.6, 5.6, 5.7, 5.9, 6.6, 7.6, 8.3, 8.8, 9.2)[level]
     middle, rotation = _vertebral(level, z)
 
     def part(make: _Shape, q: Vector, axes: Vector, hu: float, turn: np.ndarray = _UPRIGHT) -> None:
@@ -215,8 +234,8 @@ def _spine(b: Builder) -> None:
         middle, rotation = _vertebral(level + 0.5, (upper + lower) / 2)
         axes = (8.6 + 0.75 * level, 7.9 + 0.45 * level, 5.0)
         b.add(cylinder(middle, axes, 95, rotation), NECK)
-    for name, z in zip(VERTEBRAE, VERTEBRA_Z_MM):
-        _vertebra(b, name, z)
+    for level, (name, z) in enumerate(zip(VERTEBRAE, VERTEBRA_Z_MM)):
+        vertebra(b, name, level, z, _HALF_HEIGHT_MM[level])
     canal = [(0.0, cord_y_mm(z), z) for z in (64, 31, 2, -27, -56, -85, -110, -148)]
     b.tube(canal, [(10.5, 7.2)] * 8, 5, NECK, 14)
     b.tube(canal, [(6, 4.2)] * 8, 42, NECK, 14)
@@ -263,22 +282,16 @@ def _shoulders(b: Builder) -> None:
     b.tubes(path, [(17, 17), (12, 12), (11, 11)], 900, SHOULDER, 4, bone=True)
 
 
-def blueprint() -> tuple[Blueprint, dict[str, Stage]]:
-    """The whole SYNTHETIC blueprint and its stages, in the order of painting.
+PARTS: Parts = {
+    "outline": ((_outline,), None),
+    "large": ((_large,), None),
+    "medium": ((_medium,), (110.0, 82.0, 110.0)),
+    "small": ((_skull_base, _face, _jaws, _spine, _airway, _shoulders), (66.0, 82.0, 76.0)),
+}
+"""The body's surface; skull, brain, lungs; what stays under the skin; bones, sinuses, teeth, spine, airway,
+nose and ears."""
 
-    The stages are `outline` (the body's surface), `large` (skull, brain, lungs), `medium` (what stays
-    under the skin) and `small` (bones, sinuses, teeth, spine, airway, nose and ears).
-    """
-    stages = {
-        "outline": ((_outline,), None),
-        "large": ((_large,), None),
-        "medium": ((_medium,), (110.0, 82.0, 110.0)),
-        "small": ((_skull_base, _face, _jaws, _spine, _airway, _shoulders), (66.0, 82.0, 76.0)),
-    }
-    b, cut = Builder(), {}
-    for name, (parts, extent_mm) in stages.items():
-        first = len(b.parts)
-        for part in parts:
-            part(b)
-        cut[name] = Stage(slice(first, len(b.parts)), extent_mm)
-    return b.build(), cut
+
+def blueprint() -> tuple[Blueprint, dict[str, Stage]]:
+    """The SYNTHETIC blueprint of what the field shows, and its stages."""
+    return assemble(PARTS)

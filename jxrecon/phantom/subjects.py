@@ -15,10 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Float64, Int16
 
-from jxrecon.geometry import Grid
-from jxrecon.phantom import head_neck, paint
+from jxrecon.geometry import Grid, centred_grid
+from jxrecon.phantom import chest, head_neck, paint
 from jxrecon.phantom.blueprint import JAW, JAW_JOINT, NECK, SHOULDER, SKULL_BASE, Blueprint
 from jxrecon.phantom.primitives import Primitives
 from jxrecon.types import InputError, Key
@@ -144,16 +144,17 @@ def deform(blueprint: Blueprint, z: Latents) -> Primitives:
     return bodies._replace(centre=bodies.centre + offset, value=bodies.value * denser)
 
 
-_blueprint = cache(head_neck.blueprint)
+_blueprint, _whole_blueprint = cache(head_neck.blueprint), cache(chest.blueprint)
 
 
-def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
+def anatomy(grid: Grid, z: Latents, whole: bool = False) -> Float[Array, "x y z"]:
     """The SYNTHETIC subject with these latents, without texture, in HU; -1000 exactly outside it.
 
     Args:
         grid: any grid with orthogonal axes, world mm; one coarser than 6 mm is painted at half its
             spacing and averaged.
         z: scalars.
+        whole: with chest and arms, which the standard field does not show.
     """
     refine = 2 if grid.spacing_mm.max() > _FINE_MM else 1
     step = np.diag([*3 * [1 / refine], 1.0])
@@ -161,7 +162,7 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
     affine = jnp.asarray(grid.affine @ step, jnp.float32)
     x, y, up = grid.shape
     shape = (refine * x, refine * y, refine * up)
-    blueprint, stages = _blueprint()
+    blueprint, stages = _whole_blueprint() if whole else _blueprint()
     bodies = deform(blueprint, z)
     parts = {n: Primitives(*(leaf[s.bodies] for leaf in bodies)) for n, s in stages.items()}
     fat_mm = parts["outline"].value * jnp.exp(0.45 * z.fat)
@@ -175,29 +176,30 @@ def anatomy(grid: Grid, z: Latents) -> Float[Array, "x y z"]:
     return hu.reshape(x, refine, y, refine, up, refine).mean((1, 3, 5))
 
 
-def _subject(grid: Grid, key: Key) -> Float[Array, "x y z"]:
+def _subject(grid: Grid, whole: bool, key: Key) -> Float[Array, "x y z"]:
     z, noise = draw(key)
-    hu = anatomy(grid, z)
+    hu = anatomy(grid, z, whole)
     waves = paint.texture(noise, jnp.asarray(grid.affine, jnp.float32), grid.shape)
     return jnp.clip(paint.textured(hu, waves), HU_AIR, 3000.0)
 
 
 @cache
-def _compiled(shape: tuple[int, int, int], affine: bytes) -> Callable[[Key], Array]:
+def _compiled(shape: tuple[int, int, int], affine: bytes, whole: bool) -> Callable[[Key], Array]:
     """One program a grid and a number of keys: subject after subject, so memory holds a few volumes."""
     grid = Grid(shape, np.frombuffer(affine).reshape(4, 4))
-    return jax.jit(lambda keys: jax.lax.map(partial(_subject, grid), keys))
+    return jax.jit(lambda keys: jax.lax.map(partial(_subject, grid, whole), keys))
 
 
-def subject(grid: Grid, key: Key) -> Float[Array, "x y z"]:
+def subject(grid: Grid, key: Key, whole: bool = False) -> Float[Array, "x y z"]:
     """The SYNTHETIC subject of this key in HU, with texture; -1000 exactly outside it.
 
     Args:
         grid: as `anatomy`.
         key: draws latents and texture; the same key is the same person on every grid.
+        whole: as `anatomy`.
     """
     affine = np.asarray(grid.affine, np.float64)
-    return _compiled(tuple(grid.shape), affine.tobytes())(key[None])[0]
+    return _compiled(tuple(grid.shape), affine.tobytes(), whole)(key[None])[0]
 
 
 def population(grid: Grid, seed: int, start: int, count: int) -> np.ndarray:
@@ -221,3 +223,23 @@ def population(grid: Grid, seed: int, start: int, count: int) -> np.ndarray:
         hu = subject(grid, jax.random.fold_in(key, start + i))
         volumes[i] = np.rint(np.asarray(hu)).astype(np.int16)
     return volumes
+
+
+def scene(
+    seed: int, number: int, voxel_mm: float = 6.0
+) -> tuple[Int16[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]:
+    """The same SYNTHETIC subject as `population`'s, head to chest: what the X-rays of its field show.
+
+    Args:
+        seed: of the population.
+        number: of the subject.
+        voxel_mm: edge of the voxels. At 6 a subject takes a tenth of a second.
+
+    Returns:
+        HU, and index -> world mm, the world in which the standard field is centred.
+    """
+    low, high = np.array(chest.BOX_MM).T
+    x, y, z = np.ceil((high - low) / voxel_mm).astype(int).tolist()
+    grid = centred_grid((x, y, z), (voxel_mm,) * 3, tuple((low + high) / 2))
+    hu = subject(grid, jax.random.fold_in(jax.random.key(seed), number), whole=True)
+    return np.rint(np.asarray(hu)).astype(np.int16), grid.affine
