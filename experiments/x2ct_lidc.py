@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jxrecon.data import lidc
-from jxrecon.experiment import Experiment, Field, Views
+from jxrecon.experiment import Experiment, Field, Views, Xrays
 from jxrecon.runs.config import find
 
 _EPOCH = 229
@@ -48,6 +48,7 @@ def get_config(size: str | None = None) -> Experiment:
         ),
         schedule=schedule,
         settings=settings,
+        xrays=Xrays(of="field", noisy=0.0),  # the files hold no more than the field
         load=lidc.load,
         # All but the mean keep all volumes in memory: with 916 of them, only when asked for.
         rivals={

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import jax
 
-from jxrecon.data import volumes
+from jxrecon.data import scenes
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.kinds import VOLUMES
 from jxrecon.methods.volumes.x2vision.latent import LatentSettings
@@ -142,7 +142,7 @@ def get_config(size: str | None = None) -> Experiment:
         size=size,
         kind=VOLUMES,
         build=build,
-        load=volumes.load,
+        load=scenes.load,
         rivals=volume_rivals(quick=size in ("small", "cube", "half")),
         **_SIZES[size],
     )

@@ -24,7 +24,12 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help="folder of the data; default: the run's own")
     add("--split", default="validation", help="train, validation or test (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N cases")
-    add("--photons", type=float, metavar="N", help="photon noise, photons a pixel; default none")
+    add("--photons", type=float, metavar="N", help="photons a pixel of the unattenuated beam, 0: no noise; "
+        "default: 20,000 for volumes")  # fmt: skip
+    add("--xrays", choices=("patient", "field"), help="what X-rays show: the whole CT, or the field alone, "
+        "an inverse crime; default: as the run was trained")  # fmt: skip
+    add("--no-surround", action="store_true", help="do not take what lies about the field from the X-rays of "
+        "methods that know the field alone")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
     one = made.add_argument_group("one run").add_argument
     one("--run", type=Path, metavar="DIR", help="folder of a trained run")
@@ -86,7 +91,9 @@ def main(options: argparse.Namespace) -> int:
 def _terms(options: argparse.Namespace) -> Any:
     from jxrecon.evaluation.setting import Terms
 
-    terms = Terms(options.split, options.limit, photons=options.photons)
+    terms = Terms(
+        options.split, options.limit, photons=options.photons, surround=not options.no_surround
+    )
     if options.run is not None:
         return terms
     try:
@@ -97,13 +104,12 @@ def _terms(options: argparse.Namespace) -> Any:
 
 
 def _one(options: argparse.Namespace) -> Any:
-    from jxrecon.evaluation.compare import evaluate_run
-    from jxrecon.files import cache_folder
+    from jxrecon.evaluation.compare import evaluate_run, load
     from jxrecon.runs.run import Trained, open_run, restore
 
     run = open_run(options.run)
     trained = Trained(run, *restore(run, options.checkpoint))
-    dataset = run.experiment.load(run.experiment, options.data or run.data, cache_folder("data"))
+    dataset = load(run.experiment, options.data or run.data, options.xrays)
     others = [open_run(folder) for folder in options.beside]
     beside = [Trained(other, *restore(other)) for other in others]
     terms = _terms(options)._replace(seed=run.experiment.schedule.seed)
@@ -121,7 +127,14 @@ def _many(options: argparse.Namespace) -> Any:
     experiment = None if runs else config.find(options.exp or "x2vision_hn", options.size)
     terms = _terms(options)
     return evaluate(
-        runs, options.out, options.data, options.methods, terms, options.against, experiment
+        runs,
+        options.out,
+        options.data,
+        options.methods,
+        terms,
+        options.against,
+        experiment,
+        options.xrays,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jxrecon.geometry import Camera, Grid, centred_grid, evenly_spaced
 from jxrecon.units import Window
@@ -52,6 +52,51 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Variety:
+    """How far patients are moved and cameras misplaced from step to step; standard deviations unless said.
+
+    Attributes:
+        amount: factor of all others: 0 leaves every case as it is; else it also comes mirrored.
+        rotation_deg: of the patient about each axis.
+        shift_mm: of the patient along each axis.
+        scale: of the logarithm of size, of all axes together and again of each.
+        warp_mm: smooth displacement of the patient at each node of a lattice.
+        warped: share of the cases that are warped.
+        pose_error_deg: of the cameras about each axis, unknown to the method.
+        distance_mm: of the source along its axis, unknown to the method.
+    """
+
+    amount: float = 0.0
+    rotation_deg: float = 2.0
+    shift_mm: float = 4.0
+    scale: float = 0.02
+    warp_mm: float = 3.0
+    warped: float = 0.4
+    pose_error_deg: float = 0.2
+    distance_mm: float = 2.0
+
+
+@dataclass(frozen=True)
+class Xrays:
+    """What the X-rays show and how they are spoilt.
+
+    Attributes:
+        of: "patient", the whole CT; or "field", its voxels in the field alone: an inverse crime, for
+            comparison with papers.
+        photons: fewest and most of a pixel of the unattenuated beam, evenly in the logarithm.
+        noisy: share of the cases of a training step with the noise of so many photons.
+        variety: how cases change from step to step.
+        table: whether the table stays in the patient's CT.
+    """
+
+    of: str = "patient"
+    photons: tuple[float, float] = (2e4, 2e4)
+    noisy: float = 1.0
+    variety: Variety = dataclasses.field(default_factory=Variety)
+    table: bool = False
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How long training runs and how often it looks up; counts are steps."""
 
@@ -90,13 +135,27 @@ class Rival(NamedTuple):
     needs_earlier: bool = False
 
 
+class Acquired(Protocol):
+    """Cases as methods learn from them: a batch is brought to the device and observed there."""
+
+    def observe(self, batch: Any, key: Any) -> Any:
+        """A training batch as the method takes it: with X-rays, each time taken anew. Pure, for jit."""
+
+    def observe_still(self, batch: Any, key: Any) -> Any:
+        """The same of the cases as they are, for looking up."""
+
+    def everything(self) -> Any:
+        """All cases at once, for methods that are fitted in one go."""
+
+
 class Kind(NamedTuple):
     """What differs between experiments that find volumes, surfaces or styles; see `jxrecon.kinds`.
 
     Attributes:
         finds: what they find, in words.
         problem: (experiment, number of training cases, run folder) -> the problem that methods are built for.
-        keep: (dataset, run folder) -> None: writes what the problem needs beside config.json.
+        acquire: (experiment, cases) -> the cases as methods learn from them, `Acquired`.
+        keep: (experiment, dataset, run folder) -> None: writes what results need beside config.json.
         judge: () -> how results are measured and counted, an `evaluation.bench.Judge`; None: not at all.
         sections: (`evaluation.compare.Results`) -> the report's sections with pictures.
         reconstruct: (run, X-rays, `inference.request.Request`) -> what was found in them.
@@ -104,7 +163,8 @@ class Kind(NamedTuple):
 
     finds: str
     problem: Callable[[Experiment, int, Path], Any]
-    keep: Callable[[Any, Path], None] = lambda dataset, folder: None
+    acquire: Callable[[Experiment, Any], Acquired]
+    keep: Callable[[Experiment, Any, Path], None] = lambda experiment, dataset, folder: None
     judge: Callable[[], Any] | None = None
     sections: Callable[[Any], list[Any]] | None = None
     reconstruct: Callable[..., Any] | None = None
@@ -119,6 +179,7 @@ class Experiment:
         size: which of its sizes.
         kind: VOLUMES, SURFACES or STYLES of `jxrecon.kinds`.
         field: of the volume that is found; None with another kind.
+        xrays: what the X-rays show and how they are spoilt; of volumes alone.
         population: how many cases there are, made up or drawn; of another type with another kind.
         settings: the method's own frozen dataclass.
         build: (settings, problem) -> Method.
@@ -133,6 +194,7 @@ class Experiment:
     views: Views
     schedule: Schedule
     settings: Any
+    xrays: Xrays = dataclasses.field(default_factory=Xrays)
     population: Any = dataclasses.field(default_factory=Population)
     build: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]

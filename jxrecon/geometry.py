@@ -221,10 +221,11 @@ def finite(value: Any, count: int, name: str) -> Float[np.ndarray, "#count"]:
     return numbers
 
 
-def same_cameras(a: Sequence[AnyCamera], b: Sequence[AnyCamera]) -> bool:
+def same_cameras(a: Sequence[AnyCamera], b: Sequence[AnyCamera], within_mm: float = 0.0) -> bool:
     """Whether both hold the same cameras in the same order: kinds, shapes and vectors; not traced."""
+    near = partial(np.allclose, rtol=0.0, atol=within_mm)
     return [(type(c), c.shape) for c in a] == [(type(c), c.shape) for c in b] and all(
-        map(np.array_equal, jax.tree.leaves(list(a)), jax.tree.leaves(list(b)))
+        map(near, jax.tree.leaves(list(a)), jax.tree.leaves(list(b)))
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jxrecon.data.acquisition import Acquisition, AsStored, acquisition
+from jxrecon.data.surround import SURROUND, write_surround
 from jxrecon.evaluation.surfaces import surface_judge
 from jxrecon.evaluation.volumes import volume_judge
 from jxrecon.experiment import Experiment, Kind
@@ -19,7 +21,25 @@ TEMPLATE = "template.ply"
 """In the folder of a run that finds surfaces: the mean reference shape of the training cases, world mm."""
 
 
-def _keep_template(dataset: Any, folder: Path) -> None:
+def _volume_problem(experiment: Experiment, cases: int, folder: Path) -> Problem:
+    field = experiment.field
+    return Problem(field.grid, experiment.views.cameras, field.window, cases)
+
+
+def _volumes_acquired(experiment: Experiment, cases: Any) -> Acquisition:
+    return acquisition(cases, experiment.field.grid, experiment.views.cameras, experiment.xrays)
+
+
+def _keep_surround(experiment: Experiment, dataset: Any, folder: Path) -> None:
+    """For methods that take X-rays for those of the field alone, where they show more."""
+    problem = _volume_problem(experiment, len(dataset.train.names), folder)
+    if experiment.build(experiment.settings, problem).field_model:
+        surround = _volumes_acquired(experiment, dataset.train).surround()
+        if surround is not None:
+            write_surround(folder / SURROUND, surround)
+
+
+def _keep_template(experiment: Experiment, dataset: Any, folder: Path) -> None:
     write_mesh(folder / TEMPLATE, Mesh(dataset.template.vertices, dataset.template.faces))
 
 
@@ -30,7 +50,9 @@ def _surface_problem(experiment: Experiment, cases: int, folder: Path) -> Surfac
 
 VOLUMES = Kind(
     finds="CT volumes",
-    problem=lambda e, cases, _: Problem(e.field.grid, e.views.cameras, e.field.window, cases),
+    problem=_volume_problem,
+    acquire=_volumes_acquired,
+    keep=_keep_surround,
     judge=volume_judge,
     sections=volumes.sections,
     reconstruct=reconstruct_volume,
@@ -40,6 +62,7 @@ VOLUMES = Kind(
 SURFACES = Kind(
     finds="organs' surfaces",
     problem=_surface_problem,
+    acquire=lambda e, cases: AsStored(cases),
     keep=_keep_template,
     judge=surface_judge,
     sections=surfaces.sections,
@@ -50,5 +73,6 @@ SURFACES = Kind(
 STYLES = Kind(
     finds="styles of X-rays",
     problem=lambda e, cases, _: StyleProblem((e.field.shape[0], e.field.shape[1]), cases),
+    acquire=lambda e, cases: AsStored(cases),
 )
 """Methods are `methods.base.method.Translator`: an X-ray in another style. There is no truth to judge by."""

@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
     style = "of jxrecon style: real X-rays look synthetic first"
     add("--style", type=Path, metavar="RUN", help=style)
+    add("--xrays", choices=("patient", "field"), help="what they show: all of the patient, or the field "
+        "alone; default: as the run's training")  # fmt: skip
+    add("--surround", type=Path, metavar="RUN", help="with --method: a run whose training cases teach what "
+        "the patient adds to X-rays of the field")  # fmt: skip
     add_xray_flags(made)
     return made
 
@@ -75,6 +79,7 @@ def main(options: argparse.Namespace) -> int:
 def _request(options: argparse.Namespace) -> Any:
     from jxrecon.inference.patient import Request
     from jxrecon.io.meshes import read_mesh
+    from jxrecon.runs.run import open_run
 
     which = options.checkpoint
     if which.isdigit():
@@ -82,7 +87,10 @@ def _request(options: argparse.Namespace) -> Any:
     elif which not in ("latest", "best"):
         raise InputError(f"--checkpoint {which}: expected latest, best or a step")
     mesh = None if options.mesh is None else read_mesh(options.mesh)
-    return Request(which, options.seed, mesh, str(options.mesh))
+    surround = None if options.surround is None else open_run(options.surround)
+    return Request(
+        which, options.seed, mesh, str(options.mesh), xrays=options.xrays, surround=surround
+    )
 
 
 def _run(options: argparse.Namespace) -> Any:

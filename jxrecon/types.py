@@ -36,15 +36,47 @@ else:
 
 
 class VolumeBatch(NamedTuple):
-    """Training volumes of one step.
+    """Cases of one step with their X-rays.
 
     Attributes:
         hu: CT values in HU on the problem's grid, axes [batch, x, y, z] (RAS).
-        index: position of each volume in the training set, so that a method may keep a code for it.
+        index: position of each volume in the training set, so that a method may keep a code for it; n more
+            for its mirror image, -1 for a case that is not in it.
+        images: line integrals by the problem's cameras, one array a view; none before they are taken.
     """
 
     hu: Float[Array, "b x y z"]
     index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
+    images: tuple[Float[Array, "b rows columns"], ...] = ()
+
+
+class SceneBatch(NamedTuple):
+    """Cases of one step before their X-rays are taken.
+
+    Attributes:
+        hu: the field, as in `VolumeBatch`.
+        index: as in `VolumeBatch`.
+        scene: CT values in HU of the whole CT about the field.
+        affine: of the scene, index -> mm in the frame of the field.
+    """
+
+    hu: Float[Array, "b x y z"]
+    index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
+    scene: Int[Array, "b i j k"]
+    affine: Float[Array, "b 4 4"]
+
+
+class TrainingVolumes(NamedTuple):
+    """All that is learnt from at once.
+
+    Attributes:
+        hu: CT values of the n training cases in whole HU.
+        images: their noise-free X-rays, one array a view: first the n cases, then their mirror images
+            (left for right).
+    """
+
+    hu: Int[Array, "n x y z"]
+    images: tuple[Float[Array, "n2 rows columns"], ...]
 
 
 class SurfaceBatch(NamedTuple):

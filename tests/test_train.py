@@ -234,6 +234,43 @@ def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_pat
     assert_same_run(folder, whole)
 
 
+FITTED = """def build(settings, problem):
+    def train_step(state, batch, key):
+        seen = state["seen"].at[batch.index].add(1)
+        terms = {"loss": jnp.sum(seen).astype(jnp.float32), "pixel": jnp.mean(batch.images[0])}
+        return {**state, "seen": seen}, terms
+
+    def finish(state, batch):
+        return {**state, "finished": state["finished"] + batch.index, "pixel": jnp.mean(batch.images[0])}
+
+    def fit(state, all):
+        return {**state, "fit": jnp.mean(all.hu.astype(jnp.float32)) + jnp.mean(all.images[1])}
+
+    return Method(
+        lambda key: {"fit": jnp.zeros(()), "seen": jnp.zeros(256, jnp.int32),
+                     "finished": jnp.zeros(3, jnp.int32), "pixel": jnp.zeros(())},
+        train_step, lambda state, batch, key: {"psnr_db": jnp.mean(batch.images[0])}, None,
+        fit=fit, kept_out=3, finish=finish)
+"""
+
+
+def test_a_method_is_fitted_first_and_finished_last_on_cases_that_no_step_sees(
+    toy: Path, tmp_path: Path
+) -> None:
+    text = toy.read_text()
+    start, end = text.index("def build"), text.index("def load")
+    exp = tmp_path / "fitted.py"
+    exp.write_text(text[:start] + FITTED + text[end:])
+    whole = tmp_path / "whole"
+    assert run_toy(exp, whole, "--set", "schedule.steps=40") == 0
+    state, _ = restore(open_run(whole))
+    np.testing.assert_array_equal(state["finished"], [42, 128, 213])
+    assert (np.asarray(state["seen"])[[42, 128, 213]] == 0).all()
+    assert (np.asarray(state["seen"]) > 0).sum() == 253
+    assert float(state["fit"]) != 0.0
+    assert float(state["pixel"]) > 0.0
+
+
 def test_nan_term_stops_and_keeps_the_last_good_step(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Int16
 from jxrecon.drr import beam
 from jxrecon.drr.rays import Rays, rays_of
 from jxrecon.drr.siddon import siddon, siddon_along
+from jxrecon.experiment import Variety
 from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.pose import Pose
 from jxrecon.types import Key
@@ -71,15 +72,21 @@ def field_of(
     affine: Float[Array, "4 4"],
     grid: Grid,
     warp: Float[Array, "3 a b c"] | None = None,
+    samples: tuple[int, int, int] = (1, 1, 1),
 ) -> Float[Array, "x y z"]:
-    """The field as `volumes.load` cuts it at full size: linear interpolation, air outside, HU.
+    """The field as `volumes.load` cuts it: linear interpolation, air outside, HU.
 
     Args:
         hu: of the scene.
         affine: index -> the grid's world, mm.
         grid: of the field.
         warp: displacement of the scene at the nodes of a lattice over it, voxels; None: none.
+        samples: evenly spaced points along each axis of a voxel whose mean it is.
     """
+    if samples != (1, 1, 1):
+        fine = field_of(hu, affine, refined(grid, samples), warp)
+        (x, y, z), (a, b, c) = grid.shape, samples
+        return fine.reshape(x, a, y, b, z, c).mean((1, 3, 5))
     to_scene = jnp.matmul(
         jnp.linalg.inv(affine), jnp.asarray(grid.affine, jnp.float32), precision="highest"
     )
@@ -97,6 +104,15 @@ def field_of(
     return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
 
 
+def refined(grid: Grid, samples: tuple[int, int, int]) -> Grid:
+    """The grid whose blocks of so many voxels are the voxels of this one."""
+    affine = grid.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ ((1.0 - 1.0 / np.array(samples)) / 2.0)
+    affine[:3, :3] /= samples
+    x, y, z = (n * p for n, p in zip(grid.shape, samples))
+    return Grid((x, y, z), affine)
+
+
 def warped(
     hu: Float[Array, "i j k"] | Int16[Array, "i j k"], warp: Float[Array, "3 a b c"]
 ) -> Float[Array, "i j k"]:
@@ -110,32 +126,6 @@ def warped(
     here = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in hu.shape), indexing="ij")
     index = [x + d for x, d in zip(here, fine)]
     return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
-
-
-class Variety(NamedTuple):
-    """How far cases are moved and X-rays spoilt from step to step; standard deviations unless said.
-
-    Attributes:
-        rotation_deg: of the patient about each axis.
-        shift_mm: of the patient along each axis.
-        scale: of the logarithm of size, of all axes together and again of each.
-        warp: smooth displacement of the patient at each node of a lattice, mm.
-        warped: share of the cases that are warped.
-        pose_error_deg: of the cameras about each axis, unknown to the method.
-        distance_mm: of the source along its axis, unknown to the method.
-        noisy: share of the cases with photon noise.
-        photons: fewest and most of a pixel of the unattenuated beam, evenly in the logarithm.
-    """
-
-    rotation_deg: float = 2.0
-    shift_mm: float = 4.0
-    scale: float = 0.02
-    warp: float = 3.0
-    warped: float = 0.4
-    pose_error_deg: float = 0.2
-    distance_mm: float = 2.0
-    noisy: float = 0.5
-    photons: tuple[float, float] = (1e4, 1e5)
 
 
 NODES = 7
@@ -164,8 +154,9 @@ def varied(
     axes: Axes,
     grid: Grid,
     variety: Variety,
+    samples: tuple[int, int, int] = (1, 1, 1),
 ) -> Case:
-    """The case lying otherwise, projected anew by cameras that stand a little wrong, with noise.
+    """The case lying otherwise, projected anew by cameras that stand a little wrong, without noise.
 
     How far it is moved is drawn first, evenly from nothing to all of the variety: so the data as they are
     stay among the cases.
@@ -178,32 +169,29 @@ def varied(
         axes: of `axes_of`.
         grid: of the field.
         variety: how far.
+        samples: of `field_of`.
     """
-    keys = jax.random.split(key, 6)
-    strength, choice, dose = jax.random.uniform(keys[0], (3,), jnp.float32)
+    keys = jax.random.split(key, 4)
+    strength, choice = jax.random.uniform(keys[0], (2,), jnp.float32)
+    strength *= variety.amount
     moved, mirror = motion(variety, strength, keys[1])
     affine = jnp.matmul(moved, affine, precision="highest")
     spacing = jnp.linalg.norm(affine[:3, :3], axis=0)
     nodes = jax.random.normal(keys[2], (3, NODES, NODES, NODES), jnp.float32)
-    warp = variety.warp * strength * nodes / spacing[:, None, None, None]
+    warp = variety.warp_mm * strength * nodes / spacing[:, None, None, None]
 
     def still(hu: Array) -> tuple[Array, Array]:
-        return hu.astype(jnp.float32), field_of(hu, affine, grid)
+        return hu.astype(jnp.float32), field_of(hu, affine, grid, None, samples)
 
     def bent(hu: Array) -> tuple[Array, Array]:
-        return warped(hu, warp), field_of(hu, affine, grid, warp)
+        return warped(hu, warp), field_of(hu, affine, grid, warp, samples)
 
     scene, field = jax.lax.cond(choice < variety.warped, bent, still, hu)
     seen = [
         misplaced(variety, strength, camera, jax.random.fold_in(keys[3], n))
         for n, camera in enumerate(cameras)
     ]
-    images = xrays_of(scene, affine, seen, axes)
-    fewest, most = variety.photons
-    photons = fewest * (most / fewest) ** dose
-    spoilt = [noisy(y, photons, jax.random.fold_in(keys[4], n)) for n, y in enumerate(images)]
-    exposed = jax.random.bernoulli(keys[5], variety.noisy)
-    return Case(tuple(jnp.where(exposed, a, b) for a, b in zip(spoilt, images)), field, mirror)
+    return Case(xrays_of(scene, affine, seen, axes), field, mirror)
 
 
 def motion(

@@ -1,22 +1,25 @@
 """Scenes: the whole CT about each field, as its file has it, from which X-rays are projected.
 
 An X-ray goes through all of the patient: shoulders beside the field, head and chest above and below
-it. A case is therefore its scene, and the field is what is cut from it to be reconstructed.
+it. A case is therefore its scene, and the field is what is cut from it to be reconstructed. SYNTHETIC
+subjects are painted twice: finely in the field, coarsely from head to chest.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int16, Shaped
 
-from jxrecon.data.body import body_mask, without_surroundings
-from jxrecon.data.volumes import LIMITS_HU, Dataset, VolumeSet
+from jxrecon import phantom
+from jxrecon.data import volumes
+from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
+from jxrecon.data.volumes import LIMITS_HU, Dataset, Scenes, VolumeSet
+from jxrecon.experiment import Experiment
 from jxrecon.files import whole
 from jxrecon.geometry import Grid
 from jxrecon.io.cache import fingerprint
@@ -31,6 +34,9 @@ FINEST_MM = 2.0
 MOST_MERGED = 256
 """And voxels of any size along an axis that has more of them than this."""
 
+PAINTED_MM = (4.0, 6.0)
+"""The finest and the coarsest voxels of a SYNTHETIC scene: 2 MB and 0.3 s a subject, 0.6 MB and 0.1 s."""
+
 INVERSE_CRIME = "X-rays of the field alone, an inverse crime: no X-ray of a patient looks like that"
 """What `--xrays field` is called wherever it stands."""
 
@@ -39,48 +45,52 @@ _ENDINGS = ("_ct.nii.gz", "_ct.nii")
 _THREADS = 2
 
 
-class SceneSet(NamedTuple):
-    """The scenes of a split, all of one shape: smaller ones have air around them.
+def load(experiment: Experiment, folder: Path | None, cache: Path | None = None) -> Dataset:
+    """`volumes.load`, with the scenes of its cases; without them where X-rays show the field alone.
 
-    Attributes:
-        volumes: the fields cut from them, in the same order.
-        hu: CT values in HU, axes [case, x, y, z] (RAS); a memory map where they were cached.
-        affines: index -> mm in the frame of the experiment's grid: the cameras' world.
-        beyond: share of the patient's voxels that lie outside of the field; 0: no surround.
+    Arguments, and errors, as there.
+
+    Raises:
+        InputError: `xrays.of` of the experiment is neither "patient" nor "field".
     """
+    of = experiment.xrays.of
+    if of not in ("patient", "field"):
+        raise InputError(f"xrays.of is {of!r}, expected patient or field")
+    data = volumes.load(experiment, folder, cache)
+    if of == "field":
+        return data._replace(rule=f"{data.rule} {INVERSE_CRIME[0].upper()}{INVERSE_CRIME[1:]}.")
+    splits = {s: cases for s in ("train", "validation", "test") if (cases := getattr(data, s))}
+    for split, cases in splits.items():
+        if folder is None:
+            first = 0 if split == "train" else experiment.population.train
+            numbers = range(first, first + len(cases.names))
+            scenes = painted(numbers, experiment.population.seed, experiment.field.grid)
+        else:
+            at = Path(folder) / split
+            scenes = scenes_of(cases, at, experiment.field.grid, cache, experiment.xrays.table)
+        splits[split] = cases._replace(scenes=scenes)
+    return data._replace(**splits, rule=f"{data.rule} {rule_of(splits['train'].scenes)}")
 
-    volumes: VolumeSet
-    hu: Int16[np.ndarray, "n i j k"]
-    affines: Float64[np.ndarray, "n 4 4"]
-    beyond: float
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the cases."""
-        return self.volumes.names
-
-    @property
-    def rule(self) -> str:
-        """What the X-rays show, in a sentence to be printed."""
-        if self.beyond <= 0.0:
-            return "X-rays of the field, which holds all of every CT: there is no surround."
-        return f"X-rays of the whole CT: {self.beyond:.0%} of the patients' voxels lie outside the field."
+def rule_of(scenes: Scenes) -> str:
+    """What the X-rays show, in a sentence to be printed."""
+    if scenes.beyond <= 0.0:
+        return "X-rays of the field, which holds all of every CT: there is no surround."
+    return f"X-rays of the whole CT: {scenes.beyond:.0%} of the patients' voxels lie outside the field."
 
 
 def scenes_of(
-    data: Dataset,
-    split: str,
-    folder: Path | None,
+    cases: VolumeSet,
+    folder: Path,
     grid: Grid,
     cache: Path | None = None,
     table: bool = False,
-) -> SceneSet:
-    """The scenes of a split that `volumes.load` has read.
+) -> Scenes:
+    """The scenes of cases that `volumes.load` has read.
 
     Args:
-        data: of `volumes.load`.
-        split: train, validation or test.
-        folder: the folder that the data came from; None: built-in data, which has no surround.
+        cases: a split.
+        folder: the files of the split.
         grid: of the experiment.
         cache: where to keep what was read, as a memory map; None keeps nothing.
         table: keep the table, masks and tubes instead of air outside the body.
@@ -88,28 +98,34 @@ def scenes_of(
     Raises:
         InputError: a file is gone or damaged.
     """
-    volumes = getattr(data, split)
-    if folder is None:
-        affines = np.tile(grid.affine, (len(volumes.names), 1, 1))
-        return SceneSet(volumes, volumes.hu, affines, 0.0)
-    paths = [_path(Path(folder) / split, name) for name in volumes.names]
+    paths = [_path(folder, name) for name in cases.names]
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    key = fingerprint(
-        _CACHE_FORMAT,
-        FINEST_MM,
-        MOST_MERGED,
-        table,
-        facts,
-        volumes.affines.tolist(),
-        grid.affine.tolist(),
-    )
-    stem = None if cache is None else Path(cache) / f"scenes_{split}_{key[:32]}"
+    places = cases.affines.tolist(), grid.affine.tolist()
+    key = fingerprint(_CACHE_FORMAT, FINEST_MM, MOST_MERGED, table, facts, *places)
+    stem = None if cache is None else Path(cache) / f"scenes_{folder.name}_{key[:32]}"
     if stem is None or (found := _cached(stem)) is None:
-        found = _read(paths, volumes, grid, table)
+        found = _read(paths, cases, grid, table)
         if stem is not None:
             found = _kept(stem, found)
     hu, affines, beyond = found
-    return SceneSet(volumes, hu, affines, float(beyond))
+    return Scenes(hu, affines, float(beyond))
+
+
+def painted(numbers: Sequence[int], seed: int, grid: Grid) -> Scenes:
+    """The scenes of these SYNTHETIC subjects, with voxels of about the field's size but within `PAINTED_MM`.
+
+    Args:
+        numbers: of the subjects.
+        seed: of the population.
+        grid: of the experiment.
+    """
+    voxel_mm = float(np.clip(np.prod(grid.spacing_mm) ** (1 / 3), *PAINTED_MM))
+    shown = progress(numbers, "painting what lies about the field", len(numbers))
+    hu, affines = map(np.stack, zip(*(phantom.scene(seed, n, voxel_mm) for n in shown)))
+    to_field = np.linalg.inv(affines[0]) @ grid.affine
+    bodies = [fill_cavities(scene > TISSUE_HU) for scene in hu]
+    inside = sum(_within(body, to_field, grid.shape) for body in bodies)
+    return Scenes(hu, affines, 1.0 - inside / float(np.sum(bodies)))
 
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -122,7 +138,7 @@ def _path(folder: Path, name: str) -> Path:
     raise InputError(f"{folder / name}{_ENDINGS[0]}: no such file, expected the CT of case {name}")
 
 
-def _read(paths: list[Path], volumes: VolumeSet, grid: Grid, table: bool) -> _Arrays:
+def _read(paths: list[Path], cases: VolumeSet, grid: Grid, table: bool) -> _Arrays:
     """hu, affines and share beyond the field of all cases."""
 
     def one(item: tuple[Path, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,7 +153,7 @@ def _read(paths: list[Path], volumes: VolumeSet, grid: Grid, table: bool) -> _Ar
         return *merged(hu, affine), np.array(counts, np.float64)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        items = list(zip(paths, volumes.affines))
+        items = list(zip(paths, cases.affines))
         parts = list(progress(pool.map(one, items), "reading scenes", len(items)))
     shape = tuple(np.max([hu.shape for hu, _, _ in parts], 0).tolist())
     stack = np.full((len(parts), *shape), round(HU_AIR), np.int16)
@@ -205,16 +221,6 @@ def _kept(stem: Path, arrays: _Arrays) -> _Arrays:
     return _cached(stem) or arrays
 
 
-def mirrored(affine: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
+def mirrored(affine: Float64[np.ndarray, "*b 4 4"]) -> Float64[np.ndarray, "*b 4 4"]:
     """The affine of the scene's mirror image, left for right about the field's middle plane x = 0."""
     return np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine
-
-
-def in_turn(
-    scenes: SceneSet,
-) -> Iterator[tuple[Int16[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]]:
-    """(hu, affine) of every case and then of every mirror image."""
-    for hu, affine in zip(scenes.hu, scenes.affines):
-        yield np.asarray(hu), affine
-    for hu, affine in zip(scenes.hu, scenes.affines):
-        yield np.asarray(hu), mirrored(affine)

@@ -19,7 +19,7 @@ from jxrecon.geometry import Grid, box_corners_mm
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
 from jxrecon.io.nifti import read_volume, resample
 from jxrecon.terminal import progress
-from jxrecon.types import InputError, VolumeBatch
+from jxrecon.types import InputError, SceneBatch, VolumeBatch
 from jxrecon.units import HU_AIR
 
 LIMITS_HU = (-1024, 3071)
@@ -33,6 +33,20 @@ _ENDINGS = ("_ct.nii.gz", "_ct.nii")
 _THREADS = 2
 
 
+class Scenes(NamedTuple):
+    """The whole CTs about the fields of a split, all of one shape: smaller ones have air around them.
+
+    Attributes:
+        hu: CT values in HU, axes [case, x, y, z] (RAS); a memory map where they were cached.
+        affines: index -> mm in the frame of the experiment's grid: the cameras' world.
+        beyond: share of the patients' voxels that lie outside of the field; 0: no surround.
+    """
+
+    hu: Int16[np.ndarray, "n i j k"]
+    affines: Float64[np.ndarray, "n 4 4"]
+    beyond: float
+
+
 class VolumeSet(NamedTuple):
     """Volumes on the grid of an experiment.
 
@@ -41,16 +55,22 @@ class VolumeSet(NamedTuple):
         hu: CT values in HU, air outside the body, axes [case, x, y, z].
         body: True inside the patient, cavities included.
         affines: index -> the patient's own world in mm (RAS), where the file had one.
+        scenes: the whole CTs that X-rays show; None: the fields alone.
     """
 
     names: tuple[str, ...]
     hu: Int16[np.ndarray, "n x y z"]
     body: Bool[np.ndarray, "n x y z"]
     affines: Float64[np.ndarray, "n 4 4"]
+    scenes: Scenes | None = None
 
-    def batch(self, index: Int32[np.ndarray, " b"]) -> VolumeBatch:
+    def batch(self, index: Int32[np.ndarray, " b"]) -> VolumeBatch | SceneBatch:
         """These cases, on the host: hu in float32."""
-        return VolumeBatch(self.hu[index].astype(np.float32), index)  # type: ignore[arg-type]
+        hu = self.hu[index].astype(np.float32)
+        if self.scenes is None:
+            return VolumeBatch(hu, index)  # type: ignore[arg-type]
+        affine = self.scenes.affines[index].astype(np.float32)
+        return SceneBatch(hu, index, self.scenes.hu[index], affine)  # type: ignore[arg-type]
 
 
 class Dataset(NamedTuple):
@@ -231,10 +251,12 @@ def read_split(
     bad = [str(r) for r in results if isinstance(r, InputError)]
     if not cases:
         raise InputError(f"none of the {len(bad)} volumes of {place} can be used; {bad[0]}")
-    volumes = VolumeSet(tuple(n for n, _ in cases), *map(np.stack, zip(*(r for _, r in cases))))
+    hu, body, affines = map(np.stack, zip(*(r for _, r in cases)))
+    volumes = VolumeSet(tuple(n for n, _ in cases), hu, body, affines)
     if kept is not None:
+        arrays = {"names": volumes.names, "hu": volumes.hu, "affines": volumes.affines}
         packed = {"body": np.packbits(volumes.body), "rejected": np.array(bad, np.str_)}
-        save_arrays(kept, key, volumes._asdict() | packed)
+        save_arrays(kept, key, arrays | packed)
     return volumes, bad
 
 

@@ -48,11 +48,13 @@ class Bench(NamedTuple):
     Attributes:
         views: how many.
         problem: of that number of views.
+        training: () -> all training cases with X-rays of these views, as a method's `fit` takes them.
         run_cases: (knowledge, places of cases) -> what was found, case by case.
     """
 
     views: int
     problem: Any
+    training: Callable[[], Any]
     run_cases: Callable[[Knowledge, Sequence[int]], Iterator[Found]]
 
 
@@ -64,6 +66,7 @@ class Judge(NamedTuple):
         judged: the metric of verdicts, and by which pictures are chosen.
         main: metrics of the first table, with intervals and tests.
         counts: numbers of views that are compared unless others are asked for.
+        photons: a pixel of the unattenuated beam, unless others are asked for; None: X-rays have no noise.
         bar: the rival that a method has to pass, or None: who does not has not earned its weights.
         unit: what is independent of each other, in the plural: cases of one unit are averaged before a test.
         unit_of: (cases of a split, place) -> which unit.
@@ -80,6 +83,7 @@ class Judge(NamedTuple):
     judged: str
     main: tuple[str, ...]
     counts: tuple[int, ...]
+    photons: float | None
     bar: str | None
     unit: str
     unit_of: Callable[[Any, int], Any]

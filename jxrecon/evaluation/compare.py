@@ -8,6 +8,7 @@ OUT/summary.json  OUT/results.md
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -55,6 +56,7 @@ def evaluate(
     terms: Terms = Terms(),  # noqa: B008
     against: str | None = None,
     experiment: Experiment | None = None,
+    xrays: str | None = None,
 ) -> Results:
     """Compares trained runs and their rivals on the same cases, X-rays and noise.
 
@@ -69,6 +71,7 @@ def evaluate(
         terms: split, numbers of views, noise, seed.
         against: the method that the others are tested against; None is the first run, or the last rival.
         experiment: says field, X-rays and rivals where there is no run.
+        xrays: what X-rays show, "patient" or "field"; None: as the experiment says.
 
     Raises:
         InputError: a run, a name or a number does not fit, or the results cannot be written.
@@ -82,12 +85,29 @@ def evaluate(
     dataset = data
     if data is None or isinstance(data, str | Path):
         folder = Path(data) if data is not None else first.data if first else None
-        dataset = experiment.load(experiment, folder, cache_folder("data"))
+        dataset = load(experiment, folder, xrays)
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)
     if against is None and trained:
         against = contenders[-len(trained)].name
     return compare(setting, contenders, against, out)
+
+
+def load(experiment: Experiment, folder: Path | None, xrays: str | None = None) -> Any:
+    """The data of an experiment, from the cache where it was read before.
+
+    Args:
+        experiment: of the run.
+        folder: of the data; None: built-in.
+        xrays: what X-rays show, "patient" or "field"; None: as the experiment says.
+
+    Raises:
+        InputError: the data cannot be read, or X-rays of this kind show nothing else.
+    """
+    if xrays is not None:
+        shown = dataclasses.replace(experiment.xrays, of=xrays)
+        experiment = dataclasses.replace(experiment, xrays=shown)
+    return experiment.load(experiment, folder, cache_folder("data"))
 
 
 def evaluate_run(
@@ -213,7 +233,7 @@ class _Turn(NamedTuple):
         """Finds the missing cases, each on disk before the next begins."""
         if not missing:
             return
-        knowledge = self.contender.learn(self.bench.problem)
+        knowledge = self.contender.learn(self.bench)
         for found in self.bench.run_cases(knowledge, missing):
             case = self.setting.names[found.place]
             if self.files:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jxrecon.compile import jit
 from jxrecon.data.earlier_scans import read_earlier, simulated_earlier_scan
-from jxrecon.evaluation.bench import Knowledge
+from jxrecon.evaluation.bench import Bench, Knowledge
 from jxrecon.evaluation.setting import Setting
 from jxrecon.experiment import Rival
 from jxrecon.runs import config
@@ -27,14 +27,14 @@ class Contender(NamedTuple):
     Attributes:
         name: as in the tables.
         counts: numbers of views that it takes.
-        learn: (problem) -> what it goes by, trained or fitted when asked.
+        learn: (bench) -> what it goes by, trained or fitted when asked.
         fingerprint: of all that its results depend on.
         note: what a reader must know of it, or "".
     """
 
     name: str
     counts: tuple[int, ...]
-    learn: Callable[[Any], Knowledge]
+    learn: Callable[[Bench], Knowledge]
     fingerprint: str
     note: str = ""
 
@@ -107,21 +107,22 @@ def _rival(setting: Setting, name: str, rival: Rival, number: int) -> Contender:
                 "given a SIMULATED earlier scan of the same patient: the truth, deformed and moved"
             )
 
-    def learn(problem: Any) -> Knowledge:
-        method = rival.build(problem)
+    def learn(bench: Bench) -> Knowledge:
+        method = rival.build(bench.problem)
         if rival.needs_earlier:
             return Knowledge(method, _earlier_scans(setting))
-        state = _fitted(method, setting.dataset.train)
+        state = _fitted(method, bench)
         return Knowledge(method, lambda place: state)
 
     return Contender(name, setting.counts, learn, f"{number:08x}", note)
 
 
-def _fitted(method: Any, cases: Any) -> PyTree:
-    """The state of a method after its one step on the whole training set."""
-    batch = jax.tree.map(jnp.asarray, cases.batch(np.arange(len(cases.names), dtype=np.int32)))
-    key = jax.random.key(0)
-    return jit(method.train_step)(method.init(key), batch, key)[0]
+def _fitted(method: Any, bench: Bench) -> PyTree:
+    """The state of a method that learns from the whole training set at once, or not at all."""
+    state = method.init(jax.random.key(0))
+    if method.fit is None:
+        return state
+    return jax.block_until_ready(jit(method.fit)(state, bench.training()))  # before clocks start
 
 
 def _earlier_scans(setting: Setting) -> Callable[[int], PyTree]:
@@ -146,7 +147,7 @@ def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contende
     return Contender(
         name,
         tuple(count for count in setting.counts if count == own or not bound),
-        lambda problem: Knowledge(method, lambda place: trained.state),
+        lambda bench: Knowledge(method, lambda place: trained.state),
         f"{digest(trained, number):08x}",
         f"trained for {trained.step} steps" + (f"; made for {own} of these views" if bound else ""),
     )

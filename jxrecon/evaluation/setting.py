@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,10 +30,11 @@ class Terms(NamedTuple):
         split: whose cases are reconstructed.
         limit: only the first so many of them.
         counts: numbers of views, evenly spaced over a half circle; None: those of the kind.
-        photons: a pixel of the unattenuated beam; None is no noise.
+        photons: a pixel of the unattenuated beam; 0 is no noise, None what the kind's judge takes.
         seed: of noise and of random starts.
         earlier: folder of earlier CTs of the same patients; None: they are SIMULATED.
         every_gap: whether re-projection is measured in every gap between the views, or in the first alone.
+        surround: whether methods with a forward model of the field get the field's share of the X-rays.
     """
 
     split: str = "validation"
@@ -42,6 +44,7 @@ class Terms(NamedTuple):
     seed: int = 0
     earlier: Path | None = None
     every_gap: bool = True
+    surround: bool = True
 
 
 class Setting(NamedTuple):
@@ -67,6 +70,12 @@ class Setting(NamedTuple):
     def cases(self) -> Any:
         """The split that is evaluated."""
         return getattr(self.dataset, self.terms.split)
+
+    @property
+    def patient(self) -> bool:
+        """Whether X-rays show more than the field."""
+        scenes = getattr(self.cases, "scenes", None)
+        return scenes is not None and scenes.beyond > 0.0
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -106,12 +115,12 @@ class Setting(NamedTuple):
         """A number of all that every result depends on: field, X-rays, noise, cases."""
         views = dataclasses.replace(self.experiment.views, count=1)
         plain = (config.to_dict(self.experiment.field), config.to_dict(views))
-        terms = (max(self.counts), self.terms.photons, self.terms.seed)
+        terms = (max(self.counts), self.terms.photons, self.terms.seed, self.terms.surround)
         found = zlib.crc32(repr((plain, *terms)).encode())
         for path in self.earlier.values():
             found = zlib.crc32(repr((path.name, path.stat().st_mtime_ns)).encode(), found)
         for cases in (self.dataset.train, self.cases):
-            for part in cases:
+            for part in jax.tree.leaves(tuple(cases)):
                 content = part if isinstance(part, np.ndarray) else repr(part).encode()
                 found = zlib.crc32(np.ascontiguousarray(content).tobytes(), found)
         return found
@@ -138,14 +147,18 @@ def make_setting(experiment: Experiment, dataset: Any, terms: Terms = Terms()) -
     if not counts or min(counts) < 1 or len(set(counts)) < len(counts):
         told = ",".join(str(count) for count in counts)
         raise InputError(f"--views {told}: expected different numbers from 1 on, such as 1,2,4,8")
-    if photons is not None and not 0 < photons < 1e8:
-        raise InputError(f"--photons {photons:g}: expected more than 0 and less than 1e8 a pixel")
+    if photons is not None and not 0 <= photons < 1e8:
+        raise InputError(
+            f"--photons {photons:g}: expected less than 1e8 a pixel, or 0 for no noise"
+        )
+    photons = judge.photons if photons is None else photons or None
     cases = getattr(dataset, split, None)
     if cases is None or not cases.names:
         raise InputError(f"--split {split}: no cases in it; {dataset.rule}")
     names = cases.names[:limit]
     earlier = {} if terms.earlier is None else find_earlier(terms.earlier, names)
-    return Setting(experiment, dataset, terms._replace(counts=counts), judge, names, earlier)
+    terms = terms._replace(counts=counts, photons=photons)
+    return Setting(experiment, dataset, terms, judge, names, earlier)
 
 
 def _half_way_from_first(cameras: tuple[Camera, ...]) -> Camera:

@@ -36,6 +36,7 @@ def surface_judge() -> Judge:
         judged="md_vertex_mm",
         main=("md_vertex_mm", "rmse_vertex_mm", "assd_mm", "hd95_mm", "dsc"),
         counts=(1,),
+        photons=None,
         bar=None,
         unit="organs",
         unit_of=lambda cases, place: int(cases.subject[place]),
@@ -71,7 +72,8 @@ def _bench(setting: Setting, count: int) -> Bench:
             metrics = surface_metrics(batch.target[0], vertices, template)
             yield Found(place, vertices, metrics, costs)
 
-    return Bench(count, problem, run_cases)
+    training = setting.experiment.kind.acquire(setting.experiment, setting.dataset.train).everything
+    return Bench(count, problem, training, run_cases)
 
 
 def _save(path: Path, vertices: np.ndarray, setting: Setting, place: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,27 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
+from jxrecon.data.acquisition import acquisition
+from jxrecon.data.scene_xrays import Images, noisy
+from jxrecon.data.surround import Surround
 from jxrecon.drr import beam, project
 from jxrecon.evaluation.bench import Bench, Found, Judge, Knowledge, Timed
 from jxrecon.evaluation.setting import Setting
+from jxrecon.experiment import Xrays
 from jxrecon.geometry import Camera, Grid
 from jxrecon.io.nifti import write_volume
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
-from jxrecon.metrics.volume import METRICS, case_metrics, reprojection_error
+from jxrecon.metrics.volume import METRICS, case_metrics, coverage, reprojection_error
 from jxrecon.runs import config
 from jxrecon.runs.run import Run
 from jxrecon.types import InputError, Key
 
 BAR = "linear prior"
 """The rival that a method has to pass."""
+
+PHOTONS = 2e4
+"""A pixel of the unattenuated beam, unless others are asked for."""
 
 NOISE = 1 << 30
 """Folded into the key for noise; the places of cases, folded in for random starts, lie below."""
@@ -51,6 +58,7 @@ def volume_judge() -> Judge:
         judged="psnr_db",
         main=("psnr_db", "ssim_3d", "mae_hu_body", "bone_dice", "bone_assd_mm", "lpips_alex"),
         counts=(1, 2, 4, 8),
+        photons=PHOTONS,
         bar=BAR,
         unit="patients",
         unit_of=lambda cases, place: cases.names[place],
@@ -65,32 +73,30 @@ def volume_judge() -> Judge:
 
 
 def xrays(
-    hu: Float[Array, "x y z"],
-    grid: Grid,
-    cameras: Sequence[Camera],
-    key: Key | None = None,
-    photons: float | None = None,
+    hu: Float[Array, "x y z"], grid: Grid, cameras: Sequence[Camera]
 ) -> tuple[Float[Array, "rows columns"], ...]:
-    """Line integrals of a volume in HU; with `photons` as every method is given them, with photon noise."""
-    ideal = project(beam.hu_to_mu(hu), grid.affine, tuple(cameras))
-    if key is None or photons is None:
-        return tuple(ideal)
-    keys = jax.random.split(key, len(ideal))
-    return tuple(
-        beam.line_integrals_of(beam.poisson_noise(k, beam.transmission(y), photons))
-        for k, y in zip(keys, ideal)
-    )
+    """Line integrals of a volume in HU by the projector that methods use."""
+    return tuple(project(beam.hu_to_mu(hu), grid.affine, tuple(cameras)))
 
 
 def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
     """The bench of one number of views: what is compiled here serves every method."""
     problem, unseen, photons = setting.problem(count), setting.unseen, setting.terms.photons
-    grid, cameras, window = problem.grid, problem.cameras, problem.window
+    grid, cameras, window, _ = problem
+    ideal = Xrays(noisy=0.0)
+    train = acquisition(setting.dataset.train, grid, cameras, ideal)
+    taken = acquisition(setting.cases, grid, cameras, ideal)
+    share = _Share(train.surround if setting.patient and setting.terms.surround else lambda: None)
 
     @jit
-    def given(truth: Float[Array, "x y z"], noise: Key) -> tuple[Any, Any]:
-        """X-rays as methods get them, and noise-free ones in views that no method gets."""
-        return xrays(truth, grid, cameras, noise, photons), xrays(truth, grid, unseen)
+    def given(batch: Any, noise: Key) -> tuple[Images, Images, Images]:
+        """X-rays as methods get them, what those of the field would be, and ones that no method gets."""
+        seen = [image[0] for image in taken.observe_still(batch, noise).images]
+        if photons is not None:
+            keys = jax.random.split(noise, count)
+            seen = [noisy(image, photons, key) for image, key in zip(seen, keys)]
+        own = xrays(batch.hu[0], grid, cameras) if setting.patient else tuple(seen)
+        return tuple(seen), own, xrays(batch.hu[0], grid, unseen)
 
     @jit
     def measure(
@@ -106,29 +112,45 @@ def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
 
     def run_cases(knowledge: Knowledge, places: Sequence[int]) -> Iterator[Found]:
         """Random starts and noise of a case are the same whatever the method."""
-        key, cases = jax.random.key(setting.terms.seed), setting.cases
-        reconstruct = Timed(
-            jit(
-                lambda state, images, start: (
-                    knowledge.method.reconstruct(state, images, cameras, start).hu
-                )
-            )
-        )
+        key, cases, method = jax.random.key(setting.terms.seed), setting.cases, knowledge.method
+
+        @jit
+        def find(state: Any, images: Images, trusted: Images | None, start: Key) -> Any:
+            if trusted is None:
+                return method.reconstruct(state, images, cameras, start)
+            return method.reconstruct(state, images, cameras, start, weights=trusted)
+
+        reconstruct = Timed(find)
         for place in places:
-            truth, body = np.asarray(cases.hu[place], np.float32), cases.body[place]
             noise = jax.random.fold_in(jax.random.fold_in(key, NOISE), place)
-            images, others = given(truth, noise)
+            images, own, others = given(cases.batch(np.array([place], np.int32)), noise)
+            shown, trusted = share(images) if method.field_model else (images, None)
             start = jax.random.fold_in(key, place)
-            hu, costs = reconstruct(knowledge.state(place), images, start)
-            recon = np.rint(np.asarray(hu, np.float32))  # as in the file: the metrics are of that
-            measured = measure(weights, truth, recon, body, others, images)
+            found, costs = reconstruct(knowledge.state(place), shown, trusted, start)
+            truth, body = np.asarray(cases.hu[place], np.float32), cases.body[place]
+            recon = np.rint(np.asarray(found.hu, np.float32))  # as in the file: metrics are of that
+            measured = measure(weights, truth, recon, body, others, own)
+            deviation = None if found.deviation is None else np.asarray(found.deviation)
             metrics = {
                 **case_metrics(truth, recon, body, window, grid.spacing_mm),
+                **coverage(truth, recon, deviation, body, window),
                 **{name: float(value) for name, value in measured.items()},
             }
             yield Found(place, recon, metrics, costs)
 
-    return Bench(count, problem, run_cases)
+    return Bench(count, problem, cache(train.everything), run_cases)
+
+
+class _Share:
+    """The field's share of X-rays and the weights of its pixels, by a regression fitted when asked."""
+
+    def __init__(self, fit: Callable[[], Surround | None]) -> None:
+        self._fit = cache(fit)
+        self._of = jit(lambda surround, images: surround.share(images))
+
+    def __call__(self, images: Images) -> tuple[Images, Images | None]:
+        surround = self._fit()
+        return (images, None) if surround is None else self._of(surround, images)
 
 
 def _check(setting: Setting, run: Run) -> None:
@@ -153,5 +175,19 @@ def _terms(setting: Setting) -> dict[str, Any]:
         "field": f"{' x '.join(map(str, field.shape))} voxels of "
         f"{' x '.join(f'{mm:.3g}' for mm in field.spacing_mm)} mm",
         "window_hu": list(field.window_hu),
-        "xrays": f"X-rays are {noise} line integrals of the field's voxels alone, {SAME_PROJECTOR}",
+        "xrays": f"X-rays are {_shown(setting)} {noise}."
+        if setting.patient
+        else f"X-rays are line integrals of the field's voxels alone, {noise}, {SAME_PROJECTOR}",
     }
+
+
+def _shown(setting: Setting) -> str:
+    told = (
+        "the field's share of them, found by ridge regression on the training cases"
+        if setting.terms.surround
+        else "them as they are, surround and all"
+    )
+    return (
+        "line integrals of the whole patient, by Siddon's exact projector on the file's own voxels (methods "
+        f"with a forward model of the field get {told}),"
+    )

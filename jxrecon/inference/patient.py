@@ -25,6 +25,10 @@ class Request(NamedTuple):
         mesh_origin: the file it comes from, to name in errors.
         say: called with a line of what is done, before it takes its time.
         progress: called with a line that tells how far the work is.
+        xrays: what the X-rays show: the whole "patient", as a machine takes them, or the "field" alone; None:
+            the patient where the run learnt from X-rays of patients.
+        surround: a run whose training cases teach what the patient adds to X-rays of the field; None: the
+            run itself.
     """
 
     checkpoint: int | Literal["latest", "best"] = "latest"
@@ -33,6 +37,8 @@ class Request(NamedTuple):
     mesh_origin: str = "mesh"
     say: Callable[[str], None] = lambda line: None
     progress: Callable[[str], None] = lambda line: None
+    xrays: Literal["patient", "field"] | None = None
+    surround: Run | None = None
 
 
 def reconstruct(
@@ -43,6 +49,8 @@ def reconstruct(
     checkpoint: int | Literal["latest", "best"] = "latest",
     seed: int = 0,
     mesh: Mesh | None = None,
+    xrays: Literal["patient", "field"] | None = None,
+    surround: Run | None = None,
 ) -> Any:
     """A CT volume or an organ's surface from X-rays in memory.
 
@@ -54,6 +62,9 @@ def reconstruct(
         checkpoint: "latest", "best" or a step.
         seed: of the method's random starts.
         mesh: the organ's known shape in the cameras' world, mm, for a run that finds surfaces.
+        xrays: what the X-rays show, the whole "patient" or the "field" alone; None: the patient where the
+            run learnt from X-rays of patients.
+        surround: for `untrained`: a run whose cases teach what the patient adds to X-rays of the field.
 
     Returns:
         `inference.volumes.Volume` (hu, affine, errors, ...) or `inference.surfaces.Surface`.
@@ -63,10 +74,10 @@ def reconstruct(
     """
     if cameras and len(cameras) != len(images):
         raise InputError(f"{len(images)} images and {len(cameras)} cameras, expected one for each")
-    xrays = []
+    radiographs = []
     for n, image in enumerate(images, start=1):
         if isinstance(image, Radiograph):
-            xrays.append(image)
+            radiographs.append(image)
             continue
         if not cameras:
             raise InputError(f"image {n} has no camera: give cameras, or what read_xray gave")
@@ -77,9 +88,9 @@ def reconstruct(
                 f"{camera.shape[0]} x {camera.shape[1]} pixels of its camera"
             )
         centre = np.asarray(isocentre_mm, np.float64)
-        xrays.append(Radiograph(pixels, camera, f"image {n}", centre))
-    request = Request(checkpoint, seed, mesh)
-    return find_in_xrays(run, xrays, request)
+        radiographs.append(Radiograph(pixels, camera, f"image {n}", centre))
+    request = Request(checkpoint, seed, mesh, xrays=xrays, surround=surround)
+    return find_in_xrays(run, radiographs, request)
 
 
 def find_in_xrays(run: Run, xrays: Sequence[Radiograph], request: Request) -> Any:

@@ -21,8 +21,10 @@ from jaxtyping import Array, Float
 
 from jxrecon import drr
 from jxrecon.compile import jit
-from jxrecon.files import write_file
-from jxrecon.geometry import Grid, camera_at
+from jxrecon.data.acquisition import acquisition
+from jxrecon.data.surround import SURROUND, Surround, read_surround
+from jxrecon.files import cache_folder, write_file
+from jxrecon.geometry import Grid, camera_at, same_cameras
 from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
@@ -47,6 +49,7 @@ class Volume(NamedTuple):
         views: the X-rays as the method took them, about the isocentre.
         again: the volume's line integrals in every view.
         facts: what the result depends on.
+        deviation: standard deviation of hu in every voxel, HU, where the method knows one.
     """
 
     hu: Float[np.ndarray, "x y z"]
@@ -57,6 +60,7 @@ class Volume(NamedTuple):
     views: tuple[View, ...]
     again: tuple[Image, ...]
     facts: dict[str, Any]
+    deviation: Float[np.ndarray, "x y z"] | None = None
 
     @property
     def errors(self) -> list[float]:
@@ -67,12 +71,19 @@ class Volume(NamedTuple):
         ]
 
     def write(self, out: Path, name: str, **more: Any) -> list[Path]:
-        """Writes NAME.nii.gz, NAME_facts.json and, where there is one, NAME_trace.csv; returns the paths."""
+        """Writes NAME.nii.gz, NAME_facts.json and, if there are any, NAME_deviation.nii.gz, NAME_trace.csv.
+
+        Returns:
+            their paths.
+        """
         paths = [out / f"{name}.nii.gz", out / f"{name}_facts.json"]
         write_volume(paths[0], self.hu, self.affine)
         if self.trace:
             paths.append(out / f"{name}_trace.csv")
             write_file(paths[-1], _csv(self.trace))
+        if self.deviation is not None:
+            paths.append(out / f"{name}_deviation.nii.gz")
+            write_volume(paths[-1], self.deviation, self.affine)
         told = {**self.facts, "reprojection_error": self.errors, **more}
         write_file(paths[1], json.dumps(told, indent=1) + "\n")
         return paths
@@ -100,12 +111,15 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     def progress(iteration: int, objective: float) -> None:
         request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
 
-    @jit
-    def found(state: Any, images: Any, key: Any) -> Any:
-        return run.method.reconstruct(state, images, cameras, key, progress)
+    shown, weights, told = _shown(run, views, request)
+    more = {} if weights is None else {"weights": weights}
 
-    measured = tuple(jnp.asarray(view.image) for view in views)
-    result = jax.block_until_ready(found(state, measured, key))
+    @jit
+    def found(state: Any, images: Any, key: Any, more: dict[str, Any]) -> Any:
+        return run.method.reconstruct(state, images, cameras, key, progress, **more)
+
+    result = jax.block_until_ready(found(state, shown, key, more))
+    views = [view._replace(image=np.asarray(y)) for view, y in zip(views, shown)]
     hu = np.asarray(result.hu, np.float32)
     affine = problem.grid.affine.copy()
     affine[:3, 3] += isocentre
@@ -117,8 +131,56 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         {name: np.asarray(values) for name, values in result.trace.items()},
         tuple(views),
         tuple(reprojections(hu, problem.grid, views)),
-        {**facts(run, step, request), "isocentre_mm": isocentre.tolist()},
+        {**facts(run, step, request), "isocentre_mm": isocentre.tolist(), "xrays_show": told},
+        None if result.deviation is None else np.asarray(result.deviation),
     )
+
+
+def _shown(
+    run: Run, views: Sequence[View], request: Request
+) -> tuple[tuple[Array, ...], tuple[Array, ...] | None, str]:
+    """(X-rays as the method takes them, how much each pixel is to be trusted, what they show in words).
+
+    Raises:
+        InputError: what the patient adds to the field's X-rays cannot be learnt.
+    """
+    images = tuple(jnp.asarray(view.image) for view in views)
+    if not run.method.field_model:
+        of = run.experiment.xrays.of
+        if request.xrays not in (None, of):
+            raise InputError(
+                f"--xrays {request.xrays}: {run.folder} learnt from X-rays of the {of}, expected such"
+            )
+        return images, None, f"the {of}, as those of the training"
+    source = request.surround or run
+    stored = source.folder / SURROUND
+    learnt = not run.untrained and stored.exists()
+    if request.xrays == "field" or (request.xrays is None and not learnt and source is run):
+        request.say("X-rays are taken for those of the field alone")
+        return images, None, "the field alone, as given"
+    cameras = tuple(view.camera for view in views)
+    if learnt and source is run and same_cameras(cameras, run.problem.cameras, 0.1):
+        surround: Surround | None = read_surround(stored)
+    else:
+        request.say(f"learning from {source.rule} what the patient adds to these X-rays")
+        surround = _learnt_surround(run, source, cameras)
+    if surround is None:
+        return images, None, "the field alone: the training cases hold no more"
+    share, weights = jit(surround.share)(images)
+    return share, weights, "the field's share of the patient, found by ridge regression"
+
+
+def _learnt_surround(run: Run, source: Run, cameras: Sequence[Any]) -> Surround | None:
+    """What a run's training cases teach of other X-rays, or of another field."""
+    if source.untrained:
+        raise InputError(
+            f"{run.experiment.name} knows no training cases: give --surround RUN, whose cases teach what the "
+            "patient adds to X-rays of the field, or say --xrays field"
+        )
+    xrays = dataclasses.replace(source.experiment.xrays, of="patient")
+    experiment = dataclasses.replace(source.experiment, field=run.experiment.field, xrays=xrays)
+    dataset = experiment.load(experiment, source.data, cache_folder("data"))
+    return acquisition(dataset.train, run.problem.grid, cameras, xrays).surround()
 
 
 def _what_is_found(grid: Grid, isocentre_mm: Float[np.ndarray, "3"], views: Sequence[View]) -> str:

@@ -59,6 +59,24 @@ METRICS = {
             digits=1,
         ),
     ),
+    **named(
+        Metric(
+            "within_one",
+            "within 1 std",
+            "share of the voxels in the filled body mask of the truth whose error is at most the standard "
+            "deviation that the method gives; 0.683 of a normal distribution; both volumes clipped to "
+            "[{low:g}, {high:g}] HU",
+            better=0,
+            digits=3,
+        ),
+        Metric(
+            "within_two",
+            "within 2 std",
+            "the same with twice the deviation; 0.954 of a normal distribution",
+            better=0,
+            digits=3,
+        ),
+    ),
     **tissue.METRICS,
     **bone.METRICS,
     **slices.METRICS,
@@ -66,7 +84,8 @@ METRICS = {
         Metric(
             "reprojection_error",
             "re-projection",
-            "|A x - y| / |y| of the line integrals over the views given to the method, y as it was given",
+            "|A x - y| / |y| of the line integrals over the views given to the method; y is as it was given, "
+            "or, where that shows the whole patient, what the field alone would have cast, noise-free",
             digits=4,
         ),
         Metric(
@@ -130,6 +149,24 @@ def case_metrics(
         **tissue.case_metrics(truth_hu, recon_hu, body, window),
         **bone.case_metrics(truth_hu, recon_hu, spacing_mm),
         **x2ct_legacy.case_metrics(truth, recon, window),
+    }
+
+
+def coverage(
+    truth_hu: Float[np.ndarray, "x y z"],
+    recon_hu: Float[np.ndarray, "x y z"],
+    deviation_hu: Float[np.ndarray, "x y z"] | None,
+    body: Bool[np.ndarray, "x y z"],
+    window: Window,
+) -> dict[str, float]:
+    """within_one and within_two of `METRICS`; NaN for a method that gives no deviation."""
+    if deviation_hu is None or not body.any():
+        return {"within_one": float("nan"), "within_two": float("nan")}
+    error = np.abs(np.clip(recon_hu, *window) - np.clip(truth_hu, *window))[body]
+    deviation = deviation_hu[body]
+    return {
+        "within_one": float(np.mean(error <= deviation)),
+        "within_two": float(np.mean(error <= 2.0 * deviation)),
     }
 
 

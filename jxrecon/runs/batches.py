@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Int32
@@ -28,8 +28,39 @@ class Cases(Protocol, Generic[Batch]):
         """These cases, on the host, with `index` in the batch."""
 
 
+class Part(NamedTuple):
+    """Some of the cases; `index` in their batches stays the place among all of them."""
+
+    whole: Cases
+    places: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of these cases."""
+        return tuple(self.whole.names[place] for place in self.places)
+
+    def batch(self, index: Int32[np.ndarray, " b"]) -> Any:
+        """These cases, on the host."""
+        return self.whole.batch(np.array(self.places, np.int32)[index])
+
+
+def parted(cases: Cases, count: int) -> tuple[Cases, Part | None]:
+    """(the others, `count` cases evenly spread among all), never all of them; None: none are kept out."""
+    total = len(cases.names)
+    count = min(count, total - 1)
+    out = [(2 * k + 1) * total // (2 * count) for k in range(count)]
+    if not out:
+        return cases, None
+    return Part(cases, tuple(n for n in range(total) if n not in out)), Part(cases, tuple(out))
+
+
 def batch_at(cases: Cases[Batch], step: int, batch_size: int, seed: int) -> Batch:
-    """The batch of a step: the same for the same (step, seed), whatever came before.
+    """The batch of a step, NumPy arrays: what `cases.batch` makes of the cases at `places_at`."""
+    return cases.batch(places_at(cases, step, batch_size, seed))
+
+
+def places_at(cases: Cases, step: int, batch_size: int, seed: int) -> Int32[np.ndarray, " b"]:
+    """Which cases a step learns from: the same for the same (step, seed), whatever came before.
 
     The training set is walked in epochs, each a permutation drawn from (seed, epoch); batches
     follow each other without a gap, so one may hold the end of an epoch and the start of the next.
@@ -39,15 +70,11 @@ def batch_at(cases: Cases[Batch], step: int, batch_size: int, seed: int) -> Batc
         step: counted from 0.
         batch_size: b; may exceed n.
         seed: of the order, at least 0.
-
-    Returns:
-        what `cases.batch` makes of the b chosen cases, NumPy arrays.
     """
     count = len(cases.names)
     epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
     orders = {e: np.random.default_rng((seed, e)).permutation(count) for e in epochs.tolist()}
-    index = np.array([orders[e][p] for e, p in zip(epochs.tolist(), places)], np.int32)
-    return cases.batch(index)
+    return np.array([orders[e][p] for e, p in zip(epochs.tolist(), places)], np.int32)
 
 
 def prefetch(make: Callable[[int], T], start: int, stop: int, depth: int = 2) -> Iterator[T]:

@@ -18,14 +18,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jxrecon.compile import jit
+from jxrecon.experiment import Acquired
 from jxrecon.runs import sharding
-from jxrecon.runs.batches import batch_at, prefetch
+from jxrecon.runs.batches import Cases, batch_at, parted, places_at, prefetch
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.log import MetricsLog
 from jxrecon.runs.run import Run, abstract_state
 from jxrecon.runs.signals import Interrupted, Signals
 from jxrecon.terminal import Meter
-from jxrecon.types import PyTree
+from jxrecon.types import Key, PyTree
 
 _EVALUATION = np.uint32(2**32 - 1)  # folded into the key of evaluations; steps count up from 0
 
@@ -55,21 +56,27 @@ def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
     mesh = sharding.make_mesh(model_axis)
     abstract = abstract_state(run, mesh)
     spread = sharding.batch_sharding(mesh, schedule.batch_size)
-    train_step, eval_step = _compiled(run, abstract, mesh)
+    acquire, method = run.experiment.kind.acquire, run.method
+    train = acquire(run.experiment, dataset.train)
+    validation = acquire(run.experiment, dataset.validation)
+    train_step, eval_step = _compiled(run, train, validation, abstract, mesh)
+    learnt, kept_out = parted(dataset.train, getattr(method, "kept_out", 0))
     held_out = _held_out(run, dataset, mesh)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
-        state, done = _begin(run, checkpoints, abstract)
+        state, done = _begin(run, checkpoints, abstract, train)
         first = done
-        metrics = stack.enter_context(closing(_Terms(run, dataset, checkpoints, done)))
-        batches = stack.enter_context(closing(_batches(run, dataset, spread, done)))
+        metrics = stack.enter_context(closing(_Terms(run, learnt, checkpoints, done)))
+        batches = stack.enter_context(closing(_batches(run, learnt, spread, done)))
         silent = jax.process_index() != 0
         meter = stack.enter_context(Meter(done, schedule.steps, silent))
         while done < schedule.steps and not signals.caught(done, schedule.log_every):
             state, terms = train_step(state, next(batches), np.uint32(done))
             done += 1
             metrics.push(done, terms)
+            if done == schedule.steps and kept_out is not None:
+                state = _finished(run, train, state, kept_out, mesh)
             if done == first + 1:
                 metrics.flush()
                 say(f"first step after {time.monotonic() - began:.1f} s, compiling included")
@@ -110,17 +117,21 @@ def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tup
         return None, 1
 
 
-def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
+def _compiled(
+    run: Run, train: Acquired, validation: Acquired, abstract: PyTree, mesh: Mesh
+) -> tuple[Any, Any]:
     """The method's steps with their layout: (state, batch, number) and (state, batch)."""
     method, seed = run.method, run.experiment.schedule.seed
     everywhere = sharding.replicated(mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
-        return method.train_step(state, batch, jax.random.fold_in(jax.random.key(seed), number))
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return method.train_step(state, train.observe(batch, _exposing(key)), key)
 
     def eval_step(state: PyTree, batch: Any) -> Any:
-        return method.eval_step(state, batch, jax.random.fold_in(jax.random.key(seed), _EVALUATION))
+        key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
+        return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
 
     return (
         jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
@@ -128,25 +139,49 @@ def _compiled(run: Run, abstract: PyTree, mesh: Mesh) -> tuple[Any, Any]:
     )
 
 
-def _begin(run: Run, checkpoints: Checkpoints, abstract: PyTree) -> tuple[PyTree, int]:
+def _exposing(key: Key) -> Key:
+    """The key of X-rays, apart from the method's own."""
+    return jax.random.fold_in(key, 1)
+
+
+def _finished(run: Run, train: Acquired, state: PyTree, kept_out: Cases, mesh: Mesh) -> PyTree:
+    """The state after the method has looked at the training cases that were kept out."""
+    key = _exposing(jax.random.key(run.experiment.schedule.seed))
+    batch = kept_out.batch(np.arange(len(kept_out.names), dtype=np.int32))
+
+    def finish(state: PyTree, batch: Any) -> PyTree:
+        return run.method.finish(state, train.observe_still(batch, key))
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    step = jit(finish, out_shardings=places, donate_argnums=0)
+    return step(state, sharding.place(batch, sharding.replicated(mesh)))
+
+
+def _begin(
+    run: Run, checkpoints: Checkpoints, abstract: PyTree, train: Acquired
+) -> tuple[PyTree, int]:
     """The state to go on from and its step: the newest good checkpoint, or a fresh one at 0."""
     restored = checkpoints.restore_latest_valid(abstract)
     if restored is None:
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         key = jax.random.key(run.experiment.schedule.seed)
-        return jit(run.method.init, out_shardings=places)(key), 0
+        state = jit(run.method.init, out_shardings=places)(key)
+        if getattr(run.method, "fit", None) is not None:
+            fit = jit(run.method.fit, out_shardings=places, donate_argnums=0)
+            state = fit(state, train.everything())
+        return state, 0
     state, step = restored
     checkpoints.rewind(step)
     say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")
     return state, step
 
 
-def _batches(run: Run, dataset: Any, spread: NamedSharding, first: int) -> Any:
+def _batches(run: Run, cases: Cases, spread: NamedSharding, first: int) -> Any:
     """The batches of the steps from `first`, made and moved to the devices in the background."""
     schedule = run.experiment.schedule
 
     def make(step: int) -> Any:
-        batch = batch_at(dataset.train, step, schedule.batch_size, schedule.seed)
+        batch = batch_at(cases, step, schedule.batch_size, schedule.seed)
         return sharding.place(batch, spread)
 
     return prefetch(make, first, schedule.steps)
@@ -168,8 +203,8 @@ class _Terms:
     are looked at: no state is saved before the terms of its step were found finite.
     """
 
-    def __init__(self, run: Run, dataset: Any, checkpoints: Checkpoints, step: int) -> None:
-        self._run, self._dataset, self._checkpoints = run, dataset, checkpoints
+    def __init__(self, run: Run, cases: Cases, checkpoints: Checkpoints, step: int) -> None:
+        self._run, self._cases, self._checkpoints = run, cases, checkpoints
         self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
         self._pending: tuple[int, Any] | None = None
         self.shown: dict[str, float] = {}
@@ -221,8 +256,8 @@ class _Terms:
 
     def _diverged(self, step: int, what: str) -> Diverged:
         schedule = self._run.experiment.schedule
-        batch = batch_at(self._dataset.train, step - 1, schedule.batch_size, schedule.seed)
-        cases = ", ".join(f"{i} ({self._dataset.train.names[i]})" for i in np.asarray(batch.index))
+        places = places_at(self._cases, step - 1, schedule.batch_size, schedule.seed)
+        cases = ", ".join(f"{i} ({self._cases.names[i]})" for i in places)
         kept = self._checkpoints.steps()
         last = f"step {kept[-1]} in {self._checkpoints.folder}" if kept else "none"
         return Diverged(f"step {step}: {what} on the cases {cases}; last good checkpoint: {last}")

@@ -2,6 +2,7 @@
 
 config.json       everything the run depends on; `--exp`, data and this file make it again
 checkpoints/      the latest two and the best
+surround.npz      what the patient adds to X-rays of the field, where the method needs it (data/surround.py)
 metrics.jsonl     one JSON object a line: step, split and the terms of the paper
 tensorboard/      the same for TensorBoard
 recon/, cases.csv, summary.json, report.html      the evaluation
@@ -21,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from jxrecon.experiment import Experiment
+from jxrecon.experiment import Experiment, Xrays
 from jxrecon.files import write_file
 from jxrecon.runs import config, sharding
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
@@ -123,7 +124,7 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
             "hardware": hardware(),
         }
-        experiment.kind.keep(dataset, folder)
+        experiment.kind.keep(experiment, dataset, folder)
         write_file(folder / "config.json", json.dumps(contents, indent=2) + "\n")
     return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
 
@@ -197,6 +198,8 @@ def _read(folder: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path}: no proper {name!r}, expected a file that training has written"
             )
+    # Runs of versions that knew no other X-rays.
+    saved["experiment"].setdefault("xrays", config.to_dict(Xrays("field", noisy=0.0)))
     return saved
 
 

@@ -1,17 +1,26 @@
 """Scenes: the whole CT about the field, of any shape and spacing, cached as a memory map."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from jxrecon import drr
+from jxrecon import drr, phantom
 from jxrecon.data import scenes as scenes_module
-from jxrecon.data.scenes import in_turn, merged, mirrored, scenes_of
+from jxrecon.data.scene_xrays import field_of
+from jxrecon.data.scenes import merged, mirrored, painted, rule_of
 from jxrecon.data.volumes import load
-from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Population, Schedule, Views, Xrays
 from jxrecon.geometry import centred_grid, frontal
-from jxrecon.types import InputError
+from jxrecon.types import InputError, SceneBatch
+
+
+def scenes_of(data, split, folder, grid, cache=None, table=False):
+    """The scenes of a split of what `load` has read."""
+    return scenes_module.scenes_of(getattr(data, split), folder / split, grid, cache, table)
 
 
 def experiment(extent_mm=(112.0, 120.0, 100.8)) -> Experiment:
@@ -56,7 +65,6 @@ def test_a_scene_is_the_whole_ct_without_the_table_about_the_field(folder):
     grid, data = experiment().field.grid, load(experiment(), folder)
     scenes = scenes_of(data, "validation", folder, grid)
     hu, affine = write_ct(folder / "again" / "c_ct.nii.gz")
-    assert scenes.names == ("c",)
     assert scenes.hu.dtype == np.int16
     assert scenes.hu.shape[1:] == hu.shape
     np.testing.assert_array_equal(scenes.hu[0][:, 3:].clip(-1000), hu[:, 3:].clip(-1000))
@@ -64,7 +72,7 @@ def test_a_scene_is_the_whole_ct_without_the_table_about_the_field(folder):
     shift = data.validation.affines[0][:3, 3] - grid.affine[:3, 3]
     np.testing.assert_allclose(scenes.affines[0][:3, 3] + shift, affine[:3, 3])
     assert 0.2 < scenes.beyond < 0.8
-    assert "outside the field" in scenes.rule
+    assert "outside the field" in rule_of(scenes)
 
 
 def test_the_table_is_kept_by_choice(folder):
@@ -113,14 +121,41 @@ def test_a_ct_no_larger_than_the_field_has_no_surround(folder):
     data = load(wide, folder)
     scenes = scenes_of(data, "train", folder, wide.field.grid)
     assert scenes.beyond == 0.0
-    assert "no surround" in scenes.rule
+    assert "no surround" in rule_of(scenes)
 
 
-def test_the_synthetic_population_is_its_own_scene():
-    data = load(experiment(), None)
-    scenes = scenes_of(data, "train", None, experiment().field.grid)
-    assert scenes.hu is data.train.hu
-    assert "no surround" in scenes.rule
+def test_synthetic_subjects_have_scenes_of_their_own_about_the_field():
+    standard = experiment((224.0, 240.0, 201.6))
+    data = scenes_module.load(standard, None)
+    for cases, numbers in ((data.train, (0, 1)), (data.validation, (2,))):
+        for number, hu, affine in zip(numbers, cases.scenes.hu, cases.scenes.affines):
+            expected, place = phantom.scene(7, number)
+            np.testing.assert_array_equal(hu, expected)
+            np.testing.assert_array_equal(affine, place)
+        assert 0.5 < cases.scenes.beyond < 0.75
+        cut = field_of(
+            jnp.asarray(cases.scenes.hu[-1]),
+            jnp.asarray(cases.scenes.affines[-1], jnp.float32),
+            standard.field.grid,
+            samples=(4, 3, 2),
+        )
+        inside = cases.body[-1]
+        assert np.corrcoef(cut[inside], cases.hu[-1][inside])[0, 1] > 0.95
+    assert "voxels lie outside the field" in data.rule
+    assert len(data.rule.split("SYNTHETIC")) == 2
+
+
+def test_synthetic_voxels_are_as_fine_as_the_fields_within_bounds(monkeypatch):
+    made = []
+
+    def scene(*arguments):
+        made.append(arguments)
+        return np.zeros((2, 2, 2), np.int16), np.eye(4)
+
+    monkeypatch.setattr(phantom, "scene", scene)
+    for spacing in (9.0, 5.0, 2.0):
+        painted((4, 6), 7, centred_grid((8, 8, 8), (spacing,) * 3))
+    assert made == [(7, n, pytest.approx(mm)) for mm in (6.0, 5.0, 4.0) for n in (4, 6)]
 
 
 def test_a_file_that_has_gone_is_an_error(folder):
@@ -153,11 +188,29 @@ def test_large_voxels_are_merged_only_where_there_are_very_many(monkeypatch):
     assert merged(hu, grid.affine)[0].shape == (20, 8, 8)
 
 
-def test_mirror_images_come_after_the_cases(folder):
-    grid, data = experiment().field.grid, load(experiment(), folder)
-    scenes = scenes_of(data, "train", folder, grid)
-    items = list(in_turn(scenes))
-    assert len(items) == 4
-    np.testing.assert_array_equal(items[0][0], items[2][0])
-    point = np.array([3.0, 4.0, 5.0, 1.0])
-    np.testing.assert_allclose(mirrored(items[0][1]) @ point, [-1, 1, 1, 1] * (items[0][1] @ point))
+def test_a_mirror_image_has_left_for_right(folder):
+    data = scenes_module.load(experiment(), folder)
+    affine, point = data.train.scenes.affines[0], np.array([3.0, 4.0, 5.0, 1.0])
+    np.testing.assert_allclose(mirrored(affine) @ point, [-1, 1, 1, 1] * (affine @ point))
+
+
+def test_all_splits_have_scenes_unless_xrays_show_the_field(folder):
+    data = scenes_module.load(experiment(), folder)
+    assert len(data.train.scenes.hu) == 2
+    assert len(data.validation.scenes.hu) == 1
+    assert "X-rays of the whole CT" in data.rule
+    alone = dataclasses.replace(experiment(), xrays=Xrays(of="field"))
+    data = scenes_module.load(alone, folder)
+    assert data.train.scenes is data.validation.scenes is None
+    assert "inverse crime" in data.rule
+    wrong = dataclasses.replace(experiment(), xrays=Xrays(of="organ"))
+    with pytest.raises(InputError, match="'organ', expected patient or field"):
+        scenes_module.load(wrong, folder)
+
+
+def test_a_batch_has_the_scenes_of_its_cases(folder):
+    train = scenes_module.load(experiment(), folder).train
+    batch = train.batch(np.array([1], np.int32))
+    assert isinstance(batch, SceneBatch)
+    np.testing.assert_array_equal(batch.scene[0], train.scenes.hu[1])
+    np.testing.assert_allclose(batch.affine[0], train.scenes.affines[1], rtol=1e-6)

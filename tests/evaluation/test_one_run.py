@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jxrecon.data.acquisition import acquisition
 from jxrecon.data.volumes import Dataset, VolumeSet
 from jxrecon.evaluation.bench import recon_path
 from jxrecon.evaluation.compare import evaluate_run
 from jxrecon.evaluation.setting import Terms
 from jxrecon.evaluation.table import KEYS
-from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views
+from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views, Xrays
 from jxrecon.io.nifti import read_volume
 from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Problem
@@ -23,7 +24,7 @@ from jxrecon.metrics import slices
 from jxrecon.metrics.metric import COSTS
 from jxrecon.metrics.volume import METRICS, case_metrics
 from jxrecon.runs.run import Run, Trained
-from jxrecon.types import InputError, VolumeBatch
+from jxrecon.types import InputError
 
 KEY = jax.random.key(0)
 EXPERIMENT = Experiment(
@@ -59,8 +60,8 @@ DATASET = Dataset(
 
 def fitted():
     method = linear_prior(PROBLEM)
-    batch = VolumeBatch(jnp.asarray(DATASET.train.hu, jnp.float32), jnp.arange(6))
-    return method, jax.jit(method.train_step)(method.init(KEY), batch, KEY)[0]
+    train = acquisition(DATASET.train, PROBLEM.grid, PROBLEM.cameras, Xrays())
+    return method, jax.jit(method.fit)(method.init(KEY), train.everything())
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,8 @@ def test_the_summary_averages_the_table_and_names_its_conventions(evaluated):
     assert summary["synthetic"] is True
     assert (summary["split"], summary["step"], summary["cases"]) == ("validation", 30, 3)
     assert set(summary["conventions"]) == {*METRICS, *COSTS}
-    assert "noise-free" in summary["xrays"]
+    assert "field's voxels alone, with the noise of 20000 photons a pixel" in summary["xrays"]
+    assert "inverse crime" in summary["xrays"]
     for method in ("mean_volume", "toy"):
         values = [float(r["psnr_db"]) for r in rows_of(run.folder) if r["method"] == method]
         (stated,) = (r["metrics"]["psnr_db"] for r in summary["results"] if r["method"] == method)
@@ -180,7 +182,7 @@ def test_other_weights_are_evaluated_anew_while_the_baselines_are_kept(evaluated
     run, state, _ = evaluated
     evaluate(run, state, out=tmp_path, limit=1)
     first = rows_of(tmp_path)
-    worse = state._replace(fit=state.fit._replace(gain=0 * state.fit.gain))
+    worse = state._replace(weights=state.weights._replace(matrix=0 * state.weights.matrix))
     evaluate(run, worse, out=tmp_path, limit=1)
     second = rows_of(tmp_path)
     assert len(first) == len(second) == 2

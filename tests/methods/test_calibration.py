@@ -28,12 +28,3 @@ def test_what_is_not_counted_does_not_count():
     error, deviation = jnp.asarray([0.5, 100.0]), jnp.ones(2)
     found = calibration.shares(error, deviation, jnp.asarray([True, False]))
     assert found == (1.0, 1.0)
-
-
-def test_patients_for_calibration_are_evenly_picked_and_never_all():
-    assert calibration.picked(76, 4) == [9, 28, 47, 66]
-    assert (
-        calibration.picked(3, 5) in ([0, 2], [0, 1], [1, 2]) or len(calibration.picked(3, 5)) == 2
-    )
-    assert calibration.picked(1, 4) == []
-    assert calibration.picked(10, 0) == []

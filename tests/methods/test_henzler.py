@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jxrecon import drr
 from jxrecon.geometry import camera_at, centred_grid
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.henzler import Network, Settings, build
@@ -26,7 +27,9 @@ def trained():
     """(method, state after 40 steps on two volumes, the losses, their batch)."""
     method = build(Settings(channels=(4, 8), learning_rate=1e-2), PROBLEM)
     hu = np.random.default_rng(0).uniform(-1000, 1000, (2, *GRID.shape))
-    batch = VolumeBatch(jnp.asarray(hu, jnp.float32), jnp.arange(2))
+    hu = jnp.asarray(hu, jnp.float32)
+    images = jax.vmap(lambda mu: drr.line_integrals(mu, GRID.affine, FRONTAL))(drr.hu_to_mu(hu))
+    batch = VolumeBatch(hu, jnp.arange(2), (images,))
     state, losses, step = jit(method.init)(jax.random.key(0)), [], jit(method.train_step)
     for _ in range(40):
         state, terms = step(state, batch, jax.random.key(1))

@@ -1,4 +1,4 @@
-"""The linear prior in coordinates: the MAP of `linear_prior`, nobody's influence, deviation, likelihood."""
+"""The linear prior in coordinates: its MAP, nobody's influence, deviation, likelihood."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from scipy.stats import multivariate_normal
 from jxrecon.drr import beam, project
 from jxrecon.geometry import biplanar, centred_grid
 from jxrecon.methods.base import linear_posterior as lp
-from jxrecon.methods.volumes import linear_prior
 from jxrecon.units import MU_WATER_PER_MM
 
 N = 7
@@ -27,7 +26,7 @@ def population(seed=0, count=N):
 
 @jax.jit
 def xrays(hu):
-    """[pixels, 2n] of volumes and mirror images, as `linear_prior.project`."""
+    """[pixels, 2n] of volumes and mirror images."""
 
     def one(volume):
         views = project(beam.hu_to_mu(volume.astype(jnp.float32)), GRID.affine, CAMERAS)
@@ -47,13 +46,28 @@ def weights(basis, y, i):
     return lp.weights_of(basis, lp.without(i, N)).of(basis.coordinates(y))
 
 
-def test_sigma_and_map_are_those_of_the_linear_prior():
-    fit = jax.jit(linear_prior.fit_projections)(HU, IMAGES)
-    assert BASIS.sigma == pytest.approx(float(fit.sigma), rel=1e-4)
-    z = fit.gain @ (SEEN - fit.mean)
-    expected = linear_prior.volume_of(HU, z)
+def test_sigma_reconstructs_left_out_patients_best_and_the_map_is_the_closed_form():
+    x = MU_WATER_PER_MM * (1 + np.concatenate([HU, HU[:, ::-1]]).astype(np.float64) / 1000)
+    x, t = x.reshape(2 * N, -1), np.asarray(IMAGES, np.float64)
+
+    def found(y, kept, sigma):
+        mean, m = t[:, kept].mean(1), x[kept].mean(0)
+        p, d = (t[:, kept] - mean[:, None]), x[kept] - m
+        p, d = p / len(kept) ** 0.5, d / len(kept) ** 0.5
+        z = np.linalg.solve(p.T @ p + sigma**2 * np.eye(len(kept)), p.T @ (y - mean))
+        return m + z @ d
+
+    def error(sigma):
+        others = [[j for j in range(2 * N) if j % N != i] for i in range(N)]
+        return sum(np.sum((found(t[:, i], others[i], sigma) - x[i]) ** 2) for i in range(N))
+
+    largest = np.linalg.norm(t - t.mean(1, keepdims=True), 2) / (2 * N) ** 0.5
+    sigmas = largest * np.logspace(-4, -1, lp.CANDIDATES)
+    assert BASIS.sigma == pytest.approx(min(sigmas, key=error), rel=1e-3)
     w = TABLE.offset[N] + TABLE.matrix[N] @ BASIS.coordinates(SEEN)
-    np.testing.assert_allclose(lp.volume_of(HU, w), expected, atol=0.1)
+    expected = found(np.asarray(SEEN, np.float64), range(2 * N), float(BASIS.sigma))
+    expected = 1000 * (expected / MU_WATER_PER_MM - 1)
+    np.testing.assert_allclose(lp.volume_of(HU, w).reshape(-1), expected, atol=0.5)
     np.testing.assert_allclose(np.sum(w), 1.0, rtol=1e-4)
 
 

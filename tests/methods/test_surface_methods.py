@@ -212,7 +212,7 @@ def test_mean_shape_is_the_mean_of_the_moved_organs_and_the_template_before(tiny
     built = mean_shape(problem)
     state = built.init(KEY)
     np.testing.assert_array_equal(state.vertices, problem.template.vertices)
-    state, _ = built.train_step(state, batch, KEY)
+    state = built.fit(state, batch)
     found = built.reconstruct(state, batch.image[0], batch.reference[0])
     np.testing.assert_allclose(found, np.mean(batch.target, axis=0), rtol=1e-5, atol=1e-4)
     assert float(built.eval_step(state, batch, KEY)["md_vertex_mm"]) > 0
@@ -221,7 +221,7 @@ def test_mean_shape_is_the_mean_of_the_moved_organs_and_the_template_before(tiny
 def test_nearest_shape_finds_each_training_case_by_its_image_whatever_the_exposure(tiny):
     problem, batch = tiny
     built = nearest_shape(problem)
-    state, _ = jit(built.train_step)(built.init(KEY), batch, KEY)
+    state = jit(built.fit)(built.init(KEY), batch)
     reconstruct = jit(built.reconstruct)
     for case in range(2):
         found = reconstruct(state, 0.5 * batch.image[case] + 1.0, batch.reference[0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jxrecon.data.volumes import VolumeSet
-from jxrecon.runs.batches import batch_at, prefetch
+from jxrecon.runs.batches import batch_at, parted, places_at, prefetch
 
 
 def volumes(count):
@@ -45,6 +45,23 @@ def test_a_batch_holds_the_volumes_it_names():
     assert (batch.hu.dtype, batch.index.dtype) == (np.float32, np.int32)
     assert batch.hu.shape == (4, 2, 3, 4)
     np.testing.assert_array_equal(batch.hu[:, 0, 0, 0], batch.index)
+
+
+@pytest.mark.parametrize(
+    ("cases", "count", "out"),
+    [(76, 4, [9, 28, 47, 66]), (1, 4, []), (10, 0, []), (3, 5, [0, 2])],
+)
+def test_cases_kept_out_are_evenly_spread_and_never_all(cases, count, out):
+    data = volumes(cases)
+    learnt, kept = parted(data, count)
+    names = [f"case_{n}" for n in out]
+    assert (list(kept.names) if kept else []) == names
+    assert sorted([*learnt.names, *names]) == sorted(data.names)
+    if kept is not None:
+        assert kept.batch(np.arange(len(out))).index.tolist() == out
+        seen = {int(i) for step in range(cases) for i in batch_at(learnt, step, 3, 0).index}
+        assert seen == set(range(cases)) - set(out)
+        assert places_at(learnt, 0, 2, 0).max() < len(learnt.names)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 50])

@@ -11,6 +11,10 @@ ONE, TWO = 0.6827, 0.9545
 """Shares of a normal distribution within one and within two standard deviations."""
 
 
+TISSUE_HU = -300.0
+"""Truth above counts for errors and deviations in training; tables count the body mask."""
+
+
 class Shares(NamedTuple):
     """Attributes: one, two: share of the voxels whose error is within one and two deviations."""
 
@@ -39,8 +43,3 @@ def shares(
     total = jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)
     one, two = (jnp.sum(counted & (ratio <= k)).astype(jnp.float32) / total for k in (1.0, 2.0))
     return Shares(one, two)
-
-
-def picked(cases: int, count: int) -> list[int]:
-    """Which training patients are kept for calibration: `count` of them, evenly spread."""
-    return [(2 * k + 1) * cases // (2 * count) for k in range(min(count, max(cases - 1, 0)))]

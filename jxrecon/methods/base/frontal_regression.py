@@ -12,7 +12,6 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from jxrecon import drr
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
 from jxrecon.nn.blocks import init_variables
@@ -63,7 +62,7 @@ def init(model: Model, key: Key) -> State:
 
 def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
     """One step on the squared error."""
-    images, real = xrays(model.problem, batch.hu), unit(model.problem, batch.hu)
+    images, real = fixed_range(batch.images[0]), unit(model.problem, batch.hu)
     apply: Any = partial(model.network.apply, train=True, mutable=["batch_stats"])
 
     def objective(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
@@ -79,7 +78,7 @@ def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tupl
 
 def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms:
     """psnr_db over the whole volume, values and range as the window, and the loss."""
-    fake = predict(model, state, xrays(model.problem, batch.hu))
+    fake = predict(model, state, fixed_range(batch.images[0]))
     real = unit(model.problem, batch.hu)
     error = jnp.mean(jnp.square(jnp.clip(fake, 0.0, 1.0) - real), (1, 2, 3))
     psnr_db = jnp.mean(-10.0 * jnp.log10(error))
@@ -108,15 +107,6 @@ def predict(model: Model, state: State, images: Float[Array, "n r s"]) -> Float[
     """The network with its running statistics."""
     variables = {"params": state.params, "batch_stats": state.statistics}
     return model.network.apply(variables, images, train=False)  # type: ignore[return-value]  # no tuple without mutable
-
-
-def xrays(problem: Problem, hu: Float[Array, "n x y z"]) -> Float[Array, "n rows columns"]:
-    """The frontal X-rays of CTs, line integrals / 8 in [0, 1]."""
-
-    def one(volume: Float[Array, "x y z"]) -> Float[Array, "rows columns"]:
-        return drr.line_integrals(drr.hu_to_mu(volume), problem.grid.affine, problem.cameras[0])
-
-    return fixed_range(jax.vmap(one)(hu))
 
 
 def unit(problem: Problem, hu: Float[Array, "n x y z"]) -> Float[Array, "n z x y"]:

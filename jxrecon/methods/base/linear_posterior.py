@@ -80,6 +80,20 @@ def basis_of(images: Float[Array, "pixels n2"], sigma: Float[Array, ""] | float)
     return Basis(mean, q, r, jnp.asarray(sigma, jnp.float32))
 
 
+def empty_basis(pixels: int, cases: int) -> Basis:
+    """The shapes of a basis of so many cases and their mirror images, all zero."""
+    m = min(pixels, 2 * cases)
+    shapes = (pixels,), (pixels, m), (m, 2 * cases), ()
+    return Basis(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
+
+
+def empty_weights(basis: Basis, *priors: int) -> Weights:
+    """The shapes of the weights of so many priors, all zero."""
+    m, total = basis.r.shape
+    offset = jnp.zeros((*priors, total), jnp.float32)
+    return Weights(offset, jnp.zeros((*priors, total, m), jnp.float32))
+
+
 def fit(hu: Int16[Array, "n x y z"], images: Float[Array, "pixels n2"]) -> Basis:
     """The basis with the sigma that reconstructs left-out training patients with the least squared error.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -35,6 +36,15 @@ class System(NamedTuple):
     a: Operator  # each view along the volume's axes with a program of its own
     y: Stacks  # the images
     inside: Float[Array, "x y z"]  # 1 in voxels that some view sees, else 0
+    weights: Images | None = (
+        None  # how much each pixel is to be trusted, of mean 1; None: all alike
+    )
+
+    def weighted(self, r: Stacks) -> Stacks:
+        """W r."""
+        if self.weights is None:
+            return r
+        return jax.tree.map(jnp.multiply, self.a.stacked(self.weights), r)
 
     def reconstruction(self, solution: Solution, seen_by: str) -> Reconstruction:
         """A solution in HU, air (-1000 HU) in voxels that are not seen; by which views: `field_of_view`."""
@@ -42,11 +52,13 @@ class System(NamedTuple):
         return Reconstruction(masked_hu(mu, seen), trace)
 
 
-def linear_system(grid: Grid, images: Images, cameras: Cameras) -> System:
-    """The system of these X-rays."""
+def linear_system(
+    grid: Grid, images: Images, cameras: Cameras, weights: Images | None = None
+) -> System:
+    """The system of these X-rays, and of how much their pixels are to be trusted."""
     a = operator(grid, cameras)
     inside = field_of_view(grid, cameras).astype(jnp.float32)
-    return System(grid, cameras, images, a, a.stacked(images), inside)
+    return System(grid, cameras, images, a, a.stacked(images), inside, weights)
 
 
 def solver(solve: Callable[..., Solution], problem: Problem, settings: Any) -> Method:
@@ -59,9 +71,14 @@ def solver(solve: Callable[..., Solution], problem: Problem, settings: Any) -> M
     """
 
     def reconstruct(
-        state: PyTree, images: Images, cameras: Cameras, key: Key, progress: Progress = None
+        state: PyTree,
+        images: Images,
+        cameras: Cameras,
+        key: Key,
+        progress: Progress = None,
+        weights: Images | None = None,
     ) -> Reconstruction:
-        system = linear_system(problem.grid, images, cameras)
+        system = linear_system(problem.grid, images, cameras, weights)
         return system.reconstruction(solve(system, settings, progress), settings.seen_by)
 
     return untrained(reconstruct)

@@ -75,26 +75,34 @@ class Reconstruction(NamedTuple):
     Attributes:
         hu: [x, y, z] in HU on the problem's grid.
         trace: objective terms per iteration.
+        deviation: standard deviation of hu in every voxel, HU, where the method knows one.
     """
 
     hu: Float[Array, "x y z"]
     trace: Trace
+    deviation: Float[Array, "x y z"] | None = None
 
 
 class Method(NamedTuple):
     """A reconstruction method as pure functions; the loop owns jit, sharding, checkpoints and logs.
 
-    A classical baseline is a Method too: one `train_step` on the whole training set is its fit.
+    A classical baseline is a Method too: `fit` is all that it learns.
 
     Attributes:
         init: (key) -> state, a pytree that holds all that outlives a step.
-        train_step: (state, batch, key) -> (state, terms).
+        train_step: (state, batch, key) -> (state, terms); the batch is a `VolumeBatch` with its X-rays.
         eval_step: (state, batch, key) -> terms on held-out volumes.
-        reconstruct: (state, images, cameras, key, progress=None) -> Reconstruction; jit over the other
-            arguments than the cameras.
+        reconstruct: (state, images, cameras, key, progress=None, weights=None) -> Reconstruction; jit over
+            the other arguments than the cameras. Weights of the images' pixels, of mean 1, are for a
+            `field_model` alone.
         sample: (state, key, count) -> [count, x, y, z] in HU from the prior, where there is one.
         own_views: whether it takes the X-rays of the problem's own cameras alone, one each; else any
             number from anywhere.
+        field_model: whether it takes X-rays for line integrals of the field alone, y = A x, so that what
+            lies about the field has to be taken from them first.
+        fit: (state, `TrainingVolumes`) -> state: what is learnt at once, before the first step.
+        kept_out: training cases, evenly spread, that no step learns from, for `finish`.
+        finish: (state, batch of the cases kept out) -> state, after the last step.
     """
 
     init: Callable[[Key], PyTree]
@@ -103,6 +111,10 @@ class Method(NamedTuple):
     reconstruct: Callable[..., Reconstruction]
     sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None
     own_views: bool = False
+    field_model: bool = False
+    fit: Callable[[PyTree, Any], PyTree] | None = None
+    kept_out: int = 0
+    finish: Callable[[PyTree, Any], PyTree] | None = None
 
 
 class SurfaceMethod(NamedTuple):
@@ -114,6 +126,7 @@ class SurfaceMethod(NamedTuple):
         eval_step: see `Method`; its terms hold md_vertex_mm.
         reconstruct: (state, image [rows, columns], reference [v, 3] mm) -> vertices [v, 3] mm. The
             image is line integrals by the problem's camera.
+        fit: see `Method`; from a `SurfaceBatch` of all training cases.
     """
 
     init: Callable[[Key], PyTree]
@@ -122,6 +135,7 @@ class SurfaceMethod(NamedTuple):
     reconstruct: Callable[
         [PyTree, Float[Array, "rows columns"], Float[Array, "v 3"]], Float[Array, "v 3"]
     ]
+    fit: Callable[[PyTree, Any], PyTree] | None = None
 
 
 class Translator(NamedTuple):
@@ -140,14 +154,19 @@ class Translator(NamedTuple):
     translate: Callable[[PyTree, Float[Array, "rows columns"]], Float[Array, "rows columns"]]
 
 
+def no_step(state: PyTree, batch: Any, key: Key) -> tuple[PyTree, Terms]:
+    """The training step of a method that learns nothing from single batches."""
+    return state, {}
+
+
+def no_terms(state: PyTree, batch: Any, key: Key) -> Terms:
+    """The look at held-out cases of a method that is judged by its reconstructions alone."""
+    return {}
+
+
 def untrained(reconstruct: Callable[..., Reconstruction]) -> Method:
-    """The Method that has nothing to learn: its state is empty, it knows the X-rays alone."""
-    return Method(
-        init=lambda key: (),
-        train_step=lambda state, batch, key: (state, {}),
-        eval_step=lambda state, batch, key: {},
-        reconstruct=reconstruct,
-    )
+    """The Method that has nothing to learn: its state is empty, it knows the field's X-rays alone."""
+    return Method(lambda key: (), no_step, no_terms, reconstruct, field_model=True)
 
 
 def tell(

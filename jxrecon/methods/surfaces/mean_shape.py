@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
+from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem, no_step
 from jxrecon.methods.base.surface_regression import vertex_errors
 
 
@@ -18,15 +18,16 @@ class State(NamedTuple):
 
 
 def mean_shape(problem: SurfaceProblem) -> SurfaceMethod:
-    """v^ = 1/n sum_i v_i in the world; one `train_step` on all cases fits it.
+    """v^ = 1/n sum_i v_i in the world over the training cases.
 
     The reference is not looked at, its place neither. Before the fit it is the problem's template.
     """
     return SurfaceMethod(
         init=lambda key: State(jnp.asarray(problem.template.vertices)),
-        train_step=lambda state, batch, key: (State(jnp.mean(batch.target, axis=0)), {}),
+        train_step=no_step,
         eval_step=lambda state, batch, key: vertex_errors(
             jnp.broadcast_to(state.vertices, batch.target.shape), batch.target
         ),
         reconstruct=lambda state, image, reference: state.vertices,
+        fit=lambda state, everything: State(jnp.mean(everything.target, axis=0)),
     )

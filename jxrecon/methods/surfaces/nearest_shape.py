@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
+from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem, no_step
 from jxrecon.methods.base.surface_regression import standardised, vertex_errors
 from jxrecon.types import Key
 
@@ -32,15 +32,16 @@ class State(NamedTuple):
 def nearest_shape(problem: SurfaceProblem) -> SurfaceMethod:
     """v^ = v_i with i = argmax_i of the correlation of image i and the given one.
 
-    One `train_step` on all cases fits it. The reference is not looked at.
+    The reference is not looked at.
     """
     return SurfaceMethod(
         init=partial(init, problem),
-        train_step=lambda state, batch, key: (State(small(problem, batch.image), batch.target), {}),
+        train_step=no_step,
         eval_step=lambda state, batch, key: vertex_errors(
             find(problem, state, batch.image), batch.target
         ),
         reconstruct=lambda state, image, reference: find(problem, state, image[None])[0],
+        fit=lambda state, everything: State(small(problem, everything.image), everything.target),
     )
 
 

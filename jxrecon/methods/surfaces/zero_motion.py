@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem
+from jxrecon.methods.base.method import SurfaceMethod, SurfaceProblem, no_step
 from jxrecon.methods.base.surface_regression import vertex_errors
 
 
@@ -10,7 +10,7 @@ def zero_motion(problem: SurfaceProblem) -> SurfaceMethod:
     """v^ = v; nothing to fit."""
     return SurfaceMethod(
         init=lambda key: (),
-        train_step=lambda state, batch, key: (state, {}),
+        train_step=no_step,
         eval_step=lambda state, batch, key: vertex_errors(batch.reference, batch.target),
         reconstruct=lambda state, image, reference: reference,
     )

@@ -1,6 +1,6 @@
 """CGLS: conjugate gradients on the least squares of the line integrals, without forming A' A.
 
-    minimise |A x - y|^2        x: attenuation in 1/mm, y: line integrals
+    minimise (A x - y)' W (A x - y)    x: attenuation in 1/mm, y: line integrals, W: 1, or pixels' weights
 
 Hestenes & Stiefel, J. Res. NBS 49 (1952); in this form Bjorck, Numerical Methods for Least Squares
 Problems (1996), 7.4. The fastest of the linear iterations: what SIRT does in a hundred, it does in
@@ -66,12 +66,12 @@ def solve(system: System, settings: Settings, progress: Progress = None) -> Solu
 
     def step(carry):
         iteration, x, r, p, before, first, trace = carry
-        s = inside * a.back(r)
+        s = inside * a.back(system.weighted(r))
         gamma = dot(s, s)
         first = jnp.where(iteration == 0, gamma, first)
         p = s + gamma / before * p
         q = a.project(p)
-        alpha = gamma / jnp.maximum(dot(q, q), tiny)
+        alpha = gamma / jnp.maximum(dot(q, system.weighted(q)), tiny)
         x = x + alpha * p
         r = jax.tree.map(lambda e, d: e - alpha * d, r, q)
         residual = norm(r) / scale

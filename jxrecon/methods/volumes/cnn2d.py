@@ -5,7 +5,7 @@
 | x -> f(x), output channel k is the coronal plane k | Network | width, blocks |
 | L_mse = mean (f(x) - y)^2 over voxels, CT in [0, 1] | frontal_regression.train_step | - |
 | Adam, gradient + weight_decay * parameters | build | learning_rate, betas, weight_decay |
-| X-ray of a CT, line integrals / 8 in [0, 1] | frontal_regression.xrays | - |
+| line integrals / 8 in [0, 1] | trained_views.fixed_range | - |
 
 From the paper: ResNet, BatchNorm, an X-ray of twice the volume's size (256 for 128^3), as many output
 channels as the volume is deep, squared error, weight decay 1e-4. Not verified, for want of its text and

@@ -10,7 +10,7 @@ from jxrecon.methods.base.method import Method, Problem, Reconstruction, untrain
 def earlier_scan(problem: Problem) -> Method:
     """The Method of this file. Its state is the earlier scan, HU on the problem's grid."""
     return untrained(
-        lambda state, images, cameras, key, progress=None: Reconstruction(
+        lambda state, images, cameras, key, progress=None, weights=None: Reconstruction(
             jnp.asarray(state, jnp.float32), {}
         )
     )

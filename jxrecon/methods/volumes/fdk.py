@@ -72,7 +72,10 @@ def fdk(problem: Problem, settings: Settings | None = None) -> Method:
 
 
 def solve(system: System, settings: Settings, progress: Progress = None) -> Solution:
-    """The filtered backprojection, and how far its line integrals are from the given ones."""
+    """The filtered backprojection, and how far its line integrals are from the given ones.
+
+    In closed form, so pixels cannot weigh differently: their weights are not looked at.
+    """
     x = filtered_backprojection(system.images, system.cameras, system.grid, settings)
     error, y = norm(minus(system.a.project(x), system.y)), norm(system.y)
     residual = error / jnp.maximum(y, jnp.finfo(jnp.float32).tiny)

@@ -6,7 +6,7 @@
 | residual learning: x + F(x) | Residual | blocks |
 | L_2 = mean (f(x) - y)^2 over voxels, CT in [0, 1] | frontal_regression.train_step | - |
 | Adam | build | learning_rate, betas |
-| X-ray of a CT, line integrals / 8 in [0, 1] | frontal_regression.xrays | - |
+| line integrals / 8 in [0, 1] | trained_views.fixed_range | - |
 
 From what is published about it: an encoder from one X-ray to a code, a decoder to a coarse volume of fixed
 size, skip connections, residual learning, squared error. Not verified, for want of the full text and code:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int16
 
-from jxrecon import drr
-from jxrecon.geometry import same_cameras
-from jxrecon.methods.base.linear_posterior import attenuation
-from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
-from jxrecon.types import Key, Terms, VolumeBatch
+from jxrecon.methods.base.method import (
+    Cameras,
+    Images,
+    Method,
+    Problem,
+    Progress,
+    Reconstruction,
+    no_step,
+    no_terms,
+)
+from jxrecon.methods.base.trained_views import on_trained_pixels
+from jxrecon.types import Key, TrainingVolumes
 
 
 class State(NamedTuple):
@@ -29,16 +35,14 @@ class State(NamedTuple):
 
 
 def nearest(problem: Problem) -> Method:
-    """x = x_i with i = argmin_i |A x_i - y|; one `train_step` on all volumes fits it.
-
-    With the problem's own cameras the stored X-rays are compared; any other cameras make the training
-    volumes be projected again.
-    """
+    """x = x_i with i = argmin_i |y_i - y| over the training cases' own X-rays."""
     return Method(
         init=partial(init, problem),
-        train_step=partial(train_step, problem),
-        eval_step=lambda state, batch, key: {},
+        train_step=no_step,
+        eval_step=no_terms,
         reconstruct=partial(reconstruct, problem),
+        own_views=True,
+        fit=fit,
     )
 
 
@@ -51,10 +55,11 @@ def init(problem: Problem, key: Key) -> State:
     )
 
 
-def train_step(problem: Problem, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
-    """The fit to all training volumes."""
-    hu = jnp.round(batch.hu).astype(jnp.int16)
-    return State(hu, project(hu, problem, problem.cameras)), {}
+def fit(state: State, everything: TrainingVolumes) -> State:
+    """All cases, none of their mirror images."""
+    n = everything.hu.shape[0]
+    rows = [images[:n].reshape(n, -1) for images in everything.images]
+    return State(everything.hu, jnp.concatenate(rows, axis=1))
 
 
 def reconstruct(
@@ -65,21 +70,12 @@ def reconstruct(
     key: Key,
     progress: Progress = None,
 ) -> Reconstruction:
-    """See `nearest`."""
-    own = same_cameras(cameras, problem.cameras)
-    known = state.images if own else project(state.hu, problem, cameras)
-    y = jnp.concatenate([image.ravel() for image in images])
-    i = jnp.argmin(jnp.sum(jnp.square(known - y[None]), axis=1))
+    """See `nearest`.
+
+    Raises:
+        InputError: the X-rays are not the problem's views; see `trained_views.on_trained_pixels`.
+    """
+    seen = on_trained_pixels(images, cameras, problem.cameras, "nearest volume")
+    y = jnp.concatenate([image.ravel() for image in seen])
+    i = jnp.argmin(jnp.sum(jnp.square(state.images - y[None]), axis=1))
     return Reconstruction(state.hu[i].astype(jnp.float32), {})
-
-
-def project(
-    hu: Int16[Array, "n x y z"], problem: Problem, cameras: Cameras
-) -> Float[Array, "n pixels"]:
-    """A x_i, one row a volume, views after one another."""
-
-    def one(volume: Int16[Array, "x y z"]) -> Float[Array, " pixels"]:
-        views = drr.project(attenuation(volume), problem.grid.affine, cameras)
-        return jnp.concatenate([view.ravel() for view in views])
-
-    return jax.lax.map(one, hu)

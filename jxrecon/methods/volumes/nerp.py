@@ -1,10 +1,11 @@
 """NeRP: the volume as a small network from coordinates to attenuation, fitted to this patient's X-rays.
 
-    minimise 1/2 mean_pixels (A mu - y)^2 over the network's weights,    mu(p) = mu_high f(features(p))
+    minimise 1/2 mean_pixels w (A mu - y)^2 over the network's weights,    mu(p) = mu_high f(features(p))
 
 with p in [0, 1]^3 across the grid, features Fourier features of p, f a SIREN (or ReLU network), mu_high
-the attenuation at the window's upper end, y the line integrals. No training data: an earlier scan of the
-patient, if there is one, is fitted first (the prior embedding) and the X-rays change it from there.
+the attenuation at the window's upper end, y the line integrals, w a pixel's weight (1 unless given). No
+training data: an earlier scan of the patient, if there is one, is fitted first (the prior embedding) and the
+X-rays change it from there.
 
 Shen, Pauly & Xing, NeRP, IEEE TNNLS 2022 (whose sizes, rates and iterations are the defaults); Fourier
 features: Tancik et al., NeurIPS 2020; SIREN: Sitzmann et al., NeurIPS 2020. A grid of several chunks is
@@ -157,6 +158,7 @@ def reconstruct(
     cameras: Cameras,
     key: Key,
     progress: Progress = None,
+    weights: Images | None = None,
 ) -> Reconstruction:
     """See `nerp`."""
     frequencies, layers = initial(key, settings)
@@ -166,7 +168,7 @@ def reconstruct(
         layers = embed(f, layers, prior, problem, settings)
         rate, iterations = settings.adapted_learning_rate, settings.adapted_iterations
 
-    system = linear_system(problem.grid, images, cameras)
+    system = linear_system(problem.grid, images, cameras, weights)
     a, y = system.a, system.y
     scale = jnp.maximum(norm(y), jnp.finfo(jnp.float32).tiny)
     pixels = sum(image.size for image in images)
@@ -178,8 +180,9 @@ def reconstruct(
     def gradient(layers: Layers) -> tuple[Layers, Terms]:
         mu, pull = jax.vjp(volume, layers)
         r = minus(a.project(mu), y)
-        (slope,) = pull(a.back(r) / pixels)
-        return slope, {"objective": 0.5 * dot(r, r) / pixels, "residual": norm(r) / scale}
+        trusted = system.weighted(r)
+        (slope,) = pull(a.back(trusted) / pixels)
+        return slope, {"objective": 0.5 * dot(r, trusted) / pixels, "residual": norm(r) / scale}
 
     layers, trace = _fit(layers, gradient, optax.adam(rate), iterations, progress)
     return system.reconstruction((volume(layers), trace), settings.seen_by)

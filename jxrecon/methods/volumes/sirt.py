@@ -1,6 +1,8 @@
 """SIRT: every voxel corrected by the mean error of its rays, all at once or subset by subset (SART).
 
-    x <- x + relaxation C A' R (y - A x)        R = 1 / row sums of A (mm), C = 1 / column sums of A (mm)
+    x <- x + relaxation C A' W R (y - A x)      R = 1 / row sums of A (mm), C = 1 / column sums of W A (mm)
+
+with W = 1, or the pixels' weights.
 
 Gilbert, J. Theor. Biol. 36 (1972); Andersen & Kak, Ultrasonic Imaging 6 (1984). It converges to the
 least squares solution in the norm of R nearest to where it starts; coarse structures come first, so
@@ -69,6 +71,9 @@ def solve(system: System, settings: Settings, progress: Progress = None) -> Solu
     dealt = system.a.subsets(count)
     places = [jnp.asarray(place) for place, _ in dealt]
     real = [jnp.asarray(r, jnp.float32)[:, :, None, None] for _, r in dealt]
+    if system.weights is not None:
+        trusted = zip(real, system.a.stacked(system.weights), places)
+        real = [r * weights[place] for r, weights, place in trusted]
     stacks = system.a.stacked(system.images)
     y = [stack[place] for stack, place in zip(stacks, places)]
     scale = sum(jnp.sum(jnp.square(stack)) for stack in stacks)
@@ -109,7 +114,8 @@ def correct(
     ax = a.project(jnp.where(first, system.inside, x))
     rows = [jnp.where(first, w * inverse_sums(s, shortest), r) for s, r, w in zip(ax, rows, real)]
     error = [jnp.where(r > 0, m - p, 0.0) for m, p, r in zip(y, ax, rows)]
-    weighted = [jnp.where(first, (r > 0).astype(jnp.float32), r * e) for r, e in zip(rows, error)]
+    ones = [w * (r > 0).astype(jnp.float32) for w, r in zip(real, rows)]
+    weighted = [jnp.where(first, w, r * e) for w, r, e in zip(ones, rows, error)]
     spread = a.back(tuple(weighted))
     sums = inverse_sums(spread, 1e-3 * jnp.max(spread))
     columns = jnp.where(first, system.inside * sums, columns)

@@ -1,11 +1,11 @@
 """Least squares with total variation: the piecewise smooth, non-negative volume that explains the X-rays.
 
-    F(x) = 1/2 mean_views int (A x - y)^2 dS + weight int |grad x| dV,    x >= 0
+    F(x) = 1/2 mean_views int w (A x - y)^2 dS + weight int |grad x| dV,    x >= 0
 
-with x in 1/mm, dS in mm^2 of the plane through the grid's middle, dV in mm^3, so `weight` is in mm and
-means the same on every grid, detector and number of views: a ball of radius r loses about 2 weight / r^2
-of its attenuation (the derivatives of both terms by its contrast balance), and what is smaller than
-sqrt(2 weight / contrast) disappears.
+with x in 1/mm, w the weight of a pixel (1 unless given), dS in mm^2 of the plane through the grid's middle,
+dV in mm^3, so `weight` is in mm and means the same on every grid, detector and number of views: a ball of
+radius r loses about 2 weight / r^2 of its attenuation (the derivatives of both terms by its contrast
+balance), and what is smaller than sqrt(2 weight / contrast) disappears.
 
 Total variation: Rudin, Osher & Fatemi, Physica D 60 (1992), isotropic in 3-D, forward differences in mm.
 Minimised by monotone FISTA with the dual of the proximal problem solved inside: Beck & Teboulle, IEEE
@@ -91,7 +91,7 @@ class Objective(NamedTuple):
     """F of one patient's X-rays."""
 
     system: System
-    areas: Stacks  # dS / number of views, mm^2
+    areas: Stacks  # w dS / number of views, mm^2
     spacing_mm: tuple[float, ...]
     weight: float  # factor of the sum of |grad x| over voxels, mm^4
     non_negative: bool
@@ -133,7 +133,7 @@ def solve(system: System, settings: Settings, progress: Progress = None) -> Solu
     spacing_mm = tuple(float(s) for s in system.grid.spacing_mm)
     voxel_mm3 = float(np.prod(system.grid.spacing_mm))
     weight = weight_of(settings, system.grid) * voxel_mm3
-    areas = pixel_areas(system.a, system.cameras)
+    areas = system.weighted(pixel_areas(system.a, system.cameras))
     f = Objective(system, areas, spacing_mm, weight, settings.non_negative)
     scale = jnp.maximum(norm(system.y), _TINY)
 

@@ -64,16 +64,9 @@ def prior_of(hu: Int16[Array, "n x y z"], images: Float[Array, "pixels n2"]) -> 
 
 def empty_prior(shape: tuple[int, int, int], cases: int, pixels: int) -> Prior:
     """The shapes of a prior, all zero: what a state holds before the fit."""
-    m = min(pixels, 2 * cases)
-
-    def zeros(*sizes: int) -> Float[Array, "..."]:
-        return jnp.zeros(sizes, jnp.float32)
-
-    return Prior(
-        jnp.zeros((cases, *shape), jnp.int16),
-        Basis(zeros(pixels), zeros(pixels, m), zeros(m, 2 * cases), zeros()),
-        Weights(zeros(cases + 1, 2 * cases), zeros(cases + 1, 2 * cases, m)),
-    )
+    basis = linear_posterior.empty_basis(pixels, cases)
+    weights = linear_posterior.empty_weights(basis, cases + 1)
+    return Prior(jnp.zeros((cases, *shape), jnp.int16), basis, weights)
 
 
 def explain(

@@ -36,30 +36,10 @@ from jxrecon.methods.base.method import Method, Problem, Progress, Reconstructio
 from jxrecon.methods.base.trained_views import on_trained_pixels
 from jxrecon.methods.volumes.lift import inputs, losses, networks
 from jxrecon.nn.optimise import descend
-from jxrecon.types import InputError, Key, PyTree, Terms
+from jxrecon.types import InputError, Key, PyTree, Terms, TrainingVolumes, VolumeBatch
 
 LAPLACE = 2.0**0.5
 """Standard deviation of a Laplace distribution over its mean absolute size."""
-
-TISSUE_HU = -300.0
-"""Truth above counts for errors and deviations in training; tables count the body mask."""
-
-
-class XrayBatch(NamedTuple):
-    """Cases of one step with their X-rays.
-
-    Attributes:
-        images: line integrals of the whole patient, one array a view.
-        hu: CT values in HU on the problem's grid.
-        index: position in the training set, n more for the mirror image of a patient; below 0: none of it.
-        cameras: where the method shall believe that the views were taken, vectors [b, 3] each; None: the
-            problem's.
-    """
-
-    images: tuple[Float[Array, "b rows columns"], ...]
-    hu: Float[Array, "b x y z"]
-    index: Int[Array, " b"]  # type: ignore[assignment]  # shadows tuple.index, never called
-    cameras: tuple[AnyCamera, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +118,7 @@ class Posterior(NamedTuple):
 
 
 def build(settings: Settings, problem: Problem) -> Method:
-    """Lift for this problem; `fit` the state's prior before the first step.
+    """Lift for this problem.
 
     Raises:
         InputError: the grid cannot be halved as often as the network has levels.
@@ -150,6 +130,9 @@ def build(settings: Settings, problem: Problem) -> Method:
         eval_step=partial(eval_step, model),
         reconstruct=partial(reconstruct, model),
         own_views=True,
+        fit=fit,
+        kept_out=settings.calibration,
+        finish=partial(calibrate, model),
     )
 
 
@@ -199,16 +182,11 @@ def init(model: Model, key: Key) -> State:
     )
 
 
-def fit(state: State, hu: Float[Array, "n x y z"], images: Float[Array, "pixels n2"]) -> State:
-    """The state with the linear prior of all training volumes.
-
-    Args:
-        state: of `init`.
-        hu: training volumes in HU.
-        images: their X-rays by the problem's cameras, all views of a case in one column: first the n, then
-            those of the n mirror images.
-    """
-    return state.replace(prior=inputs.prior_of(jnp.round(hu).astype(jnp.int16), images))
+def fit(state: State, everything: TrainingVolumes) -> State:
+    """The state with the linear prior of all training cases."""
+    rows = [images.reshape(images.shape[0], -1) for images in everything.images]
+    seen = jnp.minimum(jnp.concatenate(rows, axis=1), inputs.STARVED)
+    return state.replace(prior=inputs.prior_of(everything.hu, seen.T))
 
 
 def _left_out(prior: inputs.Prior, index: Int[Array, ""]) -> Int[Array, ""]:
@@ -222,20 +200,18 @@ def see(
     prior: inputs.Prior,
     images: Sequence[Float[Array, "rows columns"]],
     index: Int[Array, ""],
-    cameras: Sequence[AnyCamera] | None = None,
 ) -> tuple[Float[Array, "x y z"], Float[Array, "i j k c"]]:
     """(the prior's MAP in HU, the network's input) of one case."""
     explained = inputs.explain(prior, images, _left_out(prior, index))
-    where = model.problem.cameras if cameras is None else cameras
-    grid, window = model.problem.grid, model.problem.window
-    return explained.hu, inputs.features(grid, window, explained, images, where)
+    grid, cameras, window, _ = model.problem
+    return explained.hu, inputs.features(grid, window, explained, images, cameras)
 
 
-def _seen(model: Model, prior: inputs.Prior, batch: XrayBatch) -> tuple[Array, Array]:
+def _seen(model: Model, prior: inputs.Prior, batch: VolumeBatch) -> tuple[Array, Array]:
     """`see` for all cases of a batch, one after the other; the MAP in units of the window's width."""
 
-    def one(case: XrayBatch) -> tuple[Array, Array]:
-        return see(model, prior, case.images, case.index, case.cameras)
+    def one(case: VolumeBatch) -> tuple[Array, Array]:
+        return see(model, prior, case.images, case.index)
 
     hu, features = lax.map(one, batch)
     return _unit(model, hu), features
@@ -255,7 +231,7 @@ def apply(
     return cast(networks.Output, out)
 
 
-def train_step(model: Model, state: State, batch: XrayBatch, key: Key) -> tuple[State, Terms]:
+def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tuple[State, Terms]:
     """One step of AdamW.
 
     Terms:
@@ -287,7 +263,6 @@ def posterior(
     state: State,
     images: Sequence[Float[Array, "rows columns"]],
     index: Int[Array, ""] | int = -1,
-    cameras: Sequence[AnyCamera] | None = None,
 ) -> Posterior:
     """The volume and its deviation from X-rays on the pixels of the problem's cameras.
 
@@ -296,9 +271,8 @@ def posterior(
         state: a trained state.
         images: line integrals, one a camera of the problem.
         index: of a training case, which the prior then does not know; below 0: no training case.
-        cameras: where the views were taken, near the problem's; None: there.
     """
-    start, features = see(model, state.prior, images, jnp.asarray(index), cameras)
+    start, features = see(model, state.prior, images, jnp.asarray(index))
     out = apply(model, state.ema, features[None])
     window = model.problem.window
     unit = jnp.clip(_unit(model, start) + out.change[0], 0.0, 1.0)
@@ -307,27 +281,26 @@ def posterior(
     return Posterior(window.to_hu(2.0 * unit - 1.0), deviation)
 
 
-def calibrate(model: Model, state: State, batch: XrayBatch) -> State:
+def calibrate(model: Model, state: State, batch: VolumeBatch) -> State:
     """The state with the factor on the deviations that is right on cases nobody learned from.
 
     Args:
         model: network and problem.
         state: a trained state.
-        batch: `calibration.picked` training patients, whom the network did not see and the prior leaves out,
-            or any others.
+        batch: training cases that the network did not see and the prior leaves out.
     """
 
-    def one(case: XrayBatch) -> Array:
-        found = posterior(model, state, case.images, case.index, case.cameras)
+    def one(case: VolumeBatch) -> Array:
+        found = posterior(model, state, case.images, case.index)
         truth = model.problem.window.to_hu(2.0 * _unit(model, case.hu) - 1.0)
-        tissue = (case.hu > TISSUE_HU).ravel()
+        tissue = (case.hu > calibration.TISSUE_HU).ravel()
         return calibration.scale_of((found.hu - truth).ravel(), found.deviation.ravel(), tissue)
 
     scales = lax.map(one, batch)
     return state.replace(scale=state.scale * jnp.exp(jnp.mean(jnp.log(scales))))
 
 
-def eval_step(model: Model, state: State, batch: XrayBatch, key: Key) -> Terms:
+def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms:
     """Held-out cases from their X-rays.
 
     Terms:
@@ -338,11 +311,11 @@ def eval_step(model: Model, state: State, batch: XrayBatch, key: Key) -> Terms:
         psnr_prior_db: of the linear prior.
     """
 
-    def one(case: XrayBatch) -> Terms:
-        found = posterior(model, state, case.images, case.index, case.cameras)
-        prior = inputs.explain(state.prior, case.images, _left_out(state.prior, case.index))
+    def one(case: VolumeBatch) -> Terms:
+        found = posterior(model, state, case.images)
+        prior = inputs.explain(state.prior, case.images, jnp.asarray(state.prior.hu.shape[0]))
         truth, unit, start = (_unit(model, hu) for hu in (case.hu, found.hu, prior.hu))
-        tissue = case.hu > TISSUE_HU
+        tissue = case.hu > calibration.TISSUE_HU
         error = model.problem.window.range * (unit - truth)
         shares = calibration.shares(error, found.deviation, tissue)
         count = jnp.maximum(jnp.sum(tissue), 1).astype(jnp.float32)
@@ -389,4 +362,5 @@ def reconstruct(
         InputError: the X-rays are not the views that the network was trained with.
     """
     seen = on_trained_pixels(images, cameras, model.problem.cameras, "lift")
-    return Reconstruction(posterior(model, state, seen).hu, {})
+    found = posterior(model, state, seen)
+    return Reconstruction(found.hu, {}, found.deviation)

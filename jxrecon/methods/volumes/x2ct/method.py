@@ -17,7 +17,7 @@ is the single-view network, two are the biplanar one; the grid's edge is the net
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -28,7 +28,6 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from jxrecon import drr
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
 from jxrecon.methods.base.trained_views import fixed_range, on_trained_pixels
 from jxrecon.methods.volumes.x2ct import losses, reorient
@@ -220,10 +219,8 @@ def hu_of(model: Model, volumes: Volumes) -> Float[Array, "b x y z"]:
     return model.problem.window.to_hu(2.0 * jnp.clip(reorient(volumes)[..., 0], 0.0, 1.0) - 1.0)
 
 
-def views_of(model: Model, hu: Float[Array, "b x y z"]) -> Views:
-    """The X-rays of CTs by the problem's cameras, in [0, 1]."""
-    affine, cameras = model.problem.grid.affine, model.problem.cameras
-    images = jax.vmap(lambda mu: drr.project(mu, affine, cameras))(drr.hu_to_mu(hu))
+def views_of(model: Model, images: Sequence[Float[Array, "b s s"]]) -> Views:
+    """Line integrals in [0, 1]."""
     return [NORMALISATIONS[model.settings.normalisation](image) for image in images]
 
 
@@ -245,7 +242,7 @@ def train_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> tupl
     Terms:
         L_LSGAN(G), L_re, L_pl, L_G, L_LSGAN(D), D(real), D(fake), weighted; learning_rate.
     """
-    real, views = volumes_of(model, batch.hu), views_of(model, batch.hu)
+    real, views = volumes_of(model, batch.hu), views_of(model, batch.images)
     adversary = bool(model.settings.adversarial_weight)
 
     def generator_objective(params: PyTree) -> tuple[Array, tuple[Volumes, Terms]]:
@@ -285,14 +282,17 @@ def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms
         L_re, L_pl: of the volumes before they are clipped, weighted as in training, and their sum L_G.
     """
 
-    def one(hu: Float[Array, "x y z"]) -> Terms:
-        real, views = volumes_of(model, hu[None]), views_of(model, hu[None])
+    def one(case: VolumeBatch) -> Terms:
+        real, views = (
+            volumes_of(model, case.hu[None]),
+            views_of(model, [y[None] for y in case.images]),
+        )
         fake = generate(model, state.generator, views)
         error = jnp.mean(jnp.square(jnp.clip(fake, 0.0, 1.0) - real))
         _, terms = losses.generator_loss(None, fake, real, model.weights)
         return {"psnr_db": -10.0 * jnp.log10(error), **terms}
 
-    return jax.tree.map(jnp.mean, jax.lax.map(one, batch.hu))
+    return jax.tree.map(jnp.mean, jax.lax.map(one, batch))
 
 
 def reconstruct(
@@ -308,7 +308,6 @@ def reconstruct(
     Raises:
         InputError: they are not the views of the training; see `trained_views.on_trained_pixels`.
     """
-    normalise = NORMALISATIONS[model.settings.normalisation]
     seen = on_trained_pixels(images, cameras, model.problem.cameras, "x2ct")
-    volumes = generate(model, state.generator, [normalise(image)[None] for image in seen])
+    volumes = generate(model, state.generator, views_of(model, [image[None] for image in seen]))
     return Reconstruction(hu_of(model, volumes)[0], {})

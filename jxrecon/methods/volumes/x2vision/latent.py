@@ -8,7 +8,7 @@ Every sum is a sum as written, none is a mean; additive constants of the densiti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -27,6 +27,7 @@ from jxrecon.types import Terms
 Styles = Float[Array, "b k d"]
 Noise = tuple[Float[Array, "b ..."], ...]
 Images = tuple[Float[Array, "b rows columns"], ...]
+Weights = Sequence[Float[Array, "rows columns"]]
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,17 @@ def noise_likelihood(noise: Noise) -> Float[Array, " b"]:
     return reduce(add, [0.5 * jnp.sum(n**2, axis=tuple(range(1, n.ndim))) for n in noise])
 
 
-def image_distance(projections: Images, images: Images) -> Float[Array, " b"]:
-    """[X2Vision data term] sum_i ||A_i v - I_i||_2 over views: a norm, not its square."""
-    squares = [jnp.sum((p - i) ** 2, axis=(1, 2)) for p, i in zip(projections, images)]
-    return reduce(add, [jnp.sqrt(s + 1e-12) for s in squares])
+def image_distance(
+    projections: Images, images: Images, weights: Weights | None = None
+) -> Float[Array, " b"]:
+    """[X2Vision data term] sum_i ||A_i v - I_i||_2 over views: a norm, not its square.
+
+    With weights of mean 1 each pixel counts as much as it is to be trusted; the paper has none.
+    """
+    squares = [(p - i) ** 2 for p, i in zip(projections, images)]
+    if weights is not None:
+        squares = [square * w[None] for square, w in zip(squares, weights)]
+    return reduce(add, [jnp.sqrt(jnp.sum(s, axis=(1, 2)) + 1e-12) for s in squares])
 
 
 def objective(
@@ -131,6 +139,7 @@ def objective(
     project: Callable[[Latents], Images],
     statistics: WStatistics,
     settings: LatentSettings,
+    weights: Weights | None = None,
 ) -> tuple[Float[Array, " b"], Terms]:
     """[X2Vision Eq. R] The total of each batch member, by lambda_x of each L_x, and the unweighted terms.
 
@@ -139,7 +148,7 @@ def objective(
     """
     projections, distance = project(latents), distances.named(settings.distance)
     terms = {
-        "L_2": image_distance(projections, images),
+        "L_2": image_distance(projections, images, weights),
         "L_p": reduce(add, [distance(p, i) for p, i in zip(projections, images)]),
         "L_w": style_likelihood(latents.ws, statistics, settings.sigma),
         "L_c": style_coherence(latents.ws, settings.kappa),
@@ -157,6 +166,7 @@ def invert(
     statistics: WStatistics,
     settings: LatentSettings,
     progress: Progress = None,
+    weights: Weights | None = None,
 ) -> Inversion:
     """Adam with a warm-up and a cosine decay, the whole of it one scan.
 
@@ -168,6 +178,7 @@ def invert(
         project: latents -> projections of G(latents) in the same views.
         statistics: those of the frozen mapping network.
         progress: called with (iteration, lowest total) about twenty times.
+        weights: of the images' pixels, of mean 1; None: all alike.
 
     Returns:
         For each batch member the latents of its lowest total, not of its last iteration.
@@ -180,7 +191,7 @@ def invert(
 
     def loss(white: Latents) -> tuple[Float[Array, ""], Terms]:
         latents = coloured(white, statistics)
-        total, terms = objective(latents, images, project, statistics, settings)
+        total, terms = objective(latents, images, project, statistics, settings, weights)
         return jnp.sum(total), terms
 
     def step(carry: tuple, iteration: Array) -> tuple[tuple, Terms]:

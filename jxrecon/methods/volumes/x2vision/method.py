@@ -71,6 +71,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         eval_step=partial(eval_step, prior, settings),
         reconstruct=partial(reconstruct, prior, settings.latent),
         sample=partial(manifold.sample, prior),
+        field_model=True,
     )
 
 
@@ -114,6 +115,7 @@ def invert_projections(
     cameras: Cameras,
     key: Key,
     progress: Progress = None,
+    weights: Images | None = None,
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
@@ -128,7 +130,7 @@ def invert_projections(
     def projections(latents: Latents) -> tuple[Array, ...]:
         return manifold.project(prior, manifold.synthesise(prior, generator, *latents), cameras)
 
-    return invert(start, repeated, projections, statistics, settings, progress)
+    return invert(start, repeated, projections, statistics, settings, progress, weights)
 
 
 def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
@@ -146,13 +148,14 @@ def reconstruct(
     cameras: Cameras,
     key: Key,
     progress: Progress = None,
+    weights: Images | None = None,
 ) -> Reconstruction:
     """One volume from any number of X-rays from anywhere, by the averaged weights, which stay as they are.
 
-    `progress` is told the lowest objective.
+    `progress` is told the lowest objective; `weights` are of the X-rays' pixels.
     """
     batched = tuple(image[None] for image in images)
-    found = invert_projections(prior, settings, state.ema, batched, cameras, key, progress)
+    found = invert_projections(prior, settings, state.ema, batched, cameras, key, progress, weights)
     latents, place = best_start(found, settings.starts)
     hu = volumes_of(prior, state.ema, *latents)[0]
     return Reconstruction(hu, {name: term[:, place[0]] for name, term in found.trace.items()})
@@ -161,7 +164,7 @@ def reconstruct(
 def eval_step(
     prior: Prior, settings: Settings, state: State, batch: VolumeBatch, key: Key
 ) -> Terms:
-    """Held-out volumes from their standard views in few latent steps from w = mu: how good is the prior?
+    """Held-out volumes from their field's own X-rays in few latent steps from w = mu: how good is the prior?
 
     Terms:
         psnr_db: whole volume, values and range as the window, mean over the batch.

@@ -348,7 +348,8 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
     real = prior.problem.window.to_unit(batch.hu)[..., None]
     real = jnp.where(flip.reshape(-1, 1, 1, 1, 1), real[:, ::-1], real)
 
-    code = 2 * batch.index + flip.astype(jnp.int32)
+    case, mirrored = batch.index % prior.problem.cases, batch.index // prior.problem.cases
+    code = 2 * case + (flip.astype(jnp.int32) + mirrored) % 2
     state, terms = auto_decoder_step(prior, state, real, code, key_code)
     none = dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), jnp.zeros((), jnp.float32))
     state, game_terms = jax.lax.cond(

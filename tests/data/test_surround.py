@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon import drr
-from jxrecon.data.scene_xrays import axes_of, xrays_of
-from jxrecon.data.scenes import in_turn, mirrored, scenes_of
-from jxrecon.data.volumes import load
-from jxrecon.experiment import Experiment, Field, Schedule, Views
-from jxrecon.methods.base import surround
+from jxrecon.data import scenes, surround
+from jxrecon.data.acquisition import acquisition
+from jxrecon.experiment import Views
+from jxrecon.runs import config
+from jxrecon.types import InputError
 
 CASES, PIXELS = 9, 30
 
@@ -23,7 +22,7 @@ def population(seed=0, cases=CASES, directions=4):
     return (5 + codes @ of_whole).astype(np.float32), (2 + codes @ of_field).astype(np.float32)
 
 
-FIT = jax.jit(surround.fit)
+FIT, RESIDUALS = jax.jit(surround.fit), jax.jit(surround.residuals)
 
 
 def test_the_regression_is_the_formula():
@@ -48,21 +47,19 @@ def test_a_surround_that_is_a_linear_function_is_found():
 
 def test_residuals_are_those_of_a_fit_without_patient_and_mirror_image():
     whole, field = population()
-    found = FIT(whole, field)
+    residuals = RESIDUALS(whole, field)
     for i in (0, 4):
         kept = [j for j in range(2 * CASES) if j % CASES != i]
         other = FIT(whole[kept], field[kept])
         for j in (i, i + CASES):
-            np.testing.assert_allclose(
-                found.residuals[j], other.field(whole[j]) - field[j], atol=2e-4
-            )
+            np.testing.assert_allclose(residuals[j], other.field(whole[j]) - field[j], atol=2e-4)
 
 
 def test_a_left_out_patient_has_no_influence():
     whole, field = population()
     changed = field.copy()
     changed[[2, 2 + CASES]] += 100.0
-    before, after = FIT(whole, field).residuals, FIT(whole, changed).residuals
+    before, after = RESIDUALS(whole, field), RESIDUALS(whole, changed)
     np.testing.assert_allclose(after[2] + 100.0, before[2], atol=1e-3)
     assert np.abs(after[3] - before[3]).max() > 0.1
 
@@ -75,13 +72,13 @@ def test_weights_are_larger_where_the_surround_is_known():
     weights = np.asarray(found.relative_weights(0.05))
     assert weights[:10].max() < weights[10:].min()
     assert weights.mean() == pytest.approx(1.0, rel=1e-5)
-    assert (found.variance()[:10] > 0.5).all()
+    assert (found.variance[:10] > 0.5).all()
+    np.testing.assert_allclose(found.variance, np.mean(RESIDUALS(whole, field) ** 2, 0), rtol=1e-4)
 
 
 def test_of_one_patient_the_field_is_the_mean():
     whole, field = population(cases=1)
-    found = FIT(whole, field)
-    np.testing.assert_allclose(found.residuals, field.mean(0) - field, atol=1e-4)
+    np.testing.assert_allclose(RESIDUALS(whole, field), field.mean(0) - field, atol=1e-4)
 
 
 @pytest.mark.slow  # 17 + 76 scenes are read and projected: minutes
@@ -89,38 +86,19 @@ def test_on_openkbp_the_fields_xray_is_found_to_nine_percent(real_data, tmp_path
     folder = real_data / "openkbp_hn"
     if not folder.is_dir():
         pytest.skip(f"no openkbp_hn in {real_data}")
-    shape, extent = (80, 96, 112), (224.0, 240.0, 201.6)
-    experiment = Experiment(
-        name="hn",
-        size="full",
-        field=Field(shape, tuple(e / n for e, n in zip(extent, shape))),
-        views=Views(pixels=64),
-        schedule=Schedule(steps=1, batch_size=1),
-        settings=None,
-        kind=None,
+    experiment = config.find("x2vision_hn", "medium")
+    grid, cameras = experiment.field.grid, Views(pixels=64).cameras
+    data = scenes.load(experiment, folder, tmp_path)
+    train, validation = (
+        acquisition(cases, grid, cameras, experiment.xrays)
+        for cases in (data.train, data.validation)
     )
-    grid, cameras = experiment.field.grid, experiment.views.cameras
-    data = load(experiment, folder, tmp_path)
-    sets = {
-        split: scenes_of(data, split, folder, grid, tmp_path) for split in ("train", "validation")
-    }
-    affines = [a for s in sets.values() for a in (*s.affines, *map(mirrored, s.affines))]
-    axes = axes_of(affines, cameras)
-    whole_of = jax.jit(lambda hu, a: jnp.stack(xrays_of(hu, a, cameras, axes)).ravel())
-    field_of = jax.jit(
-        lambda hu: jnp.stack(drr.project(drr.hu_to_mu(hu), grid.affine, cameras)).ravel()
+    found = train.surround()
+    count = len(data.validation.names)
+    whole, field = (
+        np.asarray(surround.flat(images))[:count]
+        for images in (validation.all_images(), validation.field_images())
     )
-
-    def xrays(split, mirrors):
-        s = sets[split]
-        count = len(s.names) * (1 + mirrors)
-        whole = [whole_of(hu, jnp.asarray(a, jnp.float32)) for hu, a in list(in_turn(s))[:count]]
-        hu = s.volumes.hu.astype(np.float32)
-        fields = [*hu, *hu[:, ::-1]][:count]
-        return np.stack(whole), np.stack([field_of(jnp.asarray(f)) for f in fields])
-
-    found = FIT(*xrays("train", True))
-    whole, field = xrays("validation", False)
     guess = np.stack([found.field(jnp.asarray(y)) for y in whole])
 
     def off(a, part):
@@ -132,5 +110,24 @@ def test_on_openkbp_the_fields_xray_is_found_to_nine_percent(real_data, tmp_path
     assert off(guess, slice(pixels)) < 0.08
     assert off(guess, slice(pixels, None)) < 0.10
     assert off(whole, everything) > 0.8
-    left_out = np.linalg.norm(found.residuals) / np.linalg.norm(guess - field)
-    assert 0.8 < left_out / np.sqrt(152 / 17) < 1.4
+    expected = np.sqrt(np.mean(np.square(guess - field)))
+    assert 0.8 < np.sqrt(np.mean(found.variance)) / expected < 1.4
+
+
+def test_it_is_read_as_it_was_written(tmp_path):
+    found = FIT(*population())
+    surround.write_surround(tmp_path / "surround.npz", found)
+    again = surround.read_surround(tmp_path / "surround.npz")
+    jax.tree.map(np.testing.assert_array_equal, found, again)
+    (tmp_path / "surround.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be read as the surround of a run"):
+        surround.read_surround(tmp_path / "surround.npz")
+
+
+def test_the_share_of_images_keeps_their_shapes():
+    found = FIT(*population())
+    images = (np.ones((2, 5), np.float32), np.zeros((4, 5), np.float32))
+    share, weights = found.share(images)
+    assert [y.shape for y in share] == [y.shape for y in weights] == [(2, 5), (4, 5)]
+    y = np.concatenate([np.ones(10, np.float32), np.zeros(20, np.float32)])
+    np.testing.assert_allclose(surround.flat(share), found.field(y), atol=1e-5)

@@ -1,0 +1,181 @@
+"""How cases come by their X-rays: projected anew for every step, of the whole patient or the field alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jxrecon.compile import jit
+from jxrecon.data.openkbp import samples_of
+from jxrecon.data.scene_xrays import Axes, Images, axes_of, noisy, varied, xrays_of
+from jxrecon.data.scenes import mirrored
+from jxrecon.data.surround import Surround, fit, flat
+from jxrecon.data.volumes import VolumeSet
+from jxrecon.drr import beam, project
+from jxrecon.experiment import Xrays
+from jxrecon.geometry import AnyCamera, Grid
+from jxrecon.types import InputError, Key, SceneBatch, TrainingVolumes, VolumeBatch
+
+
+class Acquisition(NamedTuple):
+    """Cases as methods learn from them.
+
+    Attributes:
+        cases: a split.
+        grid: of the field.
+        cameras: that take the X-rays.
+        xrays: what they show.
+        axes: of `scene_xrays.axes_of`, for scenes, their mirror images and these cameras.
+        samples: points along each axis of a voxel whose mean it is, where a field is cut anew.
+    """
+
+    cases: VolumeSet
+    grid: Grid
+    cameras: Sequence[AnyCamera]
+    xrays: Xrays
+    axes: Axes
+    samples: tuple[int, int, int]
+
+    def observe(self, batch: VolumeBatch | SceneBatch, key: Key) -> VolumeBatch:
+        """A training batch with X-rays: moved, projected and exposed anew; pure, for jit."""
+        if not self.xrays.variety.amount:
+            return self.observe_still(batch, key)
+
+        def one(item: tuple[SceneBatch, Key]) -> VolumeBatch:
+            case, key = item
+            other, last = jax.random.split(key)
+            seen = varied(
+                case.scene,
+                case.affine,
+                other,
+                self.cameras,  # type: ignore[arg-type]
+                self.axes,
+                self.grid,
+                self.xrays.variety,
+                self.samples,
+            )
+            index = case.index + len(self.cases.names) * seen.mirrored
+            return VolumeBatch(seen.hu, index, self._exposed(seen.images, last))
+
+        return lax.map(one, (batch, jax.random.split(key, batch.index.shape[0])))
+
+    def observe_still(self, batch: VolumeBatch | SceneBatch, key: Key) -> VolumeBatch:
+        """The cases as they are, with X-rays by the cameras as they stand and the noise of the step."""
+
+        def one(item: tuple[VolumeBatch | SceneBatch, Key]) -> Images:
+            case, key = item
+            return self._exposed(self._ideal(case), key)
+
+        keys = jax.random.split(key, batch.index.shape[0])
+        return VolumeBatch(batch.hu, batch.index, lax.map(one, (batch, keys)))
+
+    def _ideal(self, case: VolumeBatch | SceneBatch) -> Images:
+        """The line integrals of one case."""
+        if isinstance(case, SceneBatch):
+            return xrays_of(case.scene, case.affine, self.cameras, self.axes)
+        return tuple(project(beam.hu_to_mu(case.hu), self.grid.affine, self.cameras))
+
+    def _exposed(self, images: Images, key: Key) -> Images:
+        """With the noise of a dose, or without."""
+        if not self.xrays.noisy:
+            return images
+        drawn = jax.random.uniform(key, (2,), jnp.float32)
+        fewest, most = self.xrays.photons
+        photons = fewest * (most / fewest) ** drawn[0]
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(images))
+        spoilt = [noisy(y, photons, k) for y, k in zip(images, keys)]
+        return tuple(jnp.where(drawn[1] < self.xrays.noisy, a, b) for a, b in zip(spoilt, images))
+
+    def everything(self) -> TrainingVolumes:
+        """All cases, and the X-rays of them and of their mirror images, without noise."""
+        return TrainingVolumes(jnp.asarray(self.cases.hu), self.all_images())
+
+    def all_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
+        """Noise-free X-rays of the cases, then of their mirror images, one array a view."""
+        take = jit(partial(_image, self.cameras, self.axes))
+        scenes = self.cases.scenes
+        if scenes is None:
+            return self.field_images()
+        items: Iterator[tuple[np.ndarray, np.ndarray]] = (
+            (hu, affine)
+            for affines in (scenes.affines, mirrored(scenes.affines))
+            for hu, affine in zip(scenes.hu, affines)
+        )
+        taken = [take(np.asarray(hu), affine.astype(np.float32)) for hu, affine in items]
+        return tuple(jnp.stack(view) for view in zip(*taken))
+
+    def field_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
+        """The same of the fields alone, by the projector that methods use."""
+
+        @jit
+        def take(hu: Float[Array, "x y z"]) -> Images:
+            return tuple(project(beam.hu_to_mu(hu), self.grid.affine, self.cameras))
+
+        volumes = [hu.astype(np.float32) for hu in self.cases.hu]
+        taken = [take(hu) for hu in (*volumes, *(hu[::-1] for hu in volumes))]
+        return tuple(jnp.stack(view) for view in zip(*taken))
+
+    def surround(self) -> Surround | None:
+        """What the surround adds to these X-rays, learnt from the cases; None where there is none."""
+        if self.cases.scenes is None or not self.cases.scenes.beyond:
+            return None
+        return jit(fit)(flat(self.all_images()), flat(self.field_images()))
+
+
+def _image(
+    cameras: Sequence[AnyCamera],
+    axes: Axes,
+    hu: Float[Array, "i j k"],
+    affine: Float[Array, "4 4"],
+) -> Images:
+    return xrays_of(hu, affine, cameras, axes)
+
+
+def acquisition(
+    cases: VolumeSet, grid: Grid, cameras: Sequence[AnyCamera], xrays: Xrays
+) -> Acquisition:
+    """The acquisition of these cases by these cameras.
+
+    Raises:
+        InputError: cases shall be moved, but only their fields are known; or a number is out of its range.
+    """
+    fewest, most = xrays.photons
+    if not 0 < fewest <= most < 1e8 or not 0 <= xrays.noisy <= 1:
+        raise InputError(
+            f"xrays.photons {fewest:g} to {most:g} in a share of {xrays.noisy:g}: expected 0 < fewest <= "
+            "most < 1e8 and a share from 0 to 1"
+        )
+    if cases.scenes is None:
+        if xrays.variety.amount:
+            raise InputError("xrays.variety.amount moves whole patients, expected xrays.of=patient")
+        return Acquisition(cases, grid, cameras, xrays, (), (1, 1, 1))
+    affines = cases.scenes.affines
+    axes = axes_of([*affines, *mirrored(affines)], cameras)
+    spacing = np.median([np.linalg.norm(affine[:3, :3], axis=0) for affine in affines], 0)
+    x, y, z = np.maximum(1, np.rint(grid.spacing_mm / spacing)).astype(int).tolist()
+    return Acquisition(cases, grid, cameras, xrays, axes, samples_of(grid) or (x, y, z))
+
+
+class AsStored(NamedTuple):
+    """Cases that hold all that methods learn from: surfaces with their X-rays, images of two styles."""
+
+    cases: object
+
+    def observe(self, batch: object, key: Key) -> object:
+        """The batch."""
+        return batch
+
+    def observe_still(self, batch: object, key: Key) -> object:
+        """The batch."""
+        return batch
+
+    def everything(self) -> object:
+        """All of them in one batch."""
+        return jax.tree.map(jnp.asarray, self.cases.batch(np.arange(len(self.cases.names))))  # type: ignore[attr-defined]
