@@ -92,7 +92,11 @@ def _terms(options: argparse.Namespace) -> Any:
     from jxrecon.evaluation.setting import Terms
 
     terms = Terms(
-        options.split, options.limit, photons=options.photons, surround=not options.no_surround
+        options.split,
+        options.limit,
+        photons=options.photons,
+        surround=not options.no_surround,
+        xrays=options.xrays,
     )
     if options.run is not None:
         return terms
@@ -127,14 +131,7 @@ def _many(options: argparse.Namespace) -> Any:
     experiment = None if runs else config.find(options.exp or "x2vision_hn", options.size)
     terms = _terms(options)
     return evaluate(
-        runs,
-        options.out,
-        options.data,
-        options.methods,
-        terms,
-        options.against,
-        experiment,
-        options.xrays,
+        runs, options.out, options.data, options.methods, terms, options.against, experiment
     )
 
 

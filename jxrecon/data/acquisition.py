@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
 from jxrecon.data.openkbp import samples_of
-from jxrecon.data.scene_xrays import Axes, Images, axes_of, noisy, varied, xrays_of
+from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, noisy, varied, xrays_of
 from jxrecon.data.scenes import mirrored
 from jxrecon.data.surround import Surround, fit, flat
 from jxrecon.data.volumes import VolumeSet
@@ -48,19 +48,19 @@ class Acquisition(NamedTuple):
         if not self.xrays.variety.amount:
             return self.observe_still(batch, key)
 
+        cut = partial(field_of, grid=self.grid, samples=self.samples)
+        move = partial(
+            varied,
+            cameras=self.cameras,  # type: ignore[arg-type]  # point sources
+            axes=self.axes,
+            variety=self.xrays.variety,
+            cut=cut,
+        )
+
         def one(item: tuple[SceneBatch, Key]) -> VolumeBatch:
             case, key = item
             other, last = jax.random.split(key)
-            seen = varied(
-                case.scene,
-                case.affine,
-                other,
-                self.cameras,  # type: ignore[arg-type]
-                self.axes,
-                self.grid,
-                self.xrays.variety,
-                self.samples,
-            )
+            seen = move(case.scene, case.affine, other)
             index = case.index + len(self.cases.names) * seen.mirrored
             return VolumeBatch(seen.hu, index, self._exposed(seen.images, last))
 

@@ -8,7 +8,7 @@ gradient is wanted. With the axis that rays are walked along fixed beforehand it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -152,9 +152,8 @@ def varied(
     key: Key,
     cameras: Sequence[Camera],
     axes: Axes,
-    grid: Grid,
     variety: Variety,
-    samples: tuple[int, int, int] = (1, 1, 1),
+    cut: Callable[..., Float[Array, "x y z"]],
 ) -> Case:
     """The case lying otherwise, projected anew by cameras that stand a little wrong, without noise.
 
@@ -167,9 +166,8 @@ def varied(
         key: of all that is random.
         cameras: where they are believed to stand.
         axes: of `axes_of`.
-        grid: of the field.
         variety: how far.
-        samples: of `field_of`.
+        cut: (hu, affine, warp) of the scene -> the field, as `field_of`.
     """
     keys = jax.random.split(key, 4)
     strength, choice = jax.random.uniform(keys[0], (2,), jnp.float32)
@@ -181,10 +179,10 @@ def varied(
     warp = variety.warp_mm * strength * nodes / spacing[:, None, None, None]
 
     def still(hu: Array) -> tuple[Array, Array]:
-        return hu.astype(jnp.float32), field_of(hu, affine, grid, None, samples)
+        return hu.astype(jnp.float32), cut(hu, affine, warp=None)
 
     def bent(hu: Array) -> tuple[Array, Array]:
-        return warped(hu, warp), field_of(hu, affine, grid, warp, samples)
+        return warped(hu, warp), cut(hu, affine, warp=warp)
 
     scene, field = jax.lax.cond(choice < variety.warped, bent, still, hu)
     seen = [

@@ -56,7 +56,6 @@ def evaluate(
     terms: Terms = Terms(),  # noqa: B008
     against: str | None = None,
     experiment: Experiment | None = None,
-    xrays: str | None = None,
 ) -> Results:
     """Compares trained runs and their rivals on the same cases, X-rays and noise.
 
@@ -71,7 +70,6 @@ def evaluate(
         terms: split, numbers of views, noise, seed.
         against: the method that the others are tested against; None is the first run, or the last rival.
         experiment: says field, X-rays and rivals where there is no run.
-        xrays: what X-rays show, "patient" or "field"; None: as the experiment says.
 
     Raises:
         InputError: a run, a name or a number does not fit, or the results cannot be written.
@@ -85,7 +83,7 @@ def evaluate(
     dataset = data
     if data is None or isinstance(data, str | Path):
         folder = Path(data) if data is not None else first.data if first else None
-        dataset = load(experiment, folder, xrays)
+        dataset = load(experiment, folder, terms.xrays)
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)
     if against is None and trained:

@@ -35,6 +35,8 @@ class Terms(NamedTuple):
         earlier: folder of earlier CTs of the same patients; None: they are SIMULATED.
         every_gap: whether re-projection is measured in every gap between the views, or in the first alone.
         surround: whether methods with a forward model of the field get the field's share of the X-rays.
+        xrays: what X-rays show, "patient" or "field", where the data is read for it; None: as the experiment
+            says.
     """
 
     split: str = "validation"
@@ -45,6 +47,7 @@ class Terms(NamedTuple):
     earlier: Path | None = None
     every_gap: bool = True
     surround: bool = True
+    xrays: str | None = None
 
 
 class Setting(NamedTuple):

@@ -90,7 +90,8 @@ def program(shape):
     grid = {GRID.shape: GRID, WHOLE.shape: WHOLE}[shape]
     axes = axes_of([SCENE.affine], CAMERAS)
     affine = jnp.asarray(SCENE.affine, jnp.float32)
-    return jax.jit(lambda hu, key, v: varied(hu, affine, key, CAMERAS, axes, grid, Variety(*v)))
+    cut = functools.partial(field_of, grid=grid)
+    return jax.jit(lambda hu, key, v: varied(hu, affine, key, CAMERAS, axes, Variety(*v), cut))
 
 
 def vary(hu, variety, key=KEY, grid=GRID):

@@ -147,12 +147,11 @@ def nerp(problem: Problem, settings: Settings | None = None) -> Method:
     """
     chosen = settings or Settings()
     _check(chosen)
-    return untrained(partial(reconstruct, problem, chosen))
+    return untrained(partial(reconstruct, (problem, chosen)))
 
 
 def reconstruct(
-    problem: Problem,
-    settings: Settings,
+    model: tuple[Problem, Settings],
     prior: Float[Array, "x y z"] | tuple[()],
     images: Images,
     cameras: Cameras,
@@ -161,6 +160,7 @@ def reconstruct(
     weights: Images | None = None,
 ) -> Reconstruction:
     """See `nerp`."""
+    problem, settings = model
     frequencies, layers = initial(key, settings)
     f = evaluation(frequencies, problem.grid.shape, settings)
     rate, iterations = settings.learning_rate, settings.iterations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         init=partial(manifold.init, prior),
         train_step=partial(train_step, prior, settings),
         eval_step=partial(eval_step, prior, settings),
-        reconstruct=partial(reconstruct, prior, settings.latent),
+        reconstruct=partial(reconstruct, (prior, settings.latent)),
         sample=partial(manifold.sample, prior),
         field_model=True,
     )
@@ -114,12 +115,12 @@ def invert_projections(
     images: tuple[Float[Array, "b rows columns"], ...],
     cameras: Cameras,
     key: Key,
-    progress: Progress = None,
-    weights: Images | None = None,
+    **how: Any,
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
-    The batch of the result is [b * starts], the starts of one member side by side.
+    The batch of the result is [b * starts], the starts of one member side by side. `how`: progress and
+    weights of `latent.invert`.
     """
     starts, count = settings.starts, images[0].shape[0]
     statistics = style_statistics(prior, generator)
@@ -130,7 +131,7 @@ def invert_projections(
     def projections(latents: Latents) -> tuple[Array, ...]:
         return manifold.project(prior, manifold.synthesise(prior, generator, *latents), cameras)
 
-    return invert(start, repeated, projections, statistics, settings, progress, weights)
+    return invert(start, repeated, projections, statistics, settings, **how)
 
 
 def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
@@ -141,8 +142,7 @@ def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
 
 
 def reconstruct(
-    prior: Prior,
-    settings: LatentSettings,
+    model: tuple[Prior, LatentSettings],
     state: State,
     images: Images,
     cameras: Cameras,
@@ -154,8 +154,9 @@ def reconstruct(
 
     `progress` is told the lowest objective; `weights` are of the X-rays' pixels.
     """
-    batched = tuple(image[None] for image in images)
-    found = invert_projections(prior, settings, state.ema, batched, cameras, key, progress, weights)
+    (prior, settings), batched = model, tuple(image[None] for image in images)
+    how = {"progress": progress, "weights": weights}
+    found = invert_projections(prior, settings, state.ema, batched, cameras, key, **how)
     latents, place = best_start(found, settings.starts)
     hu = volumes_of(prior, state.ema, *latents)[0]
     return Reconstruction(hu, {name: term[:, place[0]] for name, term in found.trace.items()})
