@@ -17,7 +17,7 @@ from jxrecon.evaluation.bench import Bench, Knowledge
 from jxrecon.evaluation.setting import Setting
 from jxrecon.experiment import Rival
 from jxrecon.runs import config
-from jxrecon.runs.run import Trained
+from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError, PyTree
 
 
@@ -149,8 +149,17 @@ def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contende
         tuple(count for count in setting.counts if count == own or not bound),
         lambda bench: Knowledge(method, lambda place: trained.state),
         f"{digest(trained, number):08x}",
-        f"trained for {trained.step} steps" + (f"; made for {own} of these views" if bound else ""),
+        f"trained for {trained.step} steps" + (_made_for(setting, trained.run) if bound else ""),
     )
+
+
+def _made_for(setting: Setting, run: Run) -> str:
+    """What a network of fixed views was made for, and whether it learnt from other X-rays than these."""
+    shown = "field" if setting.cases.scenes is None else "patient"
+    told = f"; made for {run.experiment.views.count} of these views"
+    if run.experiment.xrays.of == shown:
+        return told
+    return f"{told}; learnt from X-rays of the {run.experiment.xrays.of}, is given those of the {shown}"
 
 
 def _names_of(runs: Sequence[Trained]) -> list[str]:

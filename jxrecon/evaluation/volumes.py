@@ -38,8 +38,8 @@ NOISE = 1 << 30
 """Folded into the key for noise; the places of cases, folded in for random starts, lie below."""
 
 SAME_PROJECTOR = (
-    "made by the same projector and on the same grid that the methods use: an easier problem than real "
-    "radiographs (an inverse crime)."
+    "by the same projector and on the same grid that the methods use: an easier problem than real "
+    "radiographs (an inverse crime)"
 )
 
 
@@ -175,19 +175,20 @@ def _terms(setting: Setting) -> dict[str, Any]:
         "field": f"{' x '.join(map(str, field.shape))} voxels of "
         f"{' x '.join(f'{mm:.3g}' for mm in field.spacing_mm)} mm",
         "window_hu": list(field.window_hu),
-        "xrays": f"X-rays are {_shown(setting)} {noise}."
-        if setting.patient
-        else f"X-rays are line integrals of the field's voxels alone, {noise}, {SAME_PROJECTOR}",
+        "xrays": f"X-rays are line integrals of {_shown(setting)}, {noise}.",
     }
 
 
 def _shown(setting: Setting) -> str:
+    """What the X-rays show and who projected it, in words."""
+    if setting.cases.scenes is None:
+        return f"the field's voxels alone, {SAME_PROJECTOR}"
+    exact = "by Siddon's exact projector on the file's own voxels"
+    if not setting.patient:
+        return f"the whole CT, none of which lies outside of the field, {exact}"
     told = (
         "the field's share of them, found by ridge regression on the training cases"
         if setting.terms.surround
-        else "them as they are, surround and all"
+        else "them as they are, with all that lies about the field"
     )
-    return (
-        "line integrals of the whole patient, by Siddon's exact projector on the file's own voxels (methods "
-        f"with a forward model of the field get {told}),"
-    )
+    return f"the whole patient, {exact} (methods with a forward model of the field get {told})"

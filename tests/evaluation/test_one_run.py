@@ -133,7 +133,8 @@ def test_the_summary_averages_the_table_and_names_its_conventions(evaluated):
     assert summary["synthetic"] is True
     assert (summary["split"], summary["step"], summary["cases"]) == ("validation", 30, 3)
     assert set(summary["conventions"]) == {*METRICS, *COSTS}
-    assert "field's voxels alone, with the noise of 20000 photons a pixel" in summary["xrays"]
+    assert "line integrals of the field's voxels alone" in summary["xrays"]
+    assert "with the noise of 20000 photons a pixel" in summary["xrays"]
     assert "inverse crime" in summary["xrays"]
     for method in ("mean_volume", "toy"):
         values = [float(r["psnr_db"]) for r in rows_of(run.folder) if r["method"] == method]
