@@ -6,8 +6,9 @@
 Data, field of view and cameras are those of x2vision_hn, on as many voxels along every side: 32, 64 or 128.
 Beside it: x2ct_hn_single (frontal X-ray alone), x2ct_cnn_hn and x2ct_cnn_hn_single (without adversary).
 
-Measured, size tiny, OpenKBP, one shared CPU core, seed 0, 2,000 steps (commit 97bffc2), the 17 validation
-patients, whole-volume PSNR / MAE in the body, linear prior from as many views beside it:
+Measured on noise-free X-rays of the field alone (an inverse crime; today --set xrays.of=field --set
+xrays.noisy=0), size tiny, OpenKBP, one shared CPU core, seed 0, 2,000 steps (commit 97bffc2), the 17
+validation patients, whole-volume PSNR / MAE in the body, linear prior from as many views beside it:
 
 | | two views | one view |
 |---|---|---|

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-# Compile time rules the suite on CPU: so it is a third, and programs of these sizes run fast all the same.
 _QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{_QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
+"""Compile time rules the default suite on CPU: so it is a third, and such small programs run fast anyhow."""
 _REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -26,6 +25,12 @@ from jxrecon.geometry import Grid  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """XLA's flags, before anything is compiled; slow tests compute for longer than they compile."""
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] = f"{_QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @pytest.hookimpl(tryfirst=True)
