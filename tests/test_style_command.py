@@ -232,20 +232,21 @@ BRIGHTNESS = '''
 import jax.numpy as jnp
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
-from jxrecon.methods.base.method import Reconstruction, untrained
+from jxrecon.kinds import VOLUMES
+from jxrecon.methods.base.method import Method, Reconstruction, no_step, no_terms
 
 
 def build(settings, problem):
     def reconstruct(state, images, cameras, key, progress=None):
         return Reconstruction(jnp.full(problem.grid.shape, 100.0 * jnp.mean(images[0])), {})
 
-    return untrained(reconstruct)._replace(init=lambda key: jnp.zeros(1))
+    return Method(lambda key: jnp.zeros(1), no_step, no_terms, reconstruct)
 
 
 def get_config(size=None):
     field, views = Field((4, 4, 4), (20.0, 20.0, 20.0)), Views(pixels=24, count=1)
     return Experiment(name="toy", size="tiny", field=field, views=views, schedule=Schedule(1, 1),
-                      settings=None, build=build)
+                      settings=None, build=build, kind=VOLUMES)
 '''
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jxrecon import compile, drr
-from jxrecon.experiment import Views
+from jxrecon.experiment import Population, Views, Xrays
 from jxrecon.files import cache_folder
 from jxrecon.geometry import camera_at, centred_grid, parallel_at
 from jxrecon.methods.base.method import Problem
@@ -238,8 +238,8 @@ def four_cases():
     data = Path(os.environ.get("JXRECON_DATA", repository.parent / "shared" / "data"))
     folder = data / "openkbp_hn" if (data / "openkbp_hn").is_dir() else None
     experiment = config.find("x2ct_cnn_hn", "tiny")
-    population = config.Population(train=4, validation=1)
-    experiment = dataclasses.replace(experiment, population=population)
+    population, xrays = Population(train=4, validation=1), Xrays(of="field")
+    experiment = dataclasses.replace(experiment, population=population, xrays=xrays)
     cache = cache_folder()
     volumes = experiment.load(experiment, folder, cache / "data" if cache else None)
     return experiment, jnp.asarray(volumes.train.hu[:4], jnp.float32)
