@@ -128,8 +128,10 @@ def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]
     name = "_".join([*(same[0] for same in shared), "recon"])  # ct_frontal, ct_lateral -> ct_recon
     path, *_ = volume.write(options.out, name, **more)
     write_file(options.out / f"{name}_preview.png", preview_png(volume))
+    beyond = volume.facts["xrays_show"].startswith("the patient")
+    shows = " (the X-ray shows all of the patient, the volume its field)" if beyond else ""
     for view, error in zip(volume.views, volume.errors):
-        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}")
+        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}{shows}")
     print(path)
 
 
