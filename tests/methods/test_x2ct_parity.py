@@ -327,7 +327,9 @@ def test_every_module_gives_what_the_official_one_does(training, oracle, name, d
 @RUNS
 def test_losses_of_two_iterations_are_the_official_ones(training, oracle, name, dtype):
     _, _, steps = training(name, dtype)
-    relative = (1e-9, 1e-8) if dtype == "float64" else (1e-5, 3e-3)
+    # Adam's first step is the sign of the gradient; where that is nearly 0, rounding decides it: in float32
+    # the second losses are off by 0.3 % on an AMD EPYC and by 0.51 % on an Intel Xeon, whatever our version.
+    relative = (1e-9, 1e-8) if dtype == "float64" else (1e-5, 1e-2)
     for step, (terms, _) in enumerate(steps):
         for official, own in LOSSES.items():
             expected = oracle(name)[f"loss{step + 1}/{official}"]
