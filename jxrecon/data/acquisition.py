@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -99,16 +99,13 @@ class Acquisition(NamedTuple):
 
     def all_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
         """Noise-free X-rays of the cases, then of their mirror images, one array a view."""
-        take = jit(partial(_image, self.cameras, self.axes))
         scenes = self.cases.scenes
         if scenes is None:
             return self.field_images()
-        items: Iterator[tuple[np.ndarray, np.ndarray]] = (
-            (hu, affine)
-            for affines in (scenes.affines, mirrored(scenes.affines))
-            for hu, affine in zip(scenes.hu, affines)
-        )
-        taken = [take(np.asarray(hu), affine.astype(np.float32)) for hu, affine in items]
+        take = jit(lambda hu, affine: xrays_of(hu, affine, self.cameras, self.axes))
+        affines = np.concatenate([scenes.affines, mirrored(scenes.affines)]).astype(np.float32)
+        items = zip((*scenes.hu, *scenes.hu), affines, strict=True)
+        taken = [take(np.asarray(hu), affine) for hu, affine in items]
         return tuple(jnp.stack(view) for view in zip(*taken))
 
     def field_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
@@ -127,15 +124,6 @@ class Acquisition(NamedTuple):
         if self.cases.scenes is None or not self.cases.scenes.beyond:
             return None
         return jit(fit)(flat(self.all_images()), flat(self.field_images()))
-
-
-def _image(
-    cameras: Sequence[AnyCamera],
-    axes: Axes,
-    hu: Float[Array, "i j k"],
-    affine: Float[Array, "4 4"],
-) -> Images:
-    return xrays_of(hu, affine, cameras, axes)
 
 
 def acquisition(

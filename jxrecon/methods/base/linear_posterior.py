@@ -15,6 +15,7 @@ are formed: they then have weight 0 and no influence at all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,11 @@ def basis_of(images: Float[Array, "pixels n2"], sigma: Float[Array, ""] | float)
         mean = jnp.mean(images, axis=1)
         q, r = jnp.linalg.qr(images - mean[:, None])
     return Basis(mean, q, r, jnp.asarray(sigma, jnp.float32))
+
+
+def rows_of(images: Sequence[Float[Array, "n rows columns"]]) -> Float[Array, "n pixels"]:
+    """All views of a case after one another, one row a case."""
+    return jnp.concatenate([view.reshape(view.shape[0], -1) for view in images], axis=1)
 
 
 def empty_basis(pixels: int, cases: int) -> Basis:

@@ -83,8 +83,7 @@ def init(problem: Problem, key: Key) -> State:
 def fit(state: State, everything: TrainingVolumes) -> State:
     """The MAP of all training cases, and how far it is off on those that are left out of it."""
     hu = everything.hu
-    rows = [images.reshape(2 * hu.shape[0], -1) for images in everything.images]
-    basis = linear_posterior.fit(hu, jnp.concatenate(rows, axis=1).T)
+    basis = linear_posterior.fit(hu, linear_posterior.rows_of(everything.images).T)
     weights = linear_posterior.weights_of(basis, jnp.ones(2 * hu.shape[0], jnp.float32))
     deviation = linear_posterior.deviation(hu, basis)
     return State(hu, basis, weights, factor(hu, basis, deviation) * deviation)

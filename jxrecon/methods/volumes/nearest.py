@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int16
 
+from jxrecon.methods.base.linear_posterior import rows_of
 from jxrecon.methods.base.method import (
     Cameras,
     Images,
@@ -57,9 +58,7 @@ def init(problem: Problem, key: Key) -> State:
 
 def fit(state: State, everything: TrainingVolumes) -> State:
     """All cases, none of their mirror images."""
-    n = everything.hu.shape[0]
-    rows = [images[:n].reshape(n, -1) for images in everything.images]
-    return State(everything.hu, jnp.concatenate(rows, axis=1))
+    return State(everything.hu, rows_of(everything.images)[: everything.hu.shape[0]])
 
 
 def reconstruct(

@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jxrecon.geometry import AnyCamera
-from jxrecon.methods.base import calibration
+from jxrecon.methods.base import calibration, linear_posterior
 from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
 from jxrecon.methods.base.trained_views import on_trained_pixels
 from jxrecon.methods.volumes.lift import inputs, losses, networks
@@ -184,8 +184,7 @@ def init(model: Model, key: Key) -> State:
 
 def fit(state: State, everything: TrainingVolumes) -> State:
     """The state with the linear prior of all training cases."""
-    rows = [images.reshape(images.shape[0], -1) for images in everything.images]
-    seen = jnp.minimum(jnp.concatenate(rows, axis=1), inputs.STARVED)
+    seen = jnp.minimum(linear_posterior.rows_of(everything.images), inputs.STARVED)
     return state.replace(prior=inputs.prior_of(everything.hu, seen.T))
 
 
