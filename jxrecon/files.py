@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from jxrecon.types import InputError
 
@@ -46,6 +49,50 @@ def make_folder(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+MOST_NAME_BYTES = 200
+"""Longest name of a case: file systems allow 255, and an ending follows."""
+
+
+def component(name: str, origin: str) -> str:
+    """A name that was read from data, as it is: one path component, which leads to no other folder.
+
+    Args:
+        name: of a case, a patient or a method, to be part of a path.
+        origin: the file that it was read from, to be named in the error.
+
+    Raises:
+        InputError: it is empty, leads elsewhere on some system (`..`, `a/b`, `C:a`), is longer than 200
+            bytes, or can be no file's.
+    """
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a surrogate pair, out of a JSON file
+        size = 0
+    plain = PureWindowsPath(name).name == name and name != ".." and "\0" not in name
+    if not plain or not 0 < size <= MOST_NAME_BYTES:
+        shown = name if len(name) <= 60 else f"{name[:60]}..."
+        raise InputError(
+            f"{origin}: the name {shown!r}, expected one that a file can have: without / and \\, of 1 to "
+            f"{MOST_NAME_BYTES} bytes"
+        )
+    return name
+
+
+def as_component(name: str) -> str:
+    """Any name as one path component that every system allows; equal names stay equal.
+
+    Letters, digits and `_ . + -` stay, all else becomes `_`; what is too long is cut and ends in eight
+    digits of its SHA-256. Two names may become one: who needs them apart has to look.
+    """
+    plain = re.sub(r"[^\w.+-]", "_", unicodedata.normalize("NFC", name)).strip(".") or "case"
+    if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", plain, re.I):  # devices of Windows
+        plain = f"_{plain}"
+    if len(plain.encode()) <= MOST_NAME_BYTES:
+        return plain
+    digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return plain.encode()[: MOST_NAME_BYTES - 9].decode(errors="ignore") + f"_{digits}"
 
 
 def one_line(error: BaseException) -> str:
