@@ -1,10 +1,12 @@
-"""What a person at the terminal sees of long work: spinner, bars, lines now and then."""
+"""What a person at the terminal sees: notes on what was read, and spinner, bars, lines of long work."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Self, TypeVar
 
 from rich.console import Console
@@ -22,6 +24,27 @@ from rich.status import Status
 T = TypeVar("T")
 
 _PLAIN_SECONDS = 15.0  # between progress lines when stderr is a file
+_heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+
+def note(line: str) -> None:
+    """Tells what was done beside what was asked for: on stderr, or to who listens with `noted`."""
+    heard = _heard.get()
+    if heard is None:
+        print(f"note: {line}", file=sys.stderr, flush=True)
+    else:
+        heard.append(line)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The notes of what runs within, in this thread, instead of lines on stderr."""
+    lines: list[str] = []
+    token = _heard.set(lines)
+    try:
+        yield lines
+    finally:
+        _heard.reset(token)
 
 
 class _Live:

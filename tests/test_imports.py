@@ -32,7 +32,7 @@ KNOWS = {
     "metrics": IMAGING,
     "nn": IMAGING,
     "interop": CAMERAS,
-    "io": {*CAMERAS, "mesh", "files"},
+    "io": {*CAMERAS, "mesh", "files", "terminal"},
     "flags": {*IMAGING, "io"},
     "data": {*IMAGING, "deformation", "experiment", "io", *WORK},
     "methods.base": {*IMAGING, "nn", "metrics"},

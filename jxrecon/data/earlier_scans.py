@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Float64
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
 from jxrecon.deformation.warp import places
 from jxrecon.geometry import Grid, centred_grid
+from jxrecon.io.finding import of_cases
 from jxrecon.io.nifti import read_volume, resample
 from jxrecon.pose import rotation_matrix
 from jxrecon.types import AnyArray, InputError, Key
@@ -46,16 +47,9 @@ def find_earlier(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """The earlier scan of each case: NAME_ct.nii.gz, NAME.nii.gz or the same without .gz.
 
     Raises:
-        InputError: a case has no file.
+        InputError: a case has no file, or several.
     """
-    found = {}
-    for name in names:
-        paths = [folder / f"{name}{ending}" for ending in ENDINGS]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            raise InputError(f"{folder}: no earlier scan of {name}, expected {paths[0].name}")
-        found[name] = path
-    return found
+    return of_cases(folder, ENDINGS, names, "earlier scan")
 
 
 def read_earlier(

@@ -28,11 +28,11 @@ from scipy import ndimage
 from jxrecon import drr
 from jxrecon.data import volumes
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
-from jxrecon.data.volumes import Dataset, VolumeSet
+from jxrecon.data.volumes import Dataset, VolumeSet, refuse_shared
 from jxrecon.experiment import Experiment
 from jxrecon.files import write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
-from jxrecon.io.cache import fingerprint
+from jxrecon.io.cache import fingerprint, stamp
 from jxrecon.io.nifti import MAX_BYTES, resample
 from jxrecon.types import AnyArray, InputError
 
@@ -156,8 +156,8 @@ def to_stored(hu: Shaped[np.ndarray, "x y z"]) -> Int16[np.ndarray, "d h w"]:
 def load(experiment: Experiment, folder: Path | None, cache: Path | None = None) -> Dataset:
     """The volumes of an experiment: of the authors' files, or as `volumes.load` finds them.
 
-    The test list is what methods are judged on: validation. X-rays are projected from the volumes by
-    the experiment's cameras.
+    The test list is what methods are judged on: validation. A case of both lists is left out of training,
+    as that of the authors' own. X-rays are projected from the volumes by the experiment's cameras.
 
     Args:
         experiment: its field must be a cube of about 320 mm, which the files are resized to.
@@ -166,7 +166,8 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
         cache: where to keep what was read.
 
     Raises:
-        InputError: the field is another one, a list is wrong, or no file of a list can be used.
+        InputError: the field is another one, a list is wrong, no file of a list can be used, or both have
+            one CT under two names.
     """
     if folder is None or not (Path(folder) / "train.txt").is_file():
         return volumes.load(experiment, folder, cache)
@@ -179,19 +180,18 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
             f"as many voxels each way over {EDGE} mm, as these files hold"
         )
     lists, both = splits(folder)
+    lists["train"] = tuple(name for name in lists["train"] if name not in both)
     sets, rejected = {}, []
     for split, names in lists.items():
         sets[split], bad = _read_split(folder, names, split, grid, cache)
         rejected += bad
     for line in rejected:
         print(f"left out: {line}", file=sys.stderr)
+    refuse_shared(sets, folder)
     leak = ""
     if both:
-        leak = f" {', '.join(both)} in both lists."
-        print(
-            f"warning: {folder}: {len(both)} case(s) in train.txt and test.txt:{leak}",
-            file=sys.stderr,
-        )
+        leak = f" {', '.join(both)} in both lists: left out of train."
+        print(f"warning: {folder}:{leak}", file=sys.stderr)
     counts = f"{len(sets['train'].names)} train, {len(sets['test'].names)} validation (test.txt)"
     rule = (
         f"CT of {folder.resolve().name}/ in X2CT-GAN's layout: {EDGE} mm, corner-aligned linear resize "
@@ -204,7 +204,7 @@ def _read_split(
     folder: Path, names: Sequence[str], split: str, grid: Grid, cache: Path | None
 ) -> tuple[VolumeSet, list[str]]:
     paths = [folder / name / FILE for name in names]
-    facts = [(p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else None for p in paths]
+    facts = [stamp(path) for path in paths]
     key = fingerprint(_CACHE_FORMAT, "lidc", grid.shape, names, facts, grid.affine.tolist())
     kept = None if cache is None else Path(cache) / f"lidc_{split}_{key[:16]}.npz"
 

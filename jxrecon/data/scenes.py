@@ -18,11 +18,12 @@ from jaxtyping import Float64, Int16, Shaped
 from jxrecon import phantom
 from jxrecon.data import volumes
 from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
-from jxrecon.data.volumes import LIMITS_HU, Dataset, Scenes, VolumeSet
+from jxrecon.data.volumes import CT_ENDINGS, LIMITS_HU, Dataset, Scenes, VolumeSet
 from jxrecon.experiment import Experiment
 from jxrecon.files import whole
 from jxrecon.geometry import Grid
-from jxrecon.io.cache import fingerprint
+from jxrecon.io.cache import fingerprint, stamp
+from jxrecon.io.finding import of_cases
 from jxrecon.io.nifti import read_volume
 from jxrecon.terminal import progress
 from jxrecon.types import InputError
@@ -41,7 +42,6 @@ INVERSE_CRIME = "X-rays of the field alone, an inverse crime: no X-ray of a pati
 """What `--xrays field` is called wherever it stands."""
 
 _CACHE_FORMAT = 1  # raised when a change of the code changes what is read
-_ENDINGS = ("_ct.nii.gz", "_ct.nii")
 _THREADS = 2
 
 
@@ -98,8 +98,8 @@ def scenes_of(
     Raises:
         InputError: a file is gone or damaged.
     """
-    paths = [_path(folder, name) for name in cases.names]
-    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+    paths = list(of_cases(folder, CT_ENDINGS, cases.names, "CT").values())
+    facts = [stamp(path) for path in paths]
     places = cases.affines.tolist(), grid.affine.tolist()
     key = fingerprint(_CACHE_FORMAT, FINEST_MM, MOST_MERGED, table, facts, *places)
     stem = None if cache is None else Path(cache) / f"scenes_{folder.name}_{key[:32]}"
@@ -129,13 +129,6 @@ def painted(numbers: Sequence[int], seed: int, grid: Grid) -> Scenes:
 
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _path(folder: Path, name: str) -> Path:
-    for ending in _ENDINGS:
-        if (path := folder / f"{name}{ending}").is_file():
-            return path
-    raise InputError(f"{folder / name}{_ENDINGS[0]}: no such file, expected the CT of case {name}")
 
 
 def _read(paths: list[Path], cases: VolumeSet, grid: Grid, table: bool) -> _Arrays:

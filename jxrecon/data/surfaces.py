@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
+from scipy.spatial import cKDTree
 
 from jxrecon import drr
 from jxrecon.data.breathing_body import breathed, field_of, patient, sample_body
@@ -23,10 +24,11 @@ from jxrecon.deformation import shape_model
 from jxrecon.deformation.breathing import draw_motion, lujan
 from jxrecon.geometry import AnyCamera
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.finding import by_case
 from jxrecon.io.meshes import read_mesh
 from jxrecon.mesh import Mesh, Template, template
 from jxrecon.phantom.liver import liver, liver_template
-from jxrecon.terminal import progress
+from jxrecon.terminal import note, progress
 from jxrecon.types import InputError, SurfaceBatch
 
 POWERS = (0.8, 2.0)
@@ -40,6 +42,9 @@ OFFSET_MM = 5.0
 
 EVERY = 5
 """Where no number is asked for, one liver in so many is held out."""
+
+SAME_MM = 0.01
+"""Root mean square of the vertices' distances up to which two surfaces are one liver."""
 
 _CACHE_FORMAT = 1  # raised when a change of the code changes what is made
 
@@ -201,12 +206,28 @@ def _read(folder: Path, settings: SurfacePopulation) -> tuple[dict[str, _Livers]
     splits = _split(_livers(folder, common, 2), settings)
     if (folder / "test").is_dir():
         splits["test"] = _livers(folder / "test", common, 1)
+    _refuse_shared(splits, folder)
     return splits, common.faces
+
+
+def _refuse_shared(splits: dict[str, _Livers], folder: Path) -> None:
+    """Refuses a liver that is in two splits, under whatever name and wherever it lies."""
+    items = [(split, name) for split, livers in splits.items() for name in livers.names]
+    shapes = np.concatenate([livers.surfaces for livers in splits.values()])
+    shapes = (shapes - shapes.mean(1, keepdims=True)).reshape(len(shapes), -1)
+    same = cKDTree(shapes).query_pairs(SAME_MM * np.sqrt(shapes.shape[1] / 3))
+    for (one, a), (other, b) in ((items[i], items[j]) for i, j in sorted(same)):
+        if one != other:
+            raise InputError(
+                f"{folder}: {b} ({other}) is the same liver as {a} ({one}), expected no liver in two splits"
+            )
+        note(f"{folder}: {b} is the same liver as {a} ({one})")
 
 
 def _livers(folder: Path, common: Template, least: int) -> _Livers:
     """All livers of a folder by sorted name."""
-    paths = sorted(path for path in folder.glob("*.ply") if path.name != "template.ply")
+    listed = by_case(folder, (".ply",), lambda name: name.lower() != "template")
+    paths = list(listed.values())
     if len(paths) < least:
         raise InputError(
             f"{folder}: {len(paths)} livers beside template.ply, expected at least {least}"
@@ -224,7 +245,7 @@ def _livers(folder: Path, common: Template, least: int) -> _Livers:
         if not np.isfinite(mesh.vertices).all():
             raise InputError(f"{path}: a vertex is not finite, expected millimetres")
         surfaces.append(mesh.vertices)
-    return _Livers(tuple(path.stem for path in paths), np.stack(surfaces).astype(np.float32))
+    return _Livers(tuple(listed), np.stack(surfaces).astype(np.float32))
 
 
 def _split(livers: _Livers, settings: SurfacePopulation) -> dict[str, _Livers]:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int32
 from PIL import Image
 
-from jxrecon.io.images import SUFFIXES, read_pixels, stem
+from jxrecon.io.finding import Found, ends, find_files
+from jxrecon.io.images import SUFFIXES, read_pixels, stem, suffix
 from jxrecon.io.radiographs import read, sidecar_path
 from jxrecon.terminal import progress
 from jxrecon.types import ImagePairBatch, InputError
@@ -154,10 +155,17 @@ def resized(image: Float[np.ndarray, "r s"], shape: tuple[int, int]) -> Float[np
 
 def _paths(folder: Path) -> list[Path]:
     """One file a name: NIfTI before NPZ before PNG."""
+    all_files = find_files(folder, lambda path: ends(path, SUFFIXES) is not None, deep=False)
     found: dict[str, Path] = {}
     for ending in reversed(SUFFIXES):
-        found |= {stem(p): p for p in sorted(folder.iterdir()) if p.name.lower().endswith(ending)}
-    return [found[name] for name in sorted(found)]
+        found |= {stem(path): path for path in all_files.files if suffix(path) == ending}
+    paths = [found[name] for name in sorted(found)]
+    others = set(all_files.files) - set(paths)
+    passed = [(path, "of a name in several formats") for path in sorted(others)]
+    sidecars = {sidecar_path(path) for path in paths}
+    passed += [one for one in all_files.passed if one[0] not in sidecars]
+    Found(tuple(paths), tuple(passed)).told(folder)
+    return paths
 
 
 def _ends(image: np.ndarray, scale: str) -> tuple[float, float]:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int16, Int32
+from scipy.spatial import cKDTree
 
 from jxrecon import phantom
 from jxrecon.data.body import TISSUE_HU, body_mask, fill_cavities, without_surroundings
 from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
 from jxrecon.experiment import Experiment
 from jxrecon.geometry import Grid, box_corners_mm
-from jxrecon.io.cache import fingerprint, load_arrays, save_arrays
+from jxrecon.io.cache import fingerprint, load_arrays, save_arrays, stamp
+from jxrecon.io.finding import by_case
 from jxrecon.io.nifti import read_volume, resample
-from jxrecon.terminal import progress
+from jxrecon.terminal import note, progress
 from jxrecon.types import InputError, SceneBatch, VolumeBatch
 from jxrecon.units import HU_AIR
 
 LIMITS_HU = (-1024, 3071)
 """What a 12-bit CT can hold; paddings such as -2048 are air."""
 
+CT_ENDINGS = ("_ct.nii.gz", "_ct.nii")
+"""What follows the name of a case in its file's, in any case of letters."""
+
 COVERAGE = 0.9
 """Share of the field's height that the body must fill."""
 
+SAME_HU = 1.0
+"""Root mean square of the difference of block means up to which two volumes are one CT."""
+
 _CACHE_FORMAT = 1  # raised when a change of the code changes what is read
-_ENDINGS = ("_ct.nii.gz", "_ct.nii")
 _THREADS = 2
 
 
@@ -112,7 +119,7 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
         cache: where to keep what was read, for the next time; None keeps nothing.
 
     Raises:
-        InputError: the folder lacks a split, or no file of a split can be used.
+        InputError: the folder lacks a split, no file of a split can be used, or one CT is in two splits.
     """
     if folder is None:
         return _synthetic(experiment)
@@ -129,6 +136,7 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
         rejected += bad
     for line in rejected:
         print(f"left out: {line}", file=sys.stderr)
+    refuse_shared(sets, folder)
     extent = " x ".join(f"{n:.0f}" for n in grid.extent_mm)
     place = (
         "standard field of openkbp_hn (10 mm before and 50 mm below the parotids, covers_hn = 1)"
@@ -176,28 +184,43 @@ def _cases(folder: Path, split: str, standard: bool) -> list[_Case]:
     if not (folder / split).is_dir():
         raise InputError(f"{folder}: no subfolder {split}/, expected train/ and validation/")
     centres = field_centres(folder, split) if standard else {}
-    cases = {}
-    for path in sorted((folder / split).iterdir()):
-        ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
-        if ending is None:
-            continue
-        name = path.name.removesuffix(ending)
-        if name in cases:
-            raise InputError(f"{path}: a second file of case {name}, expected one")
-        if not standard or name in centres:
-            cases[name] = _Case(path, name, centres.get(name))
+    files = by_case(folder / split, CT_ENDINGS, lambda name: not standard or name in centres)
+    cases = {name: _Case(path, name, centres.get(name)) for name, path in files.items()}
     if not cases:
         wanted = " of patients with covers_hn = 1" if standard else ""
         raise InputError(f"{folder / split}: no volumes, expected files NAME_ct.nii.gz{wanted}")
     for name in sorted(centres.keys() - cases.keys()):  # to be listed as absent
-        cases[name] = _Case(folder / split / f"{name}{_ENDINGS[0]}", name, centres[name])
+        cases[name] = _Case(folder / split / f"{name}{CT_ENDINGS[0]}", name, centres[name])
     return list(cases.values())
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change; a file that is not there has none of them."""
-    facts = path.stat() if path.is_file() else None
-    return path.name, facts.st_size if facts else -1, facts.st_mtime_ns if facts else -1
+def refuse_shared(sets: Mapping[str, VolumeSet], folder: Path) -> None:
+    """Refuses a CT that is in two splits, under whatever name, and tells of one that is twice in a split.
+
+    CTs are the same where the means of their voxels over blocks are: files may differ in compression, type
+    or origin.
+
+    Raises:
+        InputError: two splits share a CT.
+    """
+    items = [(split, name) for split, cases in sets.items() for name in cases.names]
+    blocks = np.concatenate([_blocks(cases.hu) for cases in sets.values()])
+    pairs = cKDTree(blocks).query_pairs(SAME_HU * np.sqrt(blocks.shape[1]))
+    for (one, a), (other, b) in ((items[i], items[j]) for i, j in sorted(pairs)):
+        if one != other:
+            raise InputError(
+                f"{folder}: {other}/{b} is the same CT as {one}/{a}, expected no patient in two splits"
+            )
+        note(f"{folder}: {one}/{b} is the same CT as {one}/{a}")
+
+
+def _blocks(hu: Int16[np.ndarray, "n x y z"]) -> np.ndarray:
+    """Means over up to 8 blocks of voxels along each axis, a row a volume."""
+    means, size = hu.astype(np.float32), 1
+    for axis, n in enumerate(hu.shape[1:], start=1):
+        starts = np.unique(np.linspace(0, n, 9).astype(int)[:-1])
+        means, size = np.add.reduceat(means, starts, axis), size * n / len(starts)
+    return means.reshape(len(hu), -1) / size
 
 
 def _read_split(
@@ -207,7 +230,7 @@ def _read_split(
     samples: tuple[int, int, int] | None,
     cache: Path | None,
 ) -> tuple[VolumeSet, list[str]]:
-    stamps = [(case.centre_mm, *_stamp(case.path)) for case in cases]
+    stamps = [(case.centre_mm, *stamp(case.path)) for case in cases]
     key = fingerprint(_CACHE_FORMAT, grid.shape, grid.affine.tolist(), samples, stamps)
     kept = None if cache is None else Path(cache) / f"{split}_{key[:16]}.npz"
     names = [case.name for case in cases]

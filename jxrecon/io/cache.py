@@ -20,6 +20,17 @@ def fingerprint(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+def stamp(path: Path) -> tuple[str, int, int, int]:
+    """Where a file lies, its size and its times of change; a file that is not there has none of them.
+
+    The time of the inode's change cannot be set: a file put in the place of another one differs.
+    """
+    facts = path.stat() if path.is_file() else None
+    if facts is None:
+        return str(path.resolve()), -1, -1, -1
+    return str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
     """What `save_arrays` wrote under this key; None where it is absent, damaged or of another key."""
     try:

@@ -31,8 +31,8 @@ _SILENT = logging.Logger("nifti", level=logging.CRITICAL + 1)  # what is wrong i
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the name ends as a NIfTI file's does: .nii or .nii.gz."""
-    return path.name.endswith((".nii", ".nii.gz"))
+    """Whether the name ends as a NIfTI file's does: .nii or .nii.gz, in any case of letters."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def read_volume(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
@@ -56,7 +56,7 @@ def read_volume(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarr
         raise InputError(f"{path}: no such file, expected a NIfTI volume (.nii or .nii.gz)")
     if not is_volume(path):
         raise InputError(f"{path}: its name ends in {path.suffix!r}, expected .nii or .nii.gz")
-    zipped = path.name.endswith(".gz")
+    zipped = path.name.lower().endswith(".gz")
     opener = gzip.open if zipped else open
     try:
         with opener(path, "rb") as stream:

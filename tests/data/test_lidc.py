@@ -90,13 +90,13 @@ def test_frames_are_turned_both_ways():
 def test_the_lists_become_train_and_validation_and_the_leak_is_told(folder, tmp_path, capsys):
     data = lidc.load(experiment(), folder, tmp_path / "cache")
     said = capsys.readouterr().err
-    assert data.train.names == ("a", "b")
+    assert data.train.names == ("a",)
     assert data.validation.names == ("c", "b")
-    assert "1 case(s) in train.txt and test.txt: b in both lists" in said
-    assert "b in both lists" in data.rule
+    assert "b in both lists: left out of train" in said
+    assert "b in both lists: left out of train" in data.rule
     assert len(data.rejected) == 1
     assert "gone" in data.rejected[0]
-    assert data.train.hu.shape == (2, M, M, M)
+    assert data.train.hu.shape == (1, M, M, M)
     expected = lidc.to_hu(lidc.resized(ball(N), M))
     np.testing.assert_array_equal(data.train.hu[0], expected)
     assert data.train.body[0, M // 2, M // 2, M // 2]
@@ -105,9 +105,13 @@ def test_the_lists_become_train_and_validation_and_the_leak_is_told(folder, tmp_
     np.testing.assert_array_equal(again.train.hu, data.train.hu)
     np.testing.assert_array_equal(again.train.body, data.train.body)
     assert again.rejected == data.rejected
-    lidc.write_case(folder / "a" / lidc.FILE, lidc.read_case(folder / "c" / lidc.FILE))
+    case = lidc.read_case(folder / "a" / lidc.FILE)
+    lidc.write_case(folder / "a" / lidc.FILE, case._replace(ct=case.ct - case.ct // 10))
     changed = lidc.load(experiment(), folder, tmp_path / "cache")
-    np.testing.assert_array_equal(changed.train.hu[0], data.validation.hu[0])
+    assert changed.train.hu.max() < data.train.hu.max()
+    lidc.write_case(folder / "a" / lidc.FILE, lidc.read_case(folder / "c" / lidc.FILE))
+    with pytest.raises(InputError, match="test/c is the same CT as train/a"):
+        lidc.load(experiment(), folder, tmp_path / "cache")
 
 
 def test_another_field_is_refused(folder):

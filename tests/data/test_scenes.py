@@ -57,14 +57,14 @@ def folder(tmp_path):
     root = tmp_path / "clinic"
     write_ct(root / "train" / "a_ct.nii.gz", (30.0, -10.0, 400.0))
     write_ct(root / "train" / "b_ct.nii", spacing=4.0)
-    write_ct(root / "validation" / "c_ct.nii.gz")
+    write_ct(root / "validation" / "c_ct.nii.gz", radius_mm=66.0)
     return root
 
 
 def test_a_scene_is_the_whole_ct_without_the_table_about_the_field(folder):
     grid, data = experiment().field.grid, load(experiment(), folder)
     scenes = scenes_of(data, "validation", folder, grid)
-    hu, affine = write_ct(folder / "again" / "c_ct.nii.gz")
+    hu, affine = write_ct(folder / "again" / "c_ct.nii.gz", radius_mm=66.0)
     assert scenes.hu.dtype == np.int16
     assert scenes.hu.shape[1:] == hu.shape
     np.testing.assert_array_equal(scenes.hu[0][:, 3:].clip(-1000), hu[:, 3:].clip(-1000))

@@ -32,14 +32,14 @@ def experiment(shape=(10, 12, 14), extent_mm=(112.0, 120.0, 100.8)) -> Experimen
     )
 
 
-def write_ct(path, centre_mm=(0.0, 0.0, 0.0), height_mm=160.0):
-    """A cylinder of water with a bone inside, its long axis along z through `centre_mm`."""
+def write_ct(path, centre_mm=(0.0, 0.0, 0.0), height_mm=160.0, water=0):
+    """A cylinder of about water with a bone inside, its long axis along z through `centre_mm`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grid = centred_grid((32, 34, int(height_mm / 5)), (5.0, 5.0, 5.0), centre_mm)
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1)
     x, y, _ = np.moveaxis(index @ grid.affine[:3, :3].T + grid.affine[:3, 3] - centre_mm, -1, 0)
     hu = np.full(grid.shape, -1024, np.int16)
-    hu[np.hypot(x, y) < 45] = 0
+    hu[np.hypot(x, y) < 45] = water
     hu[np.hypot(x - 20, y) < 8] = 900
     hu[:, 2] = 500  # a table behind
     nib.save(nib.Nifti1Image(hu, grid.affine), path)
@@ -50,7 +50,7 @@ def folder(tmp_path):
     root = tmp_path / "clinic"
     write_ct(root / "train" / "a_ct.nii.gz", (30.0, -10.0, 400.0))
     write_ct(root / "train" / "b_ct.nii", (-5.0, 0.0, 0.0))
-    write_ct(root / "validation" / "c_ct.nii.gz")
+    write_ct(root / "validation" / "c_ct.nii.gz", water=20)
     (root / "train" / "a_labels.nii.gz").write_bytes(b"not read")
     return root
 
@@ -100,7 +100,7 @@ def test_a_folder_is_cut_about_each_body_and_overlays_on_it(folder):
 
 
 def test_a_test_split_is_read_where_there_is_one(folder):
-    write_ct(folder / "test" / "d_ct.nii.gz")
+    write_ct(folder / "test" / "d_ct.nii.gz", water=40)
     assert load(experiment(), folder).test.names == ("d",)
 
 
@@ -142,9 +142,24 @@ def test_a_split_without_a_usable_volume_is_an_error(folder, tmp_path):
 
 
 def test_two_files_of_one_case_are_an_error(folder):
-    write_ct(folder / "train" / "a_ct.nii")
+    write_ct(folder / "train" / "a_CT.NII")
     with pytest.raises(InputError, match="a second file of case a"):
         load(experiment(), folder)
+    (folder / "train" / "a_CT.NII").rename(folder / "train" / "A_ct.nii")
+    with pytest.raises(InputError, match="results would be called as those of"):
+        load(experiment(), folder)
+
+
+def test_one_ct_in_two_splits_is_refused_whatever_its_name_type_and_origin(folder, capsys):
+    image = nib.load(folder / "validation" / "c_ct.nii.gz")
+    affine = image.affine + np.array([[0, 0, 0, 7.0]] + 3 * [[0, 0, 0, 0]])
+    other = nib.Nifti1Image(
+        image.get_fdata(dtype=np.float32)[::-1], affine @ np.diag([-1, 1, 1, 1])
+    )
+    nib.save(other, folder / "train" / "other_ct.nii")
+    with pytest.raises(InputError, match="validation/c is the same CT as train/other"):
+        load(experiment(), folder)
+    assert "train/b is the same CT as train/a" in capsys.readouterr().err  # told, in one split
 
 
 def test_the_cache_is_used_while_the_files_are_the_same(folder, tmp_path, monkeypatch):
@@ -243,18 +258,20 @@ def test_real_patients_of_the_standard_field_are_76_and_17(real_data):
 def test_a_real_patient_fills_the_standard_field(real_data, tmp_path):
     source = real_data / "openkbp_hn"
     with (source / "patients.csv").open(newline="") as lines:
-        row = next(r for r in csv.DictReader(lines) if r["patient"] == "pt_002")
-    for split in ("train", "validation"):
+        covering = [r for r in csv.DictReader(lines) if r["covers_hn"] == "1"]
+    rows = []
+    for split, row in zip(("train", "validation"), covering):
+        name = f"{row['patient']}_ct.nii.gz"
         (tmp_path / split).mkdir()
-        (tmp_path / split / "pt_002_ct.nii.gz").symlink_to(source / "train" / "pt_002_ct.nii.gz")
-    centre = [row[f"crop_{axis}_mm"] for axis in "xyz"]
-    write_table(tmp_path, [["pt_002", split, *centre, "1"] for split in ("train", "validation")])
+        (tmp_path / split / name).symlink_to(source / row["split"] / name)
+        rows.append([row["patient"], split, *(row[f"crop_{axis}_mm"] for axis in "xyz"), "1"])
+    write_table(tmp_path, rows)
     fine = load(experiment(FULL_SHAPE, (224.0, 240.0, 201.6)), tmp_path).train
     coarse = load(experiment((20, 24, 28), (224.0, 240.0, 201.6)), tmp_path).train
     assert 0.25 < fine.body.mean() < 0.6
     means = fine.hu[0].reshape(20, 4, 24, 4, 28, 4).mean((1, 3, 5))
     np.testing.assert_allclose(coarse.hu[0], means, atol=1.0)  # HU, rounded twice
-    hu, affine = read_volume(source / "train" / "pt_002_ct.nii.gz")
+    hu, affine = read_volume(tmp_path / "train" / f"{rows[0][0]}_ct.nii.gz")
     deep = np.argwhere(ndimage.binary_erosion(fine.body[0], iterations=4))[::97]
     world = deep @ fine.affines[0][:3, :3].T + fine.affines[0][:3, 3]
     places = np.linalg.solve(affine[:3, :3], (world - affine[:3, 3]).T)
