@@ -178,21 +178,24 @@ def safe_names(wanted: Sequence[tuple[str, str]]) -> list[str]:
 
     Names that would be alike are followed by a digest of what identifies them: they stay the same
     whatever is added to or taken from the list beside them.
+
+    Raises:
+        InputError: two of the list are the same in both.
     """
+    twice = next((pair for pair, times in Counter(wanted).items() if times > 1), None)
+    if twice:
+        raise InputError(f"{twice[1]}: found twice as {twice[0]}, expected two cases to differ")
     names = [as_component(name) for name, _ in wanted]
     count = Counter(name.casefold() for name in names)
     taken = {name.casefold() for name in names if count[name.casefold()] == 1}
     for place, (_, identity) in enumerate(wanted):
-        if count[(name := names[place]).casefold()] == 1:
-            continue
-        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-        length = 6
-        while (made := f"{name}_{digest[:length]}").casefold() in taken and length < len(digest):
-            length += 1
-        if made.casefold() in taken:
-            raise InputError(f"{identity}: found twice, expected two cases to differ")
-        names[place] = made
-        taken.add(made.casefold())
+        if count[(name := names[place]).casefold()] > 1:
+            digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+            length = 6
+            while (made := f"{name}_{digest[:length]}").casefold() in taken:
+                length += 1
+            names[place] = made
+            taken.add(made.casefold())
     return names
 
 
