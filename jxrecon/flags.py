@@ -29,6 +29,7 @@ def add_xray_flags(parser: argparse.ArgumentParser, required: bool = True) -> No
     add("--isocentre", help="X,Y,Z in mm of the X-rays' world that the views turn about")
     add("--intensity", choices=("log", "raw", "display"), help="what the pixels are")
     add("--i0", type=float, help="intensity of the unattenuated beam, for --intensity raw")
+    add("--inverted", action="store_true", default=None, help="bright is dark, as in MONOCHROME1")
 
 
 def xrays_of(options: argparse.Namespace) -> list[tuple[Path, Given]]:
@@ -45,6 +46,7 @@ def xrays_of(options: argparse.Namespace) -> list[tuple[Path, Given]]:
             f"{len(views)} --view for {len(options.xray)} --xray: expected one for each, or none"
         )
     said = {"intensity": options.intensity, "i0": options.i0, **scene_of(options)}
+    said["inverted"] = options.inverted
     return [(path, Given(view, **said)) for path, view in zip(options.xray, views)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from jxrecon.cli import command_parser, entry
 from jxrecon.types import InputError
+
+UNEXPLAINED = 3
+"""Exit code of a volume with a re-projection error over 0.2."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser(
         "reconstruct",
         "A CT volume (HU, NIfTI), or an organ's surface with --mesh, from X-rays: by a trained run, or by a "
-        "method that needs no training.",
+        "method that needs no training. Exit code 3 after a warning: the volume is written, but explains an "
+        "X-ray of its field with an error |Ax - y| / |y| over 0.2.",
         "jxrecon reconstruct --run runs/x2vision_hn-small --xray a.png --xray b.png --out out",
     )
     add = made.add_argument
@@ -46,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
 def main(options: argparse.Namespace) -> int:
     """Reconstructs.
 
+    Returns:
+        0; 3 if the volume, which is written, does not explain an X-ray of its field.
+
     Raises:
         InputError: a flag, an X-ray, a run or a mesh is not as it should be.
     """
@@ -70,9 +78,10 @@ def main(options: argparse.Namespace) -> int:
         found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
     more = {"xrays": [str(path) for path in options.xray]}
     if isinstance(found, Volume):
-        _write_volume(options, found, {**more, "style": options.style and str(options.style)})
-    else:
-        _write_surface(options, found, formats, more)
+        return _write_volume(
+            options, found, {**more, "style": options.style and str(options.style)}
+        )
+    _write_surface(options, found, formats, more)
     return 0
 
 
@@ -118,7 +127,7 @@ def _run(options: argparse.Namespace) -> Any:
     return untrained(options.method, shape, spacing, options.exp)
 
 
-def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> None:
+def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> int:
     from jxrecon.files import write_file
     from jxrecon.io.images import stem
     from jxrecon.report.preview import preview_png
@@ -128,11 +137,13 @@ def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]
     name = "_".join([*(same[0] for same in shared), "recon"])  # ct_frontal, ct_lateral -> ct_recon
     path, *_ = volume.write(options.out, name, **more)
     write_file(options.out / f"{name}_preview.png", preview_png(volume))
-    beyond = volume.facts["xrays_show"].startswith("the patient")
-    shows = " (the X-ray shows all of the patient, the volume its field)" if beyond else ""
+    shows = " (the X-ray shows all of the patient, the volume its field)" if volume.beyond else ""
     for view, error in zip(volume.views, volume.errors):
         print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}{shows}")
     print(path)
+    for line in volume.unexplained:
+        print(f"warning: {line}", file=sys.stderr)
+    return UNEXPLAINED if volume.unexplained else 0
 
 
 def _write_surface(

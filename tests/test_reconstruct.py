@@ -209,6 +209,17 @@ def test_x_rays_coarser_than_the_experiment_stay_as_they_are():
     assert jax.tree.all(jax.tree.map(np.array_equal, view.camera, camera))
 
 
+def test_x_rays_that_the_volume_does_not_explain_end_with_a_warning(run, patient, tmp_path, capsys):
+    path = tmp_path / "ct_frontal.npz"
+    frontal = read(patient / "ct_frontal.nii.gz")
+    write(path, frontal._replace(line_integrals=np.roll(frontal.line_integrals, 5, axis=1)))
+    assert _run("--run", run, *_xrays(patient)[2:], "--xray", path, "--out", tmp_path / "out") == 3
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("warning: "))
+    assert "ct_frontal.npz: re-projection error" in line
+    assert (tmp_path / "out" / "ct_recon.nii.gz").is_file()
+    assert "Exit code 3" in " ".join(parser().format_help().split())
+
+
 def _spoilt(patient, folder, **changes):
     """A copy of the frontal X-ray with another sidecar; None takes a key away."""
     xray = read(patient / "ct_frontal.nii.gz")
@@ -271,10 +282,14 @@ def test_classical_methods_need_no_run(tmp_path, capsys):
     arguments = [*xrays, "--out", str(tmp_path / "out"), "--isocentre", "20,-10,5"]
     method = ["--method", "sirt", "--grid", "10,12,14", "--spacing-mm", "8"]
     assert command([*method, *arguments]) == 0
+    assert "warning" not in capsys.readouterr().err
     hu, affine = read_volume(tmp_path / "out" / "box_recon.nii.gz")
     np.testing.assert_allclose(affine, grid.affine, atol=1e-3)
     assert hu[volume == 0].mean() > -300
     assert hu[volume == -1000].mean() < -850
+    reaching = ["--method", "sirt", "--grid", "10,120,14", "--spacing-mm", "9"]
+    with pytest.raises(InputError, match="expected it before the detector at 1500 mm"):
+        refused(*reaching, *arguments)
     with pytest.raises(InputError, match="no such untrained method, expected fdk, sirt, cgls, tv"):
         refused("--method", "magic", *arguments)
     with pytest.raises(InputError, match="--run None, --method None: expected one of them"):

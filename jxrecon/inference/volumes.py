@@ -28,13 +28,17 @@ from jxrecon.geometry import Grid, camera_at, same_cameras
 from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
-from jxrecon.io.views import View, centred_view, common_isocentre
+from jxrecon.io.views import View, centred_view, check_field, common_isocentre
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config
 from jxrecon.runs.run import Run, restore
 from jxrecon.types import InputError
 
 Image = Float[np.ndarray, "rows columns"]
+
+
+EXPLAINED = 0.2
+"""Largest re-projection error of a volume that explains its X-rays."""
 
 
 class Volume(NamedTuple):
@@ -70,6 +74,22 @@ class Volume(NamedTuple):
             for a, view in zip(self.again, self.views)
         ]
 
+    @property
+    def beyond(self) -> bool:
+        """Whether the X-rays show more than the volume, so that it cannot explain all of them."""
+        return str(self.facts["xrays_show"]).startswith("the patient")
+
+    @property
+    def unexplained(self) -> list[str]:
+        """A line for each X-ray of the field that the volume does not explain; see `EXPLAINED`."""
+        pairs = [] if self.beyond else zip(self.views, self.errors)
+        return [
+            f"{view.origin}: re-projection error {error:.2f}, expected at most {EXPLAINED:g}: the volume "
+            "does not explain this X-ray (its camera, scale or polarity may be wrong, or views too few)"
+            for view, error in pairs
+            if not error <= EXPLAINED
+        ]
+
     def write(self, out: Path, name: str, **more: Any) -> list[Path]:
         """Writes NAME.nii.gz, NAME_facts.json and, if there are any, NAME_deviation.nii.gz, NAME_trace.csv.
 
@@ -93,8 +113,8 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     """The volume in the field of the run about the X-rays' isocentre.
 
     Raises:
-        InputError: nothing fixes the isocentre, a detector does not see it, there is no checkpoint, or
-            the method cannot use these X-rays.
+        InputError: nothing fixes the isocentre, a detector does not see it, the field reaches a source or a
+            detector, there is no checkpoint, or the method cannot use these X-rays.
     """
     if request.mesh is not None:
         raise InputError(
@@ -103,6 +123,8 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     isocentre = common_isocentre(list(xrays))
     problem = run.problem
     views = [centred_view(xray, isocentre, problem.cameras[0]) for xray in xrays]
+    for view in views:
+        check_field(problem.grid, view)
     cameras, key = tuple(view.camera for view in views), jax.random.key(request.seed)
     state, step = (run.method.init(key), 0) if run.untrained else restore(run, request.checkpoint)
     request.say(title(run, step))

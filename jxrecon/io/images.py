@@ -24,6 +24,9 @@ from jxrecon.types import InputError
 MOST_PIXELS = 1 << 26
 """Larger images (8192 x 8192) are refused from their header."""
 
+MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+"""The units of lengths that a NIfTI may tell."""
+
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".png")
 
 
@@ -45,7 +48,7 @@ def suffix(path: Path) -> str:
 
 
 def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[str, np.ndarray]]:
-    """The stored numbers, and the other arrays of an NPZ.
+    """The stored numbers, and the other arrays of an NPZ or the affine (to mm) that a NIfTI tells.
 
     Raises:
         InputError: there is no such file, it is damaged, cut short or too large, or it holds
@@ -153,4 +156,10 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     slope, intercept = header.get_slope_inter()
     if slope not in (None, 1.0) or intercept not in (None, 0.0):
         image = image * np.float64(slope) + np.float64(intercept)
-    return image, {}
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        return image, {}
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    affine[:3] *= MM_PER_UNIT[header.get_xyzt_units()[0]]
+    if not np.isfinite(affine).all() or not affine[:3, :2].any(0).all():
+        raise InputError(f"{path}: its affine is {affine[:3].tolist()}, expected finite axes")
+    return image, {"affine": affine}

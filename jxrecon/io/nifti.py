@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from jxrecon.files import one_line, whole
 from jxrecon.geometry import Grid
+from jxrecon.io.images import MM_PER_UNIT
 from jxrecon.types import InputError
 
 MAX_BYTES = 2 * 1024**3
@@ -26,7 +27,6 @@ DEFLATE_RATIO = 1032
 """Most that one byte of a gzip stream can expand to: zlib's documented limit, 1032:1."""
 
 _MAX_HEADER_BYTES = 16 * 1024**2
-_MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _SILENT = logging.Logger("nifti", level=logging.CRITICAL + 1)  # what is wrong is told in one line
 
 
@@ -141,7 +141,7 @@ def _checked_affine(header: nib.Nifti1Header, path: Path) -> np.ndarray:
         unit = header.get_xyzt_units()[0]
     except (HeaderDataError, KeyError, ValueError) as error:
         raise InputError(f"{path}: its frame is invalid ({one_line(error)})") from None
-    affine[:3] *= _MM_PER_UNIT[unit]
+    affine[:3] *= MM_PER_UNIT[unit]
     if not _is_frame(affine):
         rows = " ".join(f"{value:g}" for value in affine[:3].ravel())
         raise InputError(f"{path}: its affine is [{rows}], expected finite mm and an inverse")

@@ -11,10 +11,14 @@ The sidecar of `a.nii.gz`, `a.npz` or `a.png` is `a.json`. Its keys, which flags
     intensity       log: line integrals; raw: detector intensities; display: altered for the eye
     i0              intensity of the unattenuated beam, needed by raw images
     scale, offset   PNG only: value * scale + offset is the line integral (raw: the intensity)
+    bits            of a PNG's pixel, which scale and offset are for
+    range           [least, largest] line integral of the image
+    inverted        true: bright is dark and dark is bright, as in MONOCHROME1
     units, source   text for the reader
 
 A NIfTI's affine puts every pixel where it stood in the world (first axis along the camera's u,
-second along its v); the camera is read from sidecar or flags alone. An NPZ may hold it as arrays.
+second along its v); the camera is read from sidecar or flags alone, and compared with it. An NPZ may
+hold it as arrays. What cannot belong together is refused: see `xray_checks`.
 """
 
 from __future__ import annotations
@@ -29,16 +33,12 @@ from jaxtyping import Float
 from jxrecon import geometry
 from jxrecon.files import write_file
 from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, finite
+from jxrecon.io import xray_checks
 from jxrecon.io.images import nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
 from jxrecon.types import InputError
 
-LEAST_LINE_INTEGRAL = -0.1
-"""Noise lifts air up to 10 % above the unattenuated beam; below this it is no line integral."""
-
-MOST_LINE_INTEGRAL = 50.0
-"""Half a metre of dense bone is 25; above this it is no line integral."""
-
 _DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
+_OF_PIXELS = ("scale", "offset", "bits", "range")
 _CAMERA_ARRAYS = (
     ("source_mm", "centre_mm", "u_mm", "v_mm"),
     ("direction", "centre_mm", "u_mm", "v_mm"),
@@ -56,6 +56,7 @@ class Given(NamedTuple):
     isocentre_mm: tuple[float, float, float] | None = None
     intensity: str | None = None
     i0: float | None = None
+    inverted: bool | None = None
 
 
 NOTHING_GIVEN = Given()
@@ -68,6 +69,7 @@ _FLAGS = {
     "isocentre_mm": "--isocentre",
     "intensity": "--intensity",
     "i0": "--i0",
+    "inverted": "--inverted",
 }
 
 
@@ -159,7 +161,8 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
 
     Raises:
         InputError: the file or its sidecar is missing, damaged or too large; no camera, intensity
-            or i0 is told; the camera has another size; a pixel is no possible line integral.
+            or i0 is told; the camera has another size; a pixel is no possible line integral; image,
+            sidecar and camera cannot belong together.
     """
     path = Path(path)
     image, arrays = read_pixels(path)
@@ -172,6 +175,9 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
     if sidecar.exists():
         said |= {key: (value, sidecar.name) for key, value in _read_sidecar(sidecar).items()}
     flags = {key: value for key, value in given._asdict().items() if value is not None}
+    raw = {said.get("intensity", [None])[0] == "raw", flags.get("intensity") == "raw"}
+    if "intensity" in flags and len(raw) > 1:  # they are of the other kind of pixels
+        said = {key: one for key, one in said.items() if key not in _OF_PIXELS}
     said |= {key: (value, _FLAGS[key]) for key, value in flags.items()}
 
     isocentre = None
@@ -187,6 +193,10 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
             f"{path}: image has {image.shape[0]} x {image.shape[1]} pixels, expected the "
             f"{camera.shape[0]} x {camera.shape[1]} of its camera in {said['camera'][1]}"
         )
+    xray_checks.check_sizes(camera, str(path))
+    if "affine" in arrays:
+        whole = "camera" in said and "view" not in flags
+        xray_checks.check_affine(arrays["affine"], _detector_affine(camera), str(path), whole)
     if isocentre is not None:
         where = said.get("isocentre_mm", (None, "default"))[1]
         lines.append(("isocentre", "({:.1f}, {:.1f}, {:.1f}) mm".format(*isocentre), where))
@@ -220,7 +230,10 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
         "units": "line integrals, dimensionless; lengths in mm, world RAS",
         "scale": scale,
         "offset": offset,
+        "bits": 16,
     }
+    if np.isfinite(image).all():
+        sidecar_values["range"] = [offset, float(image.max())]
     if radiograph.isocentre_mm is not None:
         sidecar_values["isocentre_mm"] = np.asarray(radiograph.isocentre_mm, np.float64).tolist()
     if kind == ".png":
@@ -308,7 +321,14 @@ def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndar
             f"{path}: {intensity} pixels of unknown scale, expected line integrals or a PNG with "
             "scale and offset in its sidecar (value * scale + offset = line integral)"
         )
+    xray_checks.check_bits(image, said.get("bits", (None,))[0] if png else None, str(path))
     values = image.astype(np.float64)
+    if "inverted" in said:
+        inverted, told = said["inverted"]
+        if not isinstance(inverted, bool):
+            raise InputError(f"{path}: inverted is {inverted!r}, expected true or false")
+        lines.append(("inverted", str(inverted).lower(), told))
+        values = xray_checks.turned_round(image) if inverted else values
     if png:
         values = values * number("scale", 1.0) + number("offset", 0.0)
     if bad := int((~np.isfinite(values)).sum()):
@@ -322,12 +342,9 @@ def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndar
                 f"{path}: i0 {i0:g}, least intensity {values.min():g}, expected positive numbers"
             )
         values = -np.log(values / i0)
-    low, high = values.min(), values.max()
-    if low < LEAST_LINE_INTEGRAL or high > MOST_LINE_INTEGRAL:
-        raise InputError(
-            f"{path}: line integrals from {low:.4g} to {high:.4g}, expected them between "
-            f"{LEAST_LINE_INTEGRAL:g} and {MOST_LINE_INTEGRAL:g} (intensity {intensity})"
-        )
+    step = abs(float(said["scale"][0])) if png and intensity != "raw" and "scale" in said else 0.0
+    told = said.get("range", (None,))[0] if intensity != "raw" else None
+    low, high = xray_checks.check_line_integrals(values, told, step, f"{path} ({intensity} pixels)")
     lines.append(("line integrals", f"{low:.3f} to {high:.3f}", path.name))
     return values.astype(np.float32), lines
 

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jxrecon.geometry import Camera, depth_of, pitch_at, places_of, vectors
+from jxrecon.geometry import (
+    Camera,
+    Grid,
+    depth_of,
+    pitch_at,
+    places_of,
+    source_detector_mm,
+    vectors,
+)
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.types import InputError
 
@@ -100,6 +108,23 @@ def centred_view(xray: Radiograph, isocentre_mm: Float[np.ndarray, "3"], like: C
     (r, c), (m, n) = camera.shape, blocks
     image = xray.line_integrals[: r * m, : c * n].reshape(r, m, c, n).mean((1, 3))
     return View(image, camera, xray.origin)
+
+
+def check_field(grid: Grid, view: View) -> None:
+    """Refuses a field that reaches the source or the detector: rays would not pass all of it.
+
+    Raises:
+        InputError: a corner lies behind the source or the detector.
+    """
+    depth = depth_of(view.camera, grid.corners_mm)
+    if not (depth.min() > 0 and depth.max() <= 1):
+        detector_mm = source_detector_mm(view.camera)
+        low, high = depth.min() * detector_mm, depth.max() * detector_mm
+        raise InputError(
+            f"{view.origin}: the field about the isocentre lies {low:.0f} to {high:.0f} mm from the source, "
+            f"expected it before the detector at {detector_mm:.0f} mm (lengths in centimetres or metres? see "
+            "--sad, --sid, --isocentre, --grid)"
+        )
 
 
 def _from_source(xray: Radiograph) -> Camera:
