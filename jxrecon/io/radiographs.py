@@ -345,6 +345,8 @@ def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndar
     step = abs(float(said["scale"][0])) if png and intensity != "raw" and "scale" in said else 0.0
     told = said.get("range", (None,))[0] if intensity != "raw" else None
     low, high = xray_checks.check_line_integrals(values, told, step, f"{path} ({intensity} pixels)")
+    if intensity != "raw":
+        xray_checks.check_clipping(values, image.dtype, str(path))
     lines.append(("line integrals", f"{low:.3f} to {high:.3f}", path.name))
     return values.astype(np.float32), lines
 

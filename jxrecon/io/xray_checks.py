@@ -38,7 +38,7 @@ FRAME, EDGE_SHARE = 0.03, 0.25
 least where bright and dark are exchanged: the frame of an X-ray shows air, or nothing but the body."""
 
 CLIPPED = 0.25
-"""More pixels of 8 bits or fewer at the largest value than this were clipped."""
+"""A larger share of 8-bit pixels than this at the largest value was cut off there."""
 
 
 def check_sizes(camera: AnyCamera, origin: str) -> None:
@@ -108,7 +108,7 @@ def check_bits(image: Shaped[np.ndarray, "rows columns"], told: Any, where: str)
     """Refuses pixels of another depth than the sidecar's `bits`, which its scale is for.
 
     Raises:
-        InputError: they differ; or 8 bits or fewer are clipped.
+        InputError: they differ.
     """
     bits = 8 * image.dtype.itemsize if image.dtype.kind in "iu" else 0
     if told is not None and bits and float(finite(told, 1, f"{where}: bits")[0]) != bits:
@@ -116,10 +116,21 @@ def check_bits(image: Shaped[np.ndarray, "rows columns"], told: Any, where: str)
             f"{where}: tells of {told} bits a pixel but the image has {bits}, expected the image that the "
             "sidecar was written for (scale and offset would be wrong)"
         )
-    if bits == 8 and (share := float((image == image.max()).mean())) > CLIPPED and image.max():
+
+
+def check_clipping(
+    values: Float[np.ndarray, "rows columns"], stored: np.dtype, origin: str
+) -> None:
+    """Refuses line integrals stored in 8 bits that were cut off at the largest value.
+
+    Raises:
+        InputError: more than `CLIPPED` of the pixels have it.
+    """
+    share = float((values == values.max()).mean())
+    if stored.kind in "iu" and stored.itemsize == 1 and share > CLIPPED:
         raise InputError(
-            f"{where}: {share:.0%} of the pixels have the largest value {image.max()}, expected no "
-            "clipping (converted from 16 bits?)"
+            f"{origin}: {share:.0%} of the pixels have the largest line integral {values.max():.4g}, expected "
+            "no clipping (converted from 16 bits?)"
         )
 
 
