@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,115 +12,110 @@ import numpy as np
 import pydicom
 from jaxtyping import Float, Shaped
 from pydicom.uid import MediaStorageDirectoryStorage
+from scipy import ndimage
 
-from jxrecon.files import one_line
+from jxrecon.io.dicom_files import PIXELS, is_dicom, read_elements, stored_values, text_of
+from jxrecon.io.dicom_slices import DUPLICATE_MM, HEADER, Slice, slices_in, volumes_in
+from jxrecon.io.hounsfield import AIR_HU, LEAST_HU, MOST_HU, NOTHING_STATED, Stated, checked_hu
 from jxrecon.io.nifti import MAX_BYTES, canonical
 from jxrecon.types import InputError
 
 SPACING_SHARE, SPACING_MM = 0.01, 0.1
 """A gap between slices may differ by the larger of 1 % and 0.1 mm from the others."""
 
-DUPLICATE_MM = 0.01
-"""Slices nearer than this lie in the same place."""
-
 _ASIDE_MM = 0.2  # that a slice may lie beside the others, across their normal
 _ALIKE = 1e-3  # of direction cosines and of spacings in mm that must be equal
-_HEADER = [
-    "SOPClassUID", "Modality", "PatientID", "SeriesInstanceUID", "InstanceNumber", "ImageType",
-    "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
-    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-]  # fmt: skip
 
 
 class Series(NamedTuple):
-    """Files of one CT series.
+    """Files of one CT volume.
 
     Attributes:
         uid: SeriesInstanceUID (0020,000E).
         patient: PatientID (0010,0020), may be empty.
         files: its slices, in the order of their names.
+        part: which volume of its series, such as "AcquisitionNumber 2"; empty where there is one.
     """
 
     uid: str
     patient: str
     files: tuple[Path, ...]
-
-
-class _Slice(NamedTuple):
-    path: Path
-    position: np.ndarray  # of its first voxel, LPS mm
-    axes: np.ndarray  # direction of a row and of a column, [2, 3]
-    spacing: np.ndarray  # between columns and between rows, mm
-    shape: tuple[int, int]  # columns, rows
-    slope: float
-    intercept: float
-    number: int
+    part: str = ""
 
 
 def find_series(files: Iterable[Path]) -> list[Series]:
-    """The CT series among files, in the order of patient and UID.
+    """The CT volumes among files, in the order of patient, UID and part.
 
     What is no DICOM file, no CT or a scout view is passed over. A DICOM file too damaged to tell what it
     is of counts to every series of its folder, so that reading them names it: else a lost slice at an end
-    of the scan would go unnoticed.
+    of the scan would go unnoticed. A series of several acquisitions or times is split.
     """
-    found: dict[str, list[Path]] = defaultdict(list)
-    patients: dict[str, str] = {}
+    found: dict[str, dict[Path, pydicom.Dataset]] = defaultdict(dict)
     damaged: list[Path] = []
     for path in sorted(files):
+        if not is_dicom(path):
+            continue
         try:
-            header = _read(path, pixels=False)
+            header = read_elements(path, HEADER)
         except InputError:
             header = pydicom.Dataset()
-        if "Modality" not in header:
+        if not text_of(header, "Modality"):
             meta = getattr(header, "file_meta", pydicom.Dataset())
             dicomdir = meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-            damaged += [path] if _is_dicom(path) and not dicomdir else []
-            continue
-        if header.Modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
-            continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        found[uid].append(path)
-        patients.setdefault(uid, str(header.get("PatientID") or ""))
-    for paths in found.values():
-        folders = {path.parent for path in paths}
-        paths += [path for path in damaged if path.parent in folders]
-    return sorted(
-        (Series(uid, patients[uid], tuple(paths)) for uid, paths in found.items()),
-        key=lambda series: (series.patient, series.uid),
-    )
+            damaged += [] if dicomdir else [path]
+        elif header.Modality == "CT" and "LOCALIZER" not in (header.get("ImageType") or ()):
+            found[text_of(header, "SeriesInstanceUID")][path] = header
+    series = [one for uid, headers in found.items() for one in _split(uid, headers)]
+    for n, one in enumerate(series):
+        folders = {path.parent for path in one.files}
+        lost = tuple(path for path in damaged if path.parent in folders)
+        series[n] = one._replace(files=one.files + lost)
+    return sorted(series, key=lambda one: (one.patient, one.uid, one.part))
+
+
+def _split(uid: str, headers: dict[Path, pydicom.Dataset]) -> Iterator[Series]:
+    """The volumes of one series, where each file belongs to one; else all in one, to be refused when read."""
+    try:
+        volumes = volumes_in([s for path, header in headers.items() for s in slices_in(path, header)])
+    except InputError:
+        volumes = {}
+    files = {part: tuple(sorted({s.path for s in slices})) for part, slices in volumes.items()}
+    if sum(map(len, files.values())) != len(headers):
+        files = {"": tuple(headers)}
+    for part, paths in files.items():
+        yield Series(uid, text_of(headers[paths[0]], "PatientID"), paths, part)
 
 
 def read_folder(
-    folder: Path, fix: bool = False
+    folder: Path, fix: bool = False, stated: Stated = NOTHING_STATED
 ) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
-    """The one CT series of a folder, as `read_series` gives it.
+    """The one CT volume in a folder and the folders in it, as `read_series` gives it.
 
     Raises:
-        InputError: the folder holds no CT series or several, or the series cannot be read.
+        InputError: the folder holds no CT volume or several, or the series cannot be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one of DICOM files")
-    series = find_series(path for path in folder.iterdir() if path.is_file())
+    series = find_series(path for path in folder.rglob("*") if path.is_file())
     if len(series) != 1:
-        uids = ", ".join(f"{one.uid} ({len(one.files)} files)" for one in series) or "none"
-        raise InputError(f"{folder}: expected one CT series, found {uids}")
-    return read_series(series[0].files, fix)
+        told = [f"{one.uid} {one.part}".strip() + f" ({len(one.files)} files)" for one in series]
+        raise InputError(f"{folder}: expected one CT series, found {', '.join(told) or 'none'}")
+    return read_series(series[0].files, fix, stated)
 
 
 def read_series(
-    files: Sequence[Path], fix: bool = False
+    files: Sequence[Path], fix: bool = False, stated: Stated = NOTHING_STATED
 ) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
-    """A CT volume in RAS order from the slices of one series.
+    """A CT volume in RAS order from the slices of one series, in single files or in enhanced ones.
 
     Slices are ordered along their normal by Image Position (Patient); Slice Thickness, file names and
     Instance Number decide nothing. Each slice has its own rescale slope and intercept.
 
     Args:
-        files: its slices, one a file, in any order.
+        files: its files, in any order.
         fix: instead of refusing them, drop the later of two slices in one place, fill gaps by linear
-            interpolation, and keep a gantry tilt as a sheared affine.
+            interpolation, and keep a gantry tilt as a sheared affine; each is told in a line on stderr.
+        stated: what the user says about the numbers.
 
     Returns:
         The voxels [x, y, z] in HU, int16 where all are whole numbers and float32 otherwise, and the
@@ -128,13 +123,18 @@ def read_series(
 
     Raises:
         InputError: a file is damaged or of another series, size or orientation, or has no position;
-            a slice is missing or there twice, gaps differ or the gantry was tilted; the volume is
-            too large.
+            a slice is missing or there twice, gaps differ or the gantry was tilted; there are several
+            volumes; the volume is too large or not in HU.
     """
-    slices = [_checked(path, _read(path, pixels=False)) for path in files]
+    slices = [one for path in files for one in slices_in(path)]
     if len(slices) < 2:
         place = files[0] if files else "series"
         raise InputError(f"{place}: {len(slices)} slices in its series, expected at least two")
+    if len(parts := volumes_in(slices)) > 1:
+        told = "; ".join(f"{part}: {len(group)} slices" for part, group in parts.items())
+        raise InputError(
+            f"{slices[0].path}: its series holds {len(parts)} volumes ({told}), expected the files of one"
+        )
     _check_alike(slices)
     if (size := 4 * len(slices) * int(np.prod(slices[0].shape))) > MAX_BYTES:
         raise InputError(
@@ -142,12 +142,12 @@ def read_series(
             f"{MAX_BYTES / 1024**3:g} GiB"
         )
     normal = np.cross(*slices[0].axes)
-    slices.sort(key=lambda s: (float(s.position @ normal), s.number, s.path.name))
+    slices.sort(key=lambda s: (float(s.position @ normal), s.number.rjust(12), s.path.name))
     slices = _without_duplicates(slices, normal, fix)
     places = np.array([s.position @ normal for s in slices])
     step = _check_gaps(slices, places, fix)
     direction = _check_tilt(slices, normal, fix)
-    volume = np.stack([_pixels(s) for s in slices], -1)  # float32 if one of them is
+    volume = _pixels(slices, stated)
     if fix:
         volume = _evenly(volume, places, step)
     affine = np.eye(4)
@@ -158,70 +158,11 @@ def read_series(
     return canonical(volume, affine)
 
 
-def _read(path: Path, pixels: bool) -> pydicom.Dataset:
-    """The elements that are used, and no other: what a vendor wrote into its own does not matter."""
-    wanted = [*_HEADER, "PixelData"] if pixels else _HEADER
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what is wrong is told where it is used
-            return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=wanted)
-    except Exception as error:  # a damaged file makes it raise anything
-        raise InputError(f"{path}: cannot be read as DICOM ({one_line(error)[:160]})") from None
+def _fixed(what: str) -> None:
+    print(f"fixed: {what}", file=sys.stderr)
 
 
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _numbers(path: Path, header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
-    """`count` finite numbers of an element."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            value = header.get(name)
-            numbers = np.atleast_1d(np.asarray(value, np.float64))
-    except Exception:  # of the wrong kind, or bytes that are no number
-        value, numbers = "no number", np.empty(0)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        number = header.get("InstanceNumber")
-        raise InputError(
-            f"{path}: slice {number} has {name} = {value}, expected {count} finite number(s)"
-        )
-    return numbers
-
-
-def _checked(path: Path, header: pydicom.Dataset) -> _Slice:
-    if header.get("Modality") != "CT":
-        raise InputError(f"{path}: Modality is {header.get('Modality')}, expected CT")
-    if int(header.get("NumberOfFrames") or 1) != 1:
-        raise InputError(
-            f"{path}: {header.NumberOfFrames} frames in one file, expected one slice a file"
-        )
-    axes = _numbers(path, header, "ImageOrientationPatient", 6).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
-        raise InputError(
-            f"{path}: ImageOrientationPatient is {axes.ravel().tolist()}, expected two unit vectors "
-            "at a right angle"
-        )
-    rows_mm, columns_mm = _numbers(path, header, "PixelSpacing", 2)
-    if not min(rows_mm, columns_mm) > 0:
-        raise InputError(
-            f"{path}: PixelSpacing is [{rows_mm:g}, {columns_mm:g}], expected positive mm"
-        )
-    rows, columns, slope, intercept = (
-        float(_numbers(path, header, name, 1)[0])
-        for name in ("Rows", "Columns", "RescaleSlope", "RescaleIntercept")
-    )
-    position = _numbers(path, header, "ImagePositionPatient", 3)
-    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    spacing, number = np.array([columns_mm, rows_mm]), int(header.get("InstanceNumber") or 0)
-    shape = int(columns), int(rows)
-    return _Slice(path, position, axes, spacing, shape, slope, intercept, number)
-
-
-def _check_alike(slices: Sequence[_Slice]) -> None:
+def _check_alike(slices: Sequence[Slice]) -> None:
     first = slices[0]
     for one in slices[1:]:
         for what, a, b in (
@@ -231,48 +172,57 @@ def _check_alike(slices: Sequence[_Slice]) -> None:
         ):
             if not np.allclose(a, b, rtol=0, atol=_ALIKE):
                 raise InputError(
-                    f"{one.path}: {_name(one)} has {what} {a.ravel().tolist()}, expected "
+                    f"{one.path}: {one.name} has {what} {a.ravel().tolist()}, expected "
                     f"{b.ravel().tolist()} as in {first.path.name}"
                 )
+        if one.kind != first.kind:
+            raise InputError(
+                f"{one.path}: {one.name} has RescaleType {one.kind!r}, expected {first.kind!r} as in "
+                f"{first.path.name}"
+            )
 
 
-def _name(one: _Slice) -> str:
-    place = ", ".join(f"{x:g}" for x in one.position)
-    return f"slice {one.number} at ({place}) mm"
-
-
-def _without_duplicates(slices: list[_Slice], normal: np.ndarray, fix: bool) -> list[_Slice]:
-    kept = [slices[0]]
+def _without_duplicates(slices: list[Slice], normal: np.ndarray, fix: bool) -> list[Slice]:
+    kept, double = [slices[0]], []
     for one in slices[1:]:
         if (one.position - kept[-1].position) @ normal >= DUPLICATE_MM:
             kept.append(one)
-        elif not fix:
+            continue
+        double.append((one, kept[-1]))
+        if not fix:
             raise InputError(
-                f"{one.path}: {_name(one)} lies where {kept[-1].path.name} does, expected one slice "
+                f"{one.path}: {one.name} lies where {kept[-1].path.name} does, expected one slice "
                 "a position"
             )
     if len(kept) < 2:
         raise InputError(f"{slices[0].path}: all slices of its series lie in one place")
+    if 2 * len(double) > len(kept):
+        raise InputError(
+            f"{double[0][0].path}: {len(double)} of {len(kept)} places of its series hold several slices, "
+            "expected one volume, and nothing tells several apart"
+        )
+    for one, other in double:
+        _fixed(f"{one.path}: {one.name} dropped, as {other.path.name} lies there")
     return kept
 
 
-def _check_gaps(slices: Sequence[_Slice], places: np.ndarray, fix: bool) -> float:
+def _check_gaps(slices: Sequence[Slice], places: np.ndarray, fix: bool) -> float:
     """The distance from slice to slice in mm."""
     gaps = np.diff(places)
     step = float(np.median(gaps))
     allowed = max(SPACING_SHARE * step, SPACING_MM)
-    for k in [] if fix else np.flatnonzero(np.abs(gaps - step) > allowed).tolist():
-        missing = round(gaps[k] / step) - 1
+    for k in np.flatnonzero(np.abs(gaps - step) > allowed).tolist():
+        missing, after = round(gaps[k] / step) - 1, slices[k + 1]
         what = f"{missing} slice(s) missing" if missing > 0 else "the spacing is uneven"
-        raise InputError(
-            f"{slices[k + 1].path}: {what} before {_name(slices[k + 1])}, {gaps[k]:.3f} mm after "
-            f"{slices[k].path.name}, expected {step:.3f} mm"
-        )
+        fault = f"{what} before {after.name}, {gaps[k]:.3f} mm after {slices[k].path.name}"
+        if not fix:
+            raise InputError(f"{after.path}: {fault}, expected {step:.3f} mm")
+        _fixed(f"{after.path}: {fault}; interpolated every {step:.3f} mm")
     # The mean of even gaps: rounded positions would add up.
     return step if fix else float(places[-1] - places[0]) / (len(places) - 1)
 
 
-def _check_tilt(slices: Sequence[_Slice], normal: np.ndarray, fix: bool) -> np.ndarray:
+def _check_tilt(slices: Sequence[Slice], normal: np.ndarray, fix: bool) -> np.ndarray:
     """The step from slice to slice for 1 mm along the normal; the normal itself without a tilt."""
     moved = slices[-1].position - slices[0].position
     direction = moved / (moved @ normal)
@@ -283,30 +233,61 @@ def _check_tilt(slices: Sequence[_Slice], normal: np.ndarray, fix: bool) -> np.n
         aside = np.linalg.norm(offset - (offset @ normal) * along)
         if aside > _ASIDE_MM:
             raise InputError(
-                f"{one.path}: {_name(one)} lies {aside:.2f} mm beside the line of the slices "
+                f"{one.path}: {one.name} lies {aside:.2f} mm beside the line of the slices "
                 f"(a gantry tilt of {tilt:.1f} degrees?), expected at most {_ASIDE_MM} mm"
             )
+    if fix and np.linalg.norm(moved - (moved @ normal) * normal) > _ASIDE_MM:
+        _fixed(f"{slices[0].path}: a gantry tilt of {tilt:.1f} degrees kept as a sheared volume")
     return along
 
 
-def _pixels(one: _Slice) -> np.ndarray:
-    """HU [column, row]; int16 where slope and intercept are whole numbers that fit."""
-    header = _read(one.path, pixels=True)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            stored = header.pixel_array
-    except Exception as error:  # decoders raise anything
-        reason = one_line(error)[:160]
-        raise InputError(f"{one.path}: {_name(one)} has no readable pixels ({reason})") from None
-    if stored.shape != one.shape[::-1]:
-        raise InputError(
-            f"{one.path}: pixels have shape {stored.shape}, expected {one.shape[::-1]}"
-        )
-    hu = stored.T.astype(np.float64) * one.slope + one.intercept
-    limits = np.iinfo(np.int16)
-    whole = one.slope == int(one.slope) and one.intercept == int(one.intercept)
-    fits = whole and limits.min <= hu.min() and hu.max() <= limits.max
-    return hu.astype(np.int16 if fits else np.float32)
+def _pixels(slices: Sequence[Slice], stated: Stated) -> np.ndarray:
+    """HU [column, row, slice]; int16 where slopes and intercepts are whole numbers that fit."""
+    count: dict[Path, int] = defaultdict(int)
+    for one in slices:
+        count[one.path] += 1
+    enhanced: dict[Path, tuple[pydicom.Dataset, np.ndarray]] = {}
+    planes = []
+    for one in slices:
+        header, stored = enhanced.get(one.path) or _stored(one)
+        if count[one.path] > 1:  # decoded once for all of its frames
+            enhanced[one.path] = header, stored
+        plane = stored[one.frame].T
+        hu = plane.astype(np.float64) * one.slope + one.intercept
+        hu[_padding(plane, header, one, stated)] = LEAST_HU
+        limits = np.iinfo(np.int16)
+        whole = one.slope == int(one.slope) and one.intercept == int(one.intercept)
+        fits = whole and limits.min <= hu.min() and hu.max() <= limits.max
+        planes.append(hu.astype(np.int16 if fits else np.float32))
+    volume = np.stack(planes, -1)  # float32 if one of them is
+    return checked_hu(volume, str(slices[0].path), stated, slices[0].kind)
+
+
+def _stored(one: Slice) -> tuple[pydicom.Dataset, np.ndarray]:
+    header = read_elements(one.path, [*PIXELS, "InstanceNumber", "PixelPaddingValue",
+                                      "PixelPaddingRangeLimit"])  # fmt: skip
+    return header, stored_values(one.path, header)
+
+
+def _padding(plane: np.ndarray, header: pydicom.Dataset, one: Slice, stated: Stated) -> np.ndarray:
+    """Where a slice holds no picture: Pixel Padding Value (0028,0120), up to its range's limit.
+
+    Where that number would be tissue, it counts as padding as far as it reaches in from a corner: some files
+    name a number that the picture holds too.
+    """
+    ends = [text_of(header, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    numbers = [int(text) for text in ends if text.lstrip("-").isdecimal()]
+    if not numbers or not stated.nothing:
+        return np.zeros(plane.shape, bool)
+    bits, signed = int(header.BitsAllocated), header.get("PixelRepresentation") == 1
+    half = 1 << (bits - 1)
+    numbers = [(n + half) % (2 * half) - half if signed else n % (2 * half) for n in numbers]
+    padded = (plane >= min(numbers)) & (plane <= max(numbers))
+    if all(not AIR_HU < n * one.slope + one.intercept < MOST_HU for n in numbers):
+        return padded
+    pieces, _ = ndimage.label(padded)
+    corners = pieces[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return padded & np.isin(pieces, corners[corners > 0])
 
 
 def _evenly(volume: np.ndarray, places: np.ndarray, step: float) -> np.ndarray:

@@ -142,13 +142,13 @@ def _checked_affine(header: nib.Nifti1Header, path: Path) -> np.ndarray:
     except (HeaderDataError, KeyError, ValueError) as error:
         raise InputError(f"{path}: its frame is invalid ({one_line(error)})") from None
     affine[:3] *= MM_PER_UNIT[unit]
-    if not _is_frame(affine):
+    if not is_frame(affine):
         rows = " ".join(f"{value:g}" for value in affine[:3].ravel())
         raise InputError(f"{path}: its affine is [{rows}], expected finite mm and an inverse")
     return affine
 
 
-def _is_frame(affine: np.ndarray) -> bool:
+def is_frame(affine: np.ndarray) -> bool:
     """Finite and invertible, voxels between a micrometre and ten metres, within a kilometre."""
     if not np.isfinite(affine).all() or np.abs(affine).max() > 1e6:
         return False

@@ -1,0 +1,61 @@
+"""A CT from anywhere: NIfTI, MetaImage, NRRD, or DICOM in a folder or an enhanced file, in HU and in RAS.
+
+One reader for every command, so that each refuses the same: see `hounsfield` for what are no HU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jxrecon.io import itk
+from jxrecon.io.dicom import read_folder, read_series
+from jxrecon.io.dicom_files import is_dicom
+from jxrecon.io.hounsfield import NOTHING_STATED, Stated, checked_hu
+from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.types import InputError
+
+ENDINGS = (".nii.gz", ".nii", *itk.ENDINGS)
+"""Of files that hold a whole CT, in small letters."""
+
+KINDS = f"a CT: {', '.join(ENDINGS)}, a folder of DICOM slices or an enhanced DICOM file"
+"""What `read_ct` reads, for help and errors."""
+
+
+def ct_stem(path: Path) -> str | None:
+    """The name of a CT without its ending, whatever its case; None where the ending is of no CT."""
+    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), None)
+    return None if ending is None else path.name[: -len(ending)]
+
+
+def read_ct(
+    path: Path, stated: Stated = NOTHING_STATED
+) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
+    """The HU of a CT in nibabel's canonical order (RAS), none below -1024, and its affine.
+
+    Args:
+        path: a file or a folder, see `KINDS`.
+        stated: what the user says about its numbers.
+
+    Returns:
+        The voxels [x, y, z] in HU, int16 or float32, and the affine, index -> world mm, float64.
+
+    Raises:
+        InputError: it is absent, damaged, too large or ambiguous, says not where it lies, or is not in HU.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_folder(path, stated=stated)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected {KINDS}")
+    if is_volume(path):
+        values, affine = read_volume(path)
+    elif path.name.lower().endswith(itk.ENDINGS):
+        values, affine = itk.read_itk(path)
+    elif is_dicom(path):
+        return read_series([path], stated=stated)
+    else:
+        raise InputError(f"{path}: ends in {path.suffix!r} and is no DICOM file, expected {KINDS}")
+    return checked_hu(values, str(path), stated), affine
