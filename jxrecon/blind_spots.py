@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.flags import add_hu_flags, stated_of
 from jxrecon.types import InputError
 
 
@@ -31,7 +32,14 @@ def parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="DIR", help="real CT, as for training; else SYNTHETIC subjects"
     )
     add("--split", default="validation", help="train, validation or test (%(default)s)")
-    add("--ct", type=Path, nargs="+", metavar="FILE", help="CTs in HU, .nii or .nii.gz")
+    add(
+        "--ct",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="CTs: NIfTI, MHA, MHD, NRRD, DICOM folders",
+    )
+    add_hu_flags(add)
     add("--spacing-mm", type=float, default=4.0, help="coarsen files to (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N cases")
     add("--blur-mm", type=float, default=10.0, help="of the stand-in reconstruction (%(default)s)")
@@ -83,8 +91,11 @@ def _cases(options: argparse.Namespace) -> Any:
         raise InputError("--ct: together with --data or --exp, expected one of them")
     if folder or options.exp:
         name = options.exp or "x2ct_hn"
-        return blind_spots.from_experiment(name, options.size, folder, options.split)
-    cases = blind_spots.from_files(options.ct or [chest_ct_path()], options.spacing_mm)
+        return blind_spots.from_experiment(
+            name, options.size, folder, options.split, stated_of(options)
+        )
+    paths, stated = options.ct or [chest_ct_path()], stated_of(options)
+    cases = blind_spots.from_files(paths, options.spacing_mm, stated)
     size = f"voxels of {' x '.join(f'{mm:.3g}' for mm in cases[0].spacing_mm)} mm in the first"
     rule = "a chest CT of LIDC-IDRI that ships with the package (CC BY 3.0)"
     if options.ct:

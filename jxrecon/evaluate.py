@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.flags import add_hu_flags, stated_of
 from jxrecon.types import InputError
 
 
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help="folder of the data; default: the run's own")
     add("--split", default="validation", help="train, validation or test (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N cases")
+    add_hu_flags(add)
     add("--photons", type=float, metavar="N", help="photons a pixel of the unattenuated beam, 0: no noise; "
         "default: 20,000 for volumes")  # fmt: skip
     add("--xrays", choices=("patient", "field"), help="what X-rays show: the whole CT, or the field alone, "
@@ -97,6 +99,7 @@ def _terms(options: argparse.Namespace) -> Any:
         photons=options.photons,
         surround=not options.no_surround,
         xrays=options.xrays,
+        stated=stated_of(options),
     )
     if options.run is not None:
         return terms
@@ -113,7 +116,7 @@ def _one(options: argparse.Namespace) -> Any:
 
     run = open_run(options.run)
     trained = Trained(run, *restore(run, options.checkpoint))
-    dataset = load(run.experiment, options.data or run.data, options.xrays)
+    dataset = load(run.experiment, options.data or run.data, options.xrays, stated_of(options))
     others = [open_run(folder) for folder in options.beside]
     beside = [Trained(other, *restore(other)) for other in others]
     terms = _terms(options)._replace(seed=run.experiment.schedule.seed)

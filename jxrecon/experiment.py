@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jxrecon.geometry import Camera, Grid, centred_grid, evenly_spaced
-from jxrecon.units import Window
+from jxrecon.units import NOTHING_STATED, Stated, Window
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,7 @@ class Experiment:
         kind: VOLUMES, SURFACES or STYLES of `jxrecon.kinds`.
         field: of the volume that is found; None with another kind.
         xrays: what the X-rays show and how they are spoilt; of volumes alone.
+        ct: what is stated of the numbers in CT files that do not hold HU; of volumes alone.
         population: how many cases there are, made up or drawn; of another type with another kind.
         settings: the method's own frozen dataclass.
         build: (settings, problem) -> Method.
@@ -195,6 +196,7 @@ class Experiment:
     schedule: Schedule
     settings: Any
     xrays: Xrays = dataclasses.field(default_factory=Xrays)
+    ct: Stated = NOTHING_STATED
     population: Any = dataclasses.field(default_factory=Population)
     build: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
     load: Callable[..., Any] = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]

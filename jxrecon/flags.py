@@ -14,6 +14,7 @@ from jxrecon.types import InputError
 if TYPE_CHECKING:
     from jxrecon.drr.exposure import Exposure
     from jxrecon.io.radiographs import Given
+    from jxrecon.units import Stated
 
 
 def add_xray_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -66,6 +67,24 @@ def scene_of(options: argparse.Namespace) -> dict[str, Any]:
     if options.isocentre is not None:
         said["isocentre_mm"] = numbers(options.isocentre, (3,), "--isocentre")
     return said
+
+
+def add_hu_flags(add: Any) -> None:
+    """Adds the flags that `stated_of` reads, by a parser's or a group's `add_argument`."""
+    text = "of a CT that does not hold HU: HU = number x scale + offset"
+    add("--hu-offset", type=float, metavar="N", help=f"{text}, as -1024 (0: it does hold HU)")
+    add("--hu-scale", type=float, metavar="N", help=f"{text} (1)")
+
+
+def stated_of(options: argparse.Namespace) -> Stated:
+    """What the user says about the numbers of a CT.
+
+    Raises:
+        InputError: a flag is no number, or the scale is not positive.
+    """
+    from jxrecon.units import Stated
+
+    return Stated(options.hu_scale, options.hu_offset)
 
 
 def add_exposure_flags(parser: argparse.ArgumentParser) -> None:

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.flags import add_hu_flags, stated_of
 from jxrecon.types import InputError
 
 _LIDC = (
-    "X2CT-GAN's layout: SRC holds DICOM series or NIfTI files in any subfolders; OUT gets volumes of "
-    "320^3 mm with two X-rays each, and train.txt and test.txt that share no patient."
+    "X2CT-GAN's layout: SRC holds DICOM series, NIfTI, MHA, MHD or NRRD files in any subfolders; OUT "
+    "gets volumes of 320^3 mm with two X-rays each, and train.txt and test.txt that share no patient."
 )
 _MESHES = (
     "One topology: SRC holds one organ of many patients, as PLY, OBJ, STL or VTK surfaces or NIfTI labels, "
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the lists (%(default)s)")
     add("--edge", type=int, default=320, help="voxels of 1 mm along each edge (%(default)s)")
     add("--fix", action="store_true", help="repair series with missing, doubled or tilted slices")
+    add_hu_flags(add)
     add = _subcommand(sets, "meshes", "surfaces that share one topology", _MESHES)
     add("--template", type=Path, metavar="FILE", help="mesh to fit (mean of some of the organs)")
     vertices = "of the default template, the nearest 10 f^2 + 2 (%(default)s)"
@@ -73,7 +75,7 @@ def _lidc(options: argparse.Namespace) -> int:
         raise InputError(f"--test {options.test:g}: expected a share between 0 and 1")
     sources, seed = find_sources(options.source), options.seed
     lists, skipped, rejected = prepare_folder(
-        sources, options.out, options.test, seed, options.edge, options.fix
+        sources, options.out, options.test, seed, options.edge, options.fix, stated_of(options)
     )
     train, test = len(lists["train"]), len(lists["test"])
     print(

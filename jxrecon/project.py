@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.flags import add_exposure_flags, exposure_of, scene_of
+from jxrecon.flags import add_exposure_flags, add_hu_flags, exposure_of, scene_of, stated_of
 from jxrecon.types import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
         "jxrecon project ct.nii.gz --view frontal --view=-30,10 --out xrays",
     )
     add = parser.add_argument
-    add("ct", type=Path, help="CT in HU, .nii or .nii.gz")
+    add(
+        "ct",
+        type=Path,
+        help="CT: NIfTI, MHA, MHD or NRRD, a folder of DICOM slices, an enhanced DICOM",
+    )
     add("--out", type=Path, required=True, help="folder for the X-rays")
     views = "frontal, lateral or ANGLE[,ELEVATION] in degrees, once per X-ray (frontal and lateral)"
     add("--view", action="append", help=views)
@@ -39,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--format", choices=sorted(_ENDINGS), default="nifti", help=formats)
     methods = "projector: auto, siddon, joseph, aligned or shear_warp (%(default)s)"
     add("--method", default="auto", help=methods)
+    add_hu_flags(add)
     add_exposure_flags(parser)
     return parser
 
@@ -49,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.io import radiographs
 
     scene, exposure = _scene(options), exposure_of(options)
-    xrays = simulated_xrays(options.ct, scene, exposure, options.method)
+    xrays = simulated_xrays(options.ct, scene, exposure, options.method, stated_of(options))
     for view, xray in zip(scene.views, xrays):
         for ending in _ENDINGS[options.format]:
             path = options.out / f"{xray.origin}{ending}"

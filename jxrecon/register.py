@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jxrecon.cli import command_parser, entry
 from jxrecon.files import write_file
-from jxrecon.flags import add_xray_flags, xrays_of
+from jxrecon.flags import add_hu_flags, add_xray_flags, stated_of, xrays_of
 from jxrecon.types import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
         "jxrecon register --ct ct.nii.gz --xray frontal.png lateral.png --out registered",
     )
     add = parser.add_argument
-    add("--ct", type=Path, help="CT in HU, .nii or .nii.gz")
+    add("--ct", type=Path, help="CT: NIfTI, MHA, MHD, NRRD, a folder of DICOM slices")
+    add_hu_flags(add)
     add("--out", type=Path, required=True, help="folder for pose.json, X-rays and registration.png")
     demo = "instead of --xray: SYNTHETIC X-rays of the CT (the package's chest CT) in a hidden pose"
     add("--demo", action="store_true", help=demo)
@@ -122,7 +123,7 @@ def _case(options: argparse.Namespace, search: Search) -> Case:
         scene = Scene(tuple(options.view or Scene().views))
         sad, sid = options.sad or scene.source_axis_mm, options.sid or scene.source_detector_mm
         scene = scene._replace(source_axis_mm=sad, source_detector_mm=sid)
-        return synthetic(options.ct or chest_ct_path(), scene, search)
+        return synthetic(options.ct or chest_ct_path(), scene, search, stated_of(options))
     if not (options.ct and options.xray):
         missing = "--xray" if options.ct else "--ct"
         raise InputError(f"{missing} is missing, expected --ct and --xray, or --demo")
@@ -132,7 +133,7 @@ def _case(options: argparse.Namespace, search: Search) -> Case:
                 f"--out {options.out}: is the folder of {path.name}, expected another one, as copies "
                 "of the X-rays are written there"
             )
-    return from_files(options.ct, xrays_of(options))
+    return from_files(options.ct, xrays_of(options), stated_of(options))
 
 
 def _write(

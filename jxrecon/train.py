@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.flags import add_hu_flags, stated_of
 from jxrecon.types import InputError
 
 
@@ -27,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="DIR", help=data)
     add("--workdir", type=Path, metavar="DIR", help="run folder; default: runs/NAME-SIZE")
     fields = "as schedule.steps=100; repeats"
+    add_hu_flags(add)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
     add("--list", action="store_true", help="list the experiments and stop")
     devices = "devices a copy of the state is split over"
@@ -93,6 +96,8 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
     experiment = config.override(config.find(options.exp, options.size), options.set)
+    if not (stated := stated_of(options)).nothing:
+        experiment = dataclasses.replace(experiment, ct=stated)
     picked = f"picked for {jax.default_backend()}, --size chooses"
     chosen = "as --size says" if options.size else picked
     say(f"experiment {experiment.name}, size {experiment.size} ({chosen})")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
+
+from jxrecon.types import InputError
 
 HU_AIR = -1000.0
 """CT number of air, by definition of the Hounsfield scale."""
@@ -36,3 +40,29 @@ class Window(NamedTuple):
     def to_hu(self, unit: Float[Array, "..."]) -> Float[Array, "..."]:
         """[-1, 1] -> HU, without clipping: the inverse of `to_unit` inside the window."""
         return (unit + 1.0) * (self.range / 2.0) + self.low
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user says about a file's numbers: HU = number x hu_scale + hu_offset. None: nothing.
+
+    Of an offset and its negative, and of a scale and its inverse, the one that gives air and tissue counts.
+    """
+
+    hu_scale: float | None = None
+    hu_offset: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError where no number can be made HU so."""
+        for flag, value in (("--hu-scale", self.hu_scale), ("--hu-offset", self.hu_offset)):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{flag} {value}: expected a finite number")
+        if self.hu_scale is not None and not self.hu_scale > 0:
+            raise InputError(f"--hu-scale {self.hu_scale:g}: expected a positive number")
+
+    @property
+    def nothing(self) -> bool:
+        return self.hu_scale is None and self.hu_offset is None
+
+
+NOTHING_STATED = Stated()

@@ -28,13 +28,14 @@ from jaxtyping import Array, Float, Float64
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
 from jxrecon.deformation.warp import places
 from jxrecon.geometry import Grid, centred_grid
+from jxrecon.io import ct
 from jxrecon.io.finding import of_cases
-from jxrecon.io.nifti import read_volume, resample
+from jxrecon.io.nifti import resample
 from jxrecon.pose import rotation_matrix
 from jxrecon.types import AnyArray, InputError, Key
-from jxrecon.units import HU_AIR
+from jxrecon.units import HU_AIR, NOTHING_STATED, Stated
 
-ENDINGS = ("_ct.nii.gz", "_ct.nii", ".nii.gz", ".nii")
+ENDINGS = (*(f"_ct{ending}" for ending in ct.ENDINGS), *ct.ENDINGS)
 """What follows the name of a case."""
 
 WAVES = 128
@@ -44,16 +45,19 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 def find_earlier(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The earlier scan of each case: NAME_ct.nii.gz, NAME.nii.gz or the same without .gz.
+    """The earlier scan of each case: NAME_ct.nii.gz, NAME.nii.gz, another ending or a DICOM folder NAME.
 
     Raises:
         InputError: a case has no file, or several.
     """
-    return of_cases(folder, ENDINGS, names, "earlier scan")
+    return of_cases(folder, ENDINGS, names, "earlier scan", ct.holds_ct)
 
 
 def read_earlier(
-    path: Path, shape: tuple[int, int, int], affine: Float64[np.ndarray, "4 4"]
+    path: Path,
+    shape: tuple[int, int, int],
+    affine: Float64[np.ndarray, "4 4"],
+    stated: Stated = NOTHING_STATED,
 ) -> Float[np.ndarray, "x y z"]:
     """An earlier scan in HU on the voxels of a case, air outside the body and outside the file.
 
@@ -61,13 +65,12 @@ def read_earlier(
         path: a CT in HU, rigidly registered: its world is the case's own.
         shape: voxels of the case along x, y, z.
         affine: affine of the case, index -> world mm (RAS).
+        stated: what the user says about the file's numbers.
 
     Raises:
         InputError: the file is no CT, or no body of it lies where the case is.
     """
-    hu, own = read_volume(path)
-    if (lowest := hu.min()) > TISSUE_HU:
-        raise InputError(f"{path}: its lowest value is {lowest:g}, expected air at -1000 HU")
+    hu, own = ct.read_ct(path, stated)
     body = body_mask(hu, own)
     found = resample(without_surroundings(hu, body), own, Grid(shape, affine), HU_AIR)
     if not (found > TISSUE_HU).any():

@@ -1,8 +1,8 @@
 """A folder of CTs in the layout and geometry of X2CT-GAN's data set: what `jxrecon prepare lidc` makes.
 
-Every DICOM series or NIfTI file is a case. The lists of training and test share no patient: of DICOM the
-Patient ID, of NIfTI LIDC-IDRI-NNNN where the path has one, else the first folder below the source, else
-the file. The authors' body masks were never released: ours takes their place.
+Every DICOM series or NIfTI, MetaImage or NRRD file is a case. The lists of training and test share no
+patient: of DICOM the Patient ID, of others LIDC-IDRI-NNNN where the path has one, else the first folder
+below the source, else the file. The authors' body masks were never released: ours takes their place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import NamedTuple
 from jxrecon.data import lidc
 from jxrecon.files import write_file
 from jxrecon.io import dicom
-from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.io.ct import ENDINGS, KINDS, read_ct
+from jxrecon.io.finding import ends
 from jxrecon.terminal import progress
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 LEAKED = "LIDC-IDRI-0442"
 """The patient that is in both of the authors' lists."""
@@ -29,7 +31,7 @@ _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
 
 
 class Source(NamedTuple):
-    """One CT to prepare: its files are one NIfTI file, or the slices of a DICOM series."""
+    """One CT to prepare: its files are one file that holds it, or the slices of a DICOM series."""
 
     name: str
     patient: str
@@ -51,19 +53,19 @@ def find_sources(folder: Path) -> list[Source]:
         InputError: there is no such folder, or no CT in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected DICOM series or NIfTI files")
+        raise InputError(f"{folder}: no such folder, expected {KINDS}")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     found: list[tuple[str, str, tuple[Path, ...]]] = [
         (_stem(path), _patient(path.relative_to(folder)), (path,))
         for path in files
-        if is_volume(path)
+        if ends(path, ENDINGS)
     ]
-    others = [path for path in files if not is_volume(path)]
+    others = [path for path in files if not ends(path, ENDINGS)]
     for series in dicom.find_series(progress(others, "looking for CT series", len(others))):
         patient = series.patient or series.uid
         found.append((patient, patient, series.files))
     if not found:
-        raise InputError(f"{folder}: no CT found, expected DICOM series or NIfTI files")
+        raise InputError(f"{folder}: no CT found, expected {KINDS}")
     count, seen, sources = Counter(name for name, _, _ in found), Counter[str](), []
     for name, patient, paths in found:
         safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "case"
@@ -74,7 +76,7 @@ def find_sources(folder: Path) -> list[Source]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct")
+    return path.name[: -len(ends(path, ENDINGS) or "")].removesuffix("_ct")
 
 
 def _patient(path: Path) -> str:
@@ -107,6 +109,7 @@ def prepare_folder(
     seed: int = 0,
     edge: int = lidc.EDGE,
     fix: bool = False,
+    stated: Stated = NOTHING_STATED,
 ) -> Outcome:
     """Writes a file a case, the two lists and rejected.txt; finished cases are not prepared again.
 
@@ -116,6 +119,7 @@ def prepare_folder(
         share, seed: as in `split`.
         edge: voxels and pixels along each edge; the paper's is 320.
         fix: repair DICOM series, see `dicom.read_series`.
+        stated: what the user says about the numbers in the files.
 
     Raises:
         InputError: no CT can be used, or the folder cannot be written.
@@ -129,7 +133,7 @@ def prepare_folder(
             skipped += 1
         else:
             try:
-                _prepare_case(source, path, edge, fix)
+                _prepare_case(source, path, edge, fix, stated)
             except InputError as error:
                 rejected.append(f"{source.name}: {error}")
                 print(f"left out: {rejected[-1]}", file=sys.stderr)
@@ -147,10 +151,13 @@ def prepare_folder(
     return Outcome(lists, skipped, rejected)
 
 
-def _prepare_case(source: Source, path: Path, edge: int, fix: bool) -> None:
+def _prepare_case(source: Source, path: Path, edge: int, fix: bool, stated: Stated) -> None:
     """Writes a case's file: volume and X-rays in the paper's geometry."""
     first = source.files[0]
-    hu, affine = read_volume(first) if is_volume(first) else dicom.read_series(source.files, fix)
+    if ends(first, ENDINGS):
+        hu, affine = read_ct(first, stated)
+    else:
+        hu, affine = dicom.read_series(source.files, fix, stated)
     try:
         ct = lidc.standard_volume(hu, affine, edge)
     except InputError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ from jxrecon.experiment import Experiment
 from jxrecon.files import whole
 from jxrecon.geometry import Grid
 from jxrecon.io.cache import fingerprint, stamp
+from jxrecon.io.ct import holds_ct, read_ct
 from jxrecon.io.finding import of_cases
-from jxrecon.io.nifti import read_volume
 from jxrecon.terminal import progress
 from jxrecon.types import InputError
-from jxrecon.units import HU_AIR
+from jxrecon.units import HU_AIR, NOTHING_STATED, Stated
 
 FINEST_MM = 2.0
 """Voxels finer than half of this are merged: an X-ray's pixel is about 2 mm wide at the patient."""
@@ -41,7 +42,7 @@ PAINTED_MM = (4.0, 6.0)
 INVERSE_CRIME = "X-rays of the field alone, an inverse crime: no X-ray of a patient looks like that"
 """What `--xrays field` is called wherever it stands."""
 
-_CACHE_FORMAT = 1  # raised when a change of the code changes what is read
+_CACHE_FORMAT = 2  # raised when a change of the code changes what is read
 _THREADS = 2
 
 
@@ -67,7 +68,8 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
             scenes = painted(numbers, experiment.population.seed, experiment.field.grid)
         else:
             at = Path(folder) / split
-            scenes = scenes_of(cases, at, experiment.field.grid, cache, experiment.xrays.table)
+            grid, table = experiment.field.grid, experiment.xrays.table
+            scenes = scenes_of(cases, at, grid, cache, table, experiment.ct)
         splits[split] = cases._replace(scenes=scenes)
     return data._replace(**splits, rule=f"{data.rule} {rule_of(splits['train'].scenes)}")
 
@@ -85,6 +87,7 @@ def scenes_of(
     grid: Grid,
     cache: Path | None = None,
     table: bool = False,
+    stated: Stated = NOTHING_STATED,
 ) -> Scenes:
     """The scenes of cases that `volumes.load` has read.
 
@@ -94,17 +97,18 @@ def scenes_of(
         grid: of the experiment.
         cache: where to keep what was read, as a memory map; None keeps nothing.
         table: keep the table, masks and tubes instead of air outside the body.
+        stated: what the user says about the numbers in the files.
 
     Raises:
         InputError: a file is gone or damaged.
     """
-    paths = list(of_cases(folder, CT_ENDINGS, cases.names, "CT").values())
+    paths = list(of_cases(folder, CT_ENDINGS, cases.names, "CT", holds_ct).values())
     facts = [stamp(path) for path in paths]
     places = cases.affines.tolist(), grid.affine.tolist()
-    key = fingerprint(_CACHE_FORMAT, FINEST_MM, MOST_MERGED, table, facts, *places)
+    key = fingerprint(_CACHE_FORMAT, FINEST_MM, MOST_MERGED, table, facts, astuple(stated), *places)
     stem = None if cache is None else Path(cache) / f"scenes_{folder.name}_{key[:32]}"
     if stem is None or (found := _cached(stem)) is None:
-        found = _read(paths, cases, grid, table)
+        found = _read(paths, cases, grid, table, stated)
         if stem is not None:
             found = _kept(stem, found)
     hu, affines, beyond = found
@@ -131,12 +135,12 @@ def painted(numbers: Sequence[int], seed: int, grid: Grid) -> Scenes:
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _read(paths: list[Path], cases: VolumeSet, grid: Grid, table: bool) -> _Arrays:
+def _read(paths: list[Path], cases: VolumeSet, grid: Grid, table: bool, stated: Stated) -> _Arrays:
     """hu, affines and share beyond the field of all cases."""
 
     def one(item: tuple[Path, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         path, placed = item
-        hu, affine = read_volume(path)
+        hu, affine = read_ct(path, stated)
         body = body_mask(hu, affine)
         hu = np.clip(hu if table else without_surroundings(hu, body), *LIMITS_HU)
         field_to_file = np.linalg.inv(affine) @ placed

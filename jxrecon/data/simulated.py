@@ -12,10 +12,10 @@ from jxrecon import drr, geometry
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.io import radiographs
-from jxrecon.io.images import stem
-from jxrecon.io.nifti import read_volume
+from jxrecon.io.ct import ct_stem, read_ct
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 
 class Scene(NamedTuple):
@@ -62,20 +62,25 @@ class Scene(NamedTuple):
 
 
 def simulated_xrays(
-    ct: Path, scene: Scene, exposure: Exposure | None = None, method: str = "auto"
+    ct: Path,
+    scene: Scene,
+    exposure: Exposure | None = None,
+    method: str = "auto",
+    stated: Stated = NOTHING_STATED,
 ) -> list[Radiograph]:
     """X-rays of the CT in a file, one a view of the scene.
 
     Args:
-        ct: HU, .nii or .nii.gz.
+        ct: what `io.ct` reads.
         scene: where the X-rays are taken from.
         exposure: what they show beside ideal line integrals; None is nothing.
         method: projector, one of `drr.METHODS`.
+        stated: what the user says about the CT's numbers.
 
     Raises:
         InputError: the file cannot be read, does not fit into the scene, or the method not the camera.
     """
-    hu, affine = read_volume(ct)
+    hu, affine = read_ct(ct, stated)
     grid, exposure = Grid(hu.shape, affine), exposure or Exposure()
     placed = scene.placed(grid, str(ct))
     cameras, isocentre = placed.cameras(), np.array(placed.isocentre_mm)
@@ -99,7 +104,7 @@ def simulated_xrays(
 
 def xray_name(ct: Path, view: str) -> str:
     """What the X-ray of a CT is called: ct.nii.gz from -30,10 is ct_-30_10."""
-    return f"{stem(ct)}_{view.replace(',', '_')}"
+    return f"{ct_stem(ct)}_{view.replace(',', '_')}"
 
 
 def _reach(grid: Grid, camera: AnyCamera, origin: str) -> Float[np.ndarray, "2"]:

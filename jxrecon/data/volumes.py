@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +19,18 @@ from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
 from jxrecon.experiment import Experiment
 from jxrecon.geometry import Grid, box_corners_mm
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays, stamp
+from jxrecon.io.ct import ENDINGS, holds_ct, read_ct
 from jxrecon.io.finding import by_case
-from jxrecon.io.nifti import read_volume, resample
+from jxrecon.io.nifti import resample
 from jxrecon.terminal import note, progress
 from jxrecon.types import InputError, SceneBatch, VolumeBatch
-from jxrecon.units import HU_AIR
+from jxrecon.units import HU_AIR, Stated
 
 LIMITS_HU = (-1024, 3071)
 """What a 12-bit CT can hold; paddings such as -2048 are air."""
 
-CT_ENDINGS = ("_ct.nii.gz", "_ct.nii")
-"""What follows the name of a case in its file's, in any case of letters."""
+CT_ENDINGS = tuple(f"_ct{ending}" for ending in ENDINGS)
+"""What follows the name of a case in its file's, in any case of letters; a DICOM folder is a case, too."""
 
 COVERAGE = 0.9
 """Share of the field's height that the body must fill."""
@@ -36,7 +38,7 @@ COVERAGE = 0.9
 SAME_HU = 1.0
 """Root mean square of the difference of block means up to which two volumes are one CT."""
 
-_CACHE_FORMAT = 1  # raised when a change of the code changes what is read
+_CACHE_FORMAT = 2  # raised when a change of the code changes what is read
 _THREADS = 2
 
 
@@ -113,7 +115,8 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
 
     Args:
         experiment: its field says the grid, its population the built-in subjects.
-        folder: subfolders train/, validation/ and perhaps test/ of `NAME_ct.nii.gz` (or .nii);
+        folder: subfolders train/, validation/ and perhaps test/ of `NAME_ct.nii.gz` (or another ending that
+            `io.ct` reads) or folders NAME of DICOM slices;
             None is the synthetic population. With the patients.csv of openkbp_hn the field is the
             standard one; otherwise it lies about the middle of each body's bounding box.
         cache: where to keep what was read, for the next time; None keeps nothing.
@@ -132,7 +135,7 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
         if split == "test" and not (folder / split).is_dir():
             continue
         cases = _cases(folder, split, standard)
-        sets[split], bad = _read_split(cases, split, grid, samples, cache)
+        sets[split], bad = _read_split(cases, split, grid, samples, cache, experiment.ct)
         rejected += bad
     for line in rejected:
         print(f"left out: {line}", file=sys.stderr)
@@ -184,11 +187,15 @@ def _cases(folder: Path, split: str, standard: bool) -> list[_Case]:
     if not (folder / split).is_dir():
         raise InputError(f"{folder}: no subfolder {split}/, expected train/ and validation/")
     centres = field_centres(folder, split) if standard else {}
-    files = by_case(folder / split, CT_ENDINGS, lambda name: not standard or name in centres)
+    files = by_case(
+        folder / split, CT_ENDINGS, lambda name: not standard or name in centres, holds_ct
+    )
     cases = {name: _Case(path, name, centres.get(name)) for name, path in files.items()}
     if not cases:
         wanted = " of patients with covers_hn = 1" if standard else ""
-        raise InputError(f"{folder / split}: no volumes, expected files NAME_ct.nii.gz{wanted}")
+        raise InputError(
+            f"{folder / split}: no volumes, expected files NAME_ct.nii.gz or DICOM folders{wanted}"
+        )
     for name in sorted(centres.keys() - cases.keys()):  # to be listed as absent
         cases[name] = _Case(folder / split / f"{name}{CT_ENDINGS[0]}", name, centres[name])
     return list(cases.values())
@@ -229,12 +236,17 @@ def _read_split(
     grid: Grid,
     samples: tuple[int, int, int] | None,
     cache: Path | None,
+    stated: Stated,
 ) -> tuple[VolumeSet, list[str]]:
     stamps = [(case.centre_mm, *stamp(case.path)) for case in cases]
-    key = fingerprint(_CACHE_FORMAT, grid.shape, grid.affine.tolist(), samples, stamps)
+    key = fingerprint(
+        _CACHE_FORMAT, grid.shape, grid.affine.tolist(), samples, stamps, astuple(stated)
+    )
     kept = None if cache is None else Path(cache) / f"{split}_{key[:16]}.npz"
     names = [case.name for case in cases]
-    return read_split(names, lambda n: _read_case(cases[n], grid, samples), f"{split}/", kept, key)
+    return read_split(
+        names, lambda n: _read_case(cases[n], grid, samples, stated), f"{split}/", kept, key
+    )
 
 
 def read_split(
@@ -284,12 +296,10 @@ def read_split(
 
 
 def _read_case(
-    case: _Case, grid: Grid, samples: tuple[int, int, int] | None
+    case: _Case, grid: Grid, samples: tuple[int, int, int] | None, stated: Stated
 ) -> tuple[Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"], Float64[np.ndarray, "4 4"]]:
     """HU and body of one file on the field, and the field's place in the patient."""
-    hu, affine = read_volume(case.path)
-    if (lowest := hu.min()) > TISSUE_HU:
-        raise InputError(f"{case.path}: its lowest value is {lowest:g}, expected air at -1000 HU")
+    hu, affine = read_ct(case.path, stated)
     body = body_mask(hu, affine)
     if not body.any():
         raise InputError(f"{case.path}: no body found, expected a CT of a patient in HU")

@@ -8,6 +8,7 @@ is as far from the truth as a reconstruction from two X-rays.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,8 @@ from jxrecon.compile import jit
 from jxrecon.data.body import body_mask, without_surroundings
 from jxrecon.files import cache_folder
 from jxrecon.geometry import Grid
-from jxrecon.io.nifti import read_volume, resample
+from jxrecon.io.ct import read_ct
+from jxrecon.io.nifti import resample
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
 from jxrecon.metrics.perturbations import PERTURBATIONS, Change, Pair, gaussian_blur
@@ -31,7 +33,7 @@ from jxrecon.metrics.volume import METRICS, case_metrics
 from jxrecon.runs import config
 from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
-from jxrecon.units import HU_AIR, Window
+from jxrecon.units import HU_AIR, NOTHING_STATED, Stated, Window
 
 BLUR_MM = 10.0
 """Blur of the stand-in for a reconstruction: 26.1 dB and 138 HU in the body on the 17 validation patients of
@@ -193,8 +195,10 @@ def _moved(name: str, before: list[Row], after: list[Row]) -> dict[str, float | 
     }
 
 
-def from_files(paths: Sequence[Path], spacing_mm: float = FILE_SPACING_MM) -> list[Case]:
-    """CTs in NIfTI files, air outside the body, finer voxels averaged to about `spacing_mm`.
+def from_files(
+    paths: Sequence[Path], spacing_mm: float = FILE_SPACING_MM, stated: Stated = NOTHING_STATED
+) -> list[Case]:
+    """CTs that `io.ct` reads, air outside the body, finer voxels averaged to about `spacing_mm`.
 
     Raises:
         InputError: a file is not a CT of a body, or two have one name.
@@ -204,7 +208,7 @@ def from_files(paths: Sequence[Path], spacing_mm: float = FILE_SPACING_MM) -> li
         raise InputError(f"--ct: files of one name, {max(names, key=names.count)}, expected others")
     cases = []
     for path in paths:
-        hu, affine = read_volume(path)
+        hu, affine = read_ct(path, stated)
         body = body_mask(hu, affine)
         if not body.any():
             raise InputError(f"{path}: no body found, expected a CT of a patient in HU")
@@ -219,13 +223,15 @@ def from_files(paths: Sequence[Path], spacing_mm: float = FILE_SPACING_MM) -> li
     return cases
 
 
-def from_experiment(name: str, size: str | None, folder: Path | None, split: str) -> Cases:
+def from_experiment(
+    name: str, size: str | None, folder: Path | None, split: str, stated: Stated = NOTHING_STATED
+) -> Cases:
     """The cases of an experiment on its grid, or of its SYNTHETIC population where `folder` is None.
 
     Raises:
         InputError: there is no such experiment, it has no volumes, or the data lacks the split.
     """
-    experiment = config.find(name, size)
+    experiment = dataclasses.replace(config.find(name, size), ct=stated)
     if not hasattr(experiment.field, "grid") or experiment.kind.judge is None:
         raise InputError(f"--exp {name}: finds no CT volume, expected an experiment of volumes")
     if folder is not None and not folder.is_dir():

@@ -26,6 +26,7 @@ from jxrecon.metrics.metric import COSTS
 from jxrecon.runs.run import Run, Trained, restore
 from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 
 class Results(NamedTuple):
@@ -83,7 +84,7 @@ def evaluate(
     dataset = data
     if data is None or isinstance(data, str | Path):
         folder = Path(data) if data is not None else first.data if first else None
-        dataset = load(experiment, folder, terms.xrays)
+        dataset = load(experiment, folder, terms.xrays, terms.stated)
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)
     if against is None and trained:
@@ -91,13 +92,19 @@ def evaluate(
     return compare(setting, contenders, against, out)
 
 
-def load(experiment: Experiment, folder: Path | None, xrays: str | None = None) -> Any:
+def load(
+    experiment: Experiment,
+    folder: Path | None,
+    xrays: str | None = None,
+    stated: Stated = NOTHING_STATED,
+) -> Any:
     """The data of an experiment, from the cache where it was read before.
 
     Args:
         experiment: of the run.
         folder: of the data; None: built-in.
         xrays: what X-rays show, "patient" or "field"; None: as the experiment says.
+        stated: what the numbers of CT files are, where it is another folder than the experiment's.
 
     Raises:
         InputError: the data cannot be read, or X-rays of this kind show nothing else.
@@ -105,6 +112,8 @@ def load(experiment: Experiment, folder: Path | None, xrays: str | None = None) 
     if xrays is not None:
         shown = dataclasses.replace(experiment.xrays, of=xrays)
         experiment = dataclasses.replace(experiment, xrays=shown)
+    if not stated.nothing:
+        experiment = dataclasses.replace(experiment, ct=stated)
     return experiment.load(experiment, folder, cache_folder("data"))
 
 

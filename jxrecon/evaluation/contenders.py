@@ -127,14 +127,17 @@ def _fitted(method: Any, bench: Bench) -> PyTree:
 
 def _earlier_scans(setting: Setting) -> Callable[[int], PyTree]:
     """(place of a case) -> the patient's earlier scan, or a SIMULATED one: the truth, deformed."""
-    volumes, key = setting.cases, jax.random.key(setting.terms.seed)
+    volumes, terms = setting.cases, setting.terms
+    key = jax.random.key(terms.seed)
     x, y, z = (float(mm) for mm in setting.grid.spacing_mm)
     simulate = jit(lambda hu, key: simulated_earlier_scan(hu, (x, y, z), key))
 
     def state(place: int) -> PyTree:
         path = setting.earlier.get(setting.names[place])
         if path is not None:
-            return jnp.asarray(read_earlier(path, setting.grid.shape, volumes.affines[place]))
+            stated = setting.experiment.ct if terms.stated.nothing else terms.stated
+            shape, affine = setting.grid.shape, volumes.affines[place]
+            return jnp.asarray(read_earlier(path, shape, affine, stated))
         truth = jnp.asarray(volumes.hu[place], jnp.float32)
         return simulate(truth, jax.random.fold_in(key, place))
 

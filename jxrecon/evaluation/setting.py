@@ -19,6 +19,7 @@ from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,6 +38,7 @@ class Terms(NamedTuple):
         surround: whether methods with a forward model of the field get the field's share of the X-rays.
         xrays: what X-rays show, "patient" or "field", where the data is read for it; None: as the experiment
             says.
+        stated: what the numbers of CT files are; nothing: as the experiment says.
     """
 
     split: str = "validation"
@@ -48,6 +50,7 @@ class Terms(NamedTuple):
     every_gap: bool = True
     surround: bool = True
     xrays: str | None = None
+    stated: Stated = NOTHING_STATED
 
 
 class Setting(NamedTuple):

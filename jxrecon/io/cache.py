@@ -23,12 +23,16 @@ def fingerprint(*facts: Any) -> str:
 def stamp(path: Path) -> tuple[str, int, int, int]:
     """Where a file lies, its size and its times of change; a file that is not there has none of them.
 
-    The time of the inode's change cannot be set: a file put in the place of another one differs.
+    The time of the inode's change cannot be set: a file put in the place of another one differs. A folder has
+    the size and the latest times of all that is in it.
     """
-    facts = path.stat() if path.is_file() else None
-    if facts is None:
+    parts = [path, *path.rglob("*")] if path.is_dir() else [path]
+    facts = [part.stat() for part in parts if part.exists()]
+    if not facts:
         return str(path.resolve()), -1, -1, -1
-    return str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    size = sum(one.st_size for one in facts)
+    latest = max(one.st_mtime_ns for one in facts), max(one.st_ctime_ns for one in facts)
+    return str(path.resolve()), size, *latest
 
 
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:

@@ -13,9 +13,11 @@ from jaxtyping import Float, Shaped
 from jxrecon.io import itk
 from jxrecon.io.dicom import read_folder, read_series
 from jxrecon.io.dicom_files import is_dicom
-from jxrecon.io.hounsfield import NOTHING_STATED, Stated, checked_hu
+from jxrecon.io.finding import ends, find_files
+from jxrecon.io.hounsfield import checked_hu
 from jxrecon.io.nifti import is_volume, read_volume
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 ENDINGS = (".nii.gz", ".nii", *itk.ENDINGS)
 """Of files that hold a whole CT, in small letters."""
@@ -24,10 +26,15 @@ KINDS = f"a CT: {', '.join(ENDINGS)}, a folder of DICOM slices or an enhanced DI
 """What `read_ct` reads, for help and errors."""
 
 
-def ct_stem(path: Path) -> str | None:
-    """The name of a CT without its ending, whatever its case; None where the ending is of no CT."""
-    ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), None)
-    return None if ending is None else path.name[: -len(ending)]
+def ct_stem(path: Path) -> str:
+    """The name of a CT without its ending; that of a folder or a DICOM file as it is."""
+    ending = None if path.is_dir() else ends(path, ENDINGS)
+    return path.resolve().name if ending is None else path.name[: -len(ending)]
+
+
+def holds_ct(folder: Path) -> bool:
+    """Whether a folder, or one in it, holds DICOM files."""
+    return any(map(is_dicom, find_files(folder).files))
 
 
 def read_ct(

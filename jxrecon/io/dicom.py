@@ -16,9 +16,11 @@ from scipy import ndimage
 
 from jxrecon.io.dicom_files import PIXELS, is_dicom, read_elements, stored_values, text_of
 from jxrecon.io.dicom_slices import DUPLICATE_MM, HEADER, Slice, slices_in, volumes_in
-from jxrecon.io.hounsfield import AIR_HU, LEAST_HU, MOST_HU, NOTHING_STATED, Stated, checked_hu
+from jxrecon.io.finding import Found, find_files
+from jxrecon.io.hounsfield import AIR_HU, LEAST_HU, MOST_HU, checked_hu
 from jxrecon.io.nifti import MAX_BYTES, canonical
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 SPACING_SHARE, SPACING_MM = 0.01, 0.1
 """A gap between slices may differ by the larger of 1 % and 0.1 mm from the others."""
@@ -76,7 +78,9 @@ def find_series(files: Iterable[Path]) -> list[Series]:
 def _split(uid: str, headers: dict[Path, pydicom.Dataset]) -> Iterator[Series]:
     """The volumes of one series, where each file belongs to one; else all in one, to be refused when read."""
     try:
-        volumes = volumes_in([s for path, header in headers.items() for s in slices_in(path, header)])
+        volumes = volumes_in(
+            [s for path, header in headers.items() for s in slices_in(path, header)]
+        )
     except InputError:
         volumes = {}
     files = {part: tuple(sorted({s.path for s in slices})) for part, slices in volumes.items()}
@@ -94,12 +98,13 @@ def read_folder(
     Raises:
         InputError: the folder holds no CT volume or several, or the series cannot be read.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one of DICOM files")
-    series = find_series(path for path in folder.rglob("*") if path.is_file())
+    found = find_files(folder)
+    series = find_series(found.files)
     if len(series) != 1:
         told = [f"{one.uid} {one.part}".strip() + f" ({len(one.files)} files)" for one in series]
         raise InputError(f"{folder}: expected one CT series, found {', '.join(told) or 'none'}")
+    others = [(path, "of another kind") for path in found.files if path not in series[0].files]
+    Found(series[0].files, (*found.passed, *others)).told(folder)
     return read_series(series[0].files, fix, stated)
 
 

@@ -52,7 +52,10 @@ def read_elements(path: Path, names: Sequence[str]) -> pydicom.Dataset:
     try:
         with warnings.catch_warnings(action="ignore"):  # what is wrong is told where it is used
             found = pydicom.dcmread(
-                path, stop_before_pixels="PixelData" not in names, specific_tags=[*names], force=True
+                path,
+                stop_before_pixels="PixelData" not in names,
+                specific_tags=[*names],
+                force=True,
             )
     except Exception as error:  # a damaged file makes it raise anything
         raise InputError(f"{path}: cannot be read as DICOM ({one_line(error)[:160]})") from None
@@ -107,7 +110,9 @@ def count_of_frames(path: Path, header: pydicom.Dataset) -> int:
             return 1
         text = value
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
-        raise InputError(f"{path}: NumberOfFrames is {text[:40]!r}, expected a positive whole number")
+        raise InputError(
+            f"{path}: NumberOfFrames is {text[:40]!r}, expected a positive whole number"
+        )
     return int(text)
 
 
@@ -133,7 +138,9 @@ def stored_values(path: Path, header: pydicom.Dataset) -> Int[np.ndarray, "frame
     )
     frames, kind = count_of_frames(path, header), text_of(header, "PhotometricInterpretation")
     if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"{path}: pixels are {kind} of {samples} sample(s), expected one grey number")
+        raise InputError(
+            f"{path}: pixels are {kind} of {samples} sample(s), expected one grey number"
+        )
     if not (1 <= stored <= allocated <= 32 and min(rows, columns) > 0):
         raise InputError(
             f"{path}: {rows} x {columns} pixels of {stored} in {allocated} bits, expected some, of 1 to 32"
@@ -152,7 +159,9 @@ def stored_values(path: Path, header: pydicom.Dataset) -> Int[np.ndarray, "frame
         header.BitsStored, header.HighBit = allocated, allocated - 1
     values = _decoded(path, header)
     if values.size != frames * rows * columns:
-        raise InputError(f"{path}: pixels have shape {values.shape}, expected {frames, rows, columns}")
+        raise InputError(
+            f"{path}: pixels have shape {values.shape}, expected {frames, rows, columns}"
+        )
     values = values.reshape(frames, rows, columns)
     if not shift:
         return values.astype(np.int32)
@@ -167,9 +176,13 @@ def _decoded(path: Path, header: pydicom.Dataset) -> np.ndarray:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise InputError(f"{path}: pixels in the transfer syntax {syntax.name}, which nothing reads") from None
+        raise InputError(
+            f"{path}: pixels in the transfer syntax {syntax.name}, which nothing reads"
+        ) from None
     if not decoder.is_available:
-        raise InputError(f"{path}: pixels in {syntax.name} need a decoder, expected it after {DECODERS}")
+        raise InputError(
+            f"{path}: pixels in {syntax.name} need a decoder, expected it after {DECODERS}"
+        )
     try:
         with warnings.catch_warnings(action="ignore"):
             return np.asarray(header.pixel_array)

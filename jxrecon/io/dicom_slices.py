@@ -1,9 +1,10 @@
-"""The slices in DICOM files of CT, one or many a file: where they lie, how they are scaled, whose they are."""
+"""The slices in DICOM files of CT, one or many a file: where they lie, how they are scaled, whose."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,9 @@ class Slice(NamedTuple):
     @property
     def name(self) -> str:
         place = ", ".join(f"{x:g}" for x in self.position)
-        frame = f"frame {self.frame + 1}" if self.frame or not self.number else f"slice {self.number}"
+        frame = (
+            f"frame {self.frame + 1}" if self.frame or not self.number else f"slice {self.number}"
+        )
         return f"{frame} at ({place}) mm"
 
 
@@ -92,7 +95,9 @@ def slices_in(path: Path, header: pydicom.Dataset | None = None) -> list[Slice]:
             f"{path}: {count} frames in one file and {len(groups[1])} groups that tell where they lie, "
             "expected one each, as in enhanced CT"
         )
-    return [_slice(path, _flat(header, [*groups[0], frame]), n) for n, frame in enumerate(groups[1])]
+    return [
+        _slice(path, _flat(header, [*groups[0], frame]), n) for n, frame in enumerate(groups[1])
+    ]
 
 
 def _flat(header: pydicom.Dataset, groups: Iterable[pydicom.Dataset]) -> pydicom.Dataset:
@@ -155,7 +160,9 @@ def volumes_in(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
         least = 1 if key in _ALWAYS else 2  # a time or number of each slice's own tells nothing
         if len(groups) < 2 or min(map(len, groups.values())) < least:
             continue
-        if key in _ALWAYS or _overlap([[s.position @ normal for s in g] for g in groups.values()]):
+        if key in _ALWAYS or _overlap(
+            [[float(s.position @ normal) for s in g] for g in groups.values()]
+        ):
             return {
                 ", ".join(filter(None, (f"{key} {value}", inner))): part
                 for value, group in sorted(groups.items())
@@ -167,4 +174,4 @@ def volumes_in(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
 def _overlap(places: Sequence[Sequence[float]]) -> bool:
     """Whether one group of places reaches into another's."""
     ends = sorted((min(group), max(group)) for group in places)
-    return any(low < high + DUPLICATE_MM for (_, high), (low, _) in zip(ends, ends[1:]))
+    return any(low < high + DUPLICATE_MM for (_, high), (low, _) in pairwise(ends))

@@ -141,21 +141,30 @@ def ends(path: Path, endings: Sequence[str]) -> str | None:
     return next((ending for ending in endings if path.name.lower().endswith(ending)), None)
 
 
-def by_case(folder: Path, endings: Sequence[str], taken: Callable[[str], bool]) -> dict[str, Path]:
+def by_case(
+    folder: Path,
+    endings: Sequence[str],
+    taken: Callable[[str], bool],
+    folders: Callable[[Path], bool] = lambda path: False,
+) -> dict[str, Path]:
     """The files NAME + ending of a folder, not below it, by NAME; what is passed over is told.
 
     Args:
         folder: to look in.
         endings: in small letters, the longest first; files may have them in any case.
         taken: whether a case of this name is wanted.
+        folders: whether a subfolder is a case, too: NAME, or NAME and an ending up to its first dot.
 
     Raises:
         InputError: two files would be one case, or as of `find_files`.
     """
     found = find_files(folder, lambda path: ends(path, endings) is not None, deep=False)
-    files, passed = {}, list(found.passed)
-    for path in found.files:
-        name = path.name[: -len(ends(path, endings) or "")]
+    whole = [path for path, why in found.passed if why == "folder" and folders(path)]
+    files, passed = {}, [one for one in found.passed if one[0] not in whole]
+    marks = sorted({mark for e in endings if (mark := e.split(".")[0])}, key=len, reverse=True)
+    for path in sorted((*found.files, *whole)):
+        ending = ends(path, marks if path in whole else endings) or ""
+        name = path.name[: len(path.name) - len(ending)]
         if name in files:
             raise InputError(f"{path}: a second file of case {name}, expected one")
         if taken(name):
@@ -200,7 +209,11 @@ def safe_names(wanted: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def of_cases(
-    folder: Path, endings: Sequence[str], names: Sequence[str], what: str
+    folder: Path,
+    endings: Sequence[str],
+    names: Sequence[str],
+    what: str,
+    folders: Callable[[Path], bool] = lambda path: False,
 ) -> dict[str, Path]:
     """The file of each of these cases, as `by_case` finds them; the others do not matter.
 
@@ -208,7 +221,7 @@ def of_cases(
         InputError: a case has none; `what` says what was looked for.
     """
     with noted():
-        files = by_case(folder, endings, set(names).__contains__)
+        files = by_case(folder, endings, set(names).__contains__, folders)
     for name in names:
         if name not in files:
             wanted = folder / f"{name}{endings[0]}"

@@ -8,13 +8,13 @@ anything is interpolated, as half of -2048 would be fat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from jaxtyping import Shaped
 
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 LEAST_HU = -1024
 """What lies below is no CT number but fill: a 12-bit CT holds -1024 to 3071."""
@@ -31,32 +31,6 @@ TISSUE_HU = (-300.0, 300.0)
 _BELOW_AIR = -1124.0  # noise lifts and lowers air by 100 HU
 _SAMPLE = 1 << 21  # voxels judged
 _KINDS = {"", "HU", "US"}  # of Rescale Type (0028,1054) that may be HU; US: unspecified
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What the user says about a file's numbers: HU = number x hu_scale + hu_offset. None: nothing.
-
-    Of an offset and its negative, and of a scale and its inverse, the one that gives air and tissue counts.
-    """
-
-    hu_scale: float | None = None
-    hu_offset: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raises InputError where no number can be made HU so."""
-        for flag, value in (("--hu-scale", self.hu_scale), ("--hu-offset", self.hu_offset)):
-            if value is not None and not np.isfinite(value):
-                raise InputError(f"{flag} {value}: expected a finite number")
-        if self.hu_scale is not None and not self.hu_scale > 0:
-            raise InputError(f"--hu-scale {self.hu_scale:g}: expected a positive number")
-
-    @property
-    def nothing(self) -> bool:
-        return self.hu_scale is None and self.hu_offset is None
-
-
-NOTHING_STATED = Stated()
 
 
 def checked_hu(

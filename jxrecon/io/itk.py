@@ -22,7 +22,7 @@ _LARGEST_HEADER = 1 << 16
 _SPACES = {
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps",
 }  # fmt: skip
-_PLACE = {
+_PLACE: dict[str, dict[str, tuple[str, ...]]] = {
     "MetaImage": {
         "TransformMatrix": ("transformmatrix", "rotation", "orientation"),
         "Offset": ("offset", "position", "origin"),
@@ -49,9 +49,13 @@ def read_itk(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray,
     header = _header(path, nrrd)
     for what, names in _PLACE["NRRD" if nrrd else "MetaImage"].items():
         if not any(name in header for name in names):
-            raise InputError(f"{path}: its header has no {what}, expected where it lies in the world")
+            raise InputError(
+                f"{path}: its header has no {what}, expected where it lies in the world"
+            )
     if nrrd and header["space"].lower() not in _SPACES:
-        raise InputError(f"{path}: its space is {header['space']}, expected left-posterior-superior or so")
+        raise InputError(
+            f"{path}: its space is {header['space']}, expected left-posterior-superior or so"
+        )
     unit = header.get("space units") or header.get("distanceunits") or "mm"
     if set(re.findall(r"\w+", unit)) - {"mm", "millimeter"}:
         raise InputError(f"{path}: its lengths are in {unit}, expected mm")
@@ -100,7 +104,9 @@ def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:
     """Refuses what is no volume of a size that the file can hold."""
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) < 3 or min(size) < 1 or any(n != 1 for n in size[3:]) or parts != 1:
-        raise InputError(f"{path}: axes {size} of {parts} number(s), expected x, y, z of one number")
+        raise InputError(
+            f"{path}: axes {size} of {parts} number(s), expected x, y, z of one number"
+        )
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise InputError(f"{path}: complex numbers, expected real ones")
     count = int(np.prod(size, dtype=np.float64))
@@ -109,7 +115,12 @@ def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:
             f"{path}: declares {' x '.join(map(str, size))} voxels, {4 * count / 1024**3:.1f} GiB, "
             f"expected at most {MAX_BYTES / 1024**3:g} GiB"
         )
-    place = header.get("elementdatafile") or header.get("data file") or header.get("datafile") or "local"
+    place = (
+        header.get("elementdatafile")
+        or header.get("data file")
+        or header.get("datafile")
+        or "local"
+    )
     data = path if place.lower() == "local" else path.parent / place
     if data.is_file():  # else a list or a pattern of files, which the reader looks after
         packed = header.get("compresseddata", "false").lower() == "true"

@@ -16,12 +16,13 @@ from jxrecon.drr import hu_to_mu, line_integrals
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid, depth_of, places_of
 from jxrecon.io import images, radiographs
-from jxrecon.io.nifti import read_volume
+from jxrecon.io.ct import read_ct
 from jxrecon.io.radiographs import Given, Radiograph
 from jxrecon.io.views import common_isocentre
 from jxrecon.pose import Pose, still
 from jxrecon.registration.ascent import cameras_at_rest, random_poses
 from jxrecon.types import InputError
+from jxrecon.units import NOTHING_STATED, Stated
 
 DEMO_DOSE = 1e4
 """Photons per pixel of the demo's X-rays."""
@@ -90,16 +91,18 @@ class Search(NamedTuple):
         return Pose(rotations, shifts + first.translation_mm[None])
 
 
-def _volume(path: Path) -> tuple[np.ndarray, Grid]:
+def _volume(path: Path, stated: Stated) -> tuple[np.ndarray, Grid]:
     """(attenuation in 1/mm, grid) of the CT in a file."""
-    hu, affine = read_volume(path)
+    hu, affine = read_ct(path, stated)
     mu = np.asarray(hu_to_mu(np.asarray(hu, np.float32)))
     if not mu.max() > mu.min():
         raise InputError(f"{path}: every voxel attenuates {mu.max():g} per mm, expected a picture")
     return mu, Grid(mu.shape, affine)
 
 
-def from_files(ct: Path, xrays: Sequence[tuple[Path, Given]]) -> Case:
+def from_files(
+    ct: Path, xrays: Sequence[tuple[Path, Given]], stated: Stated = NOTHING_STATED
+) -> Case:
     """The CT and X-rays in files.
 
     Raises:
@@ -115,23 +118,24 @@ def from_files(ct: Path, xrays: Sequence[tuple[Path, Given]]) -> Case:
         if np.ptp(xray.line_integrals) == 0:
             raise InputError(f"{xray.origin}: all pixels are equal, expected a picture")
     files = [f"{name}{images.suffix(path)}" for name, (path, _) in zip(names, xrays)]
-    return Case(*_volume(ct), read, files)
+    return Case(*_volume(ct, stated), read, files)
 
 
-def synthetic(ct: Path, scene: Scene, search: Search) -> Case:
+def synthetic(ct: Path, scene: Scene, search: Search, stated: Stated = NOTHING_STATED) -> Case:
     """SYNTHETIC X-rays of a CT: exact, from its finest voxels, with photon noise; the seed draws the pose.
 
     Args:
-        ct: file in HU.
+        ct: what `io.ct` reads.
         scene: where the X-rays are taken from; its pixel pitch and isocentre follow the CT.
         search: its ranges and seed draw the hidden pose.
+        stated: what the user says about the CT's numbers.
 
     Raises:
         InputError: the file cannot be read, or two views are one.
     """
     if len(set(scene.views)) < len(scene.views):
         raise InputError(f"--view {' '.join(scene.views)}: expected different views")
-    mu, grid = _volume(ct)
+    mu, grid = _volume(ct, stated)
     hidden_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(search.seed), 1))
     true = random_poses(hidden_key, 1, search.range_deg, search.range_mm)
     true = jax.tree.map(lambda x: x[0], true)

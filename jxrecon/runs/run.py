@@ -27,6 +27,7 @@ from jxrecon.files import write_file
 from jxrecon.runs import config, sharding
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree
+from jxrecon.units import NOTHING_STATED
 
 _PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -200,6 +201,7 @@ def _read(folder: Path) -> dict[str, Any]:
             )
     # Runs of versions that knew no other X-rays.
     saved["experiment"].setdefault("xrays", config.to_dict(Xrays("field", noisy=0.0)))
+    saved["experiment"].setdefault("ct", config.to_dict(NOTHING_STATED))
     return saved
 
 

@@ -14,6 +14,7 @@ from jxrecon.data.openkbp import FULL_SHAPE, field_centres, is_openkbp, samples_
 from jxrecon.data.volumes import load
 from jxrecon.experiment import Experiment, Field, Population, Schedule, Views
 from jxrecon.geometry import centred_grid
+from jxrecon.io.ct import read_ct
 from jxrecon.io.nifti import read_volume
 from jxrecon.kinds import VOLUMES
 from jxrecon.types import InputError
@@ -115,7 +116,7 @@ def test_bad_cases_are_left_out_and_listed(folder, capsys):
     assert data.train.names == ("a", "b")
     assert "4 left out" in data.rule
     for name, reason in {
-        "air_ct": "no body",
+        "air_ct": "expected tissue",
         "broken_ct": "expected",
         "raw_ct": "lowest value is 24",
         "short_ct": "fills 60 mm of the field's 101 mm",
@@ -168,7 +169,7 @@ def test_the_cache_is_used_while_the_files_are_the_same(folder, tmp_path, monkey
     first = load(experiment(), folder, cache)
     reads = []
     monkeypatch.setattr(
-        volumes_module, "read_volume", lambda path: reads.append(path.name) or read_volume(path)
+        volumes_module, "read_ct", lambda path, *s: reads.append(path.name) or read_ct(path, *s)
     )
     again = load(experiment(), folder, cache)
     assert reads == []
