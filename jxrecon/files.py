@@ -13,6 +13,9 @@ from pathlib import Path, PureWindowsPath
 
 from jxrecon.types import InputError
 
+MAX_BYTES = 2 * 1024**3
+"""Largest volume that is read, counted as float32: 512 x 512 x 2048 voxels."""
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:

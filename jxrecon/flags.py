@@ -22,14 +22,30 @@ def add_xray_flags(parser: argparse.ArgumentParser, required: bool = True) -> No
     text = "cameras come from a JSON sidecar beside each X-ray, or from these flags"
     add = parser.add_argument_group("X-rays", text).add_argument
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
-    add("--xray", type=Path, metavar="FILE", required=required, help="NIfTI, NPZ or PNG", **several)
-    add("--view", help="frontal, lateral or ANGLE[,ELEVATION] in degrees, one an X-ray", **several)
-    add("--sad", type=float, help="source-axis distance, mm")
-    add("--sid", type=float, help="source-detector distance, mm")
-    add("--pixel-mm", help="pixel pitch on the detector, mm, ROW[,COLUMN]")
+    add(
+        "--xray",
+        type=Path,
+        metavar="FILE",
+        required=required,
+        help="DICOM, NIfTI, NPZ, NPY, PNG or TIFF",
+        **several,
+    )
+    views = "frontal, lateral, ap, pa, ll, rl (as a clinic displays them) or ANGLE[,ELEVATION]"
+    add("--view", help=f"{views}, one an X-ray", **several)
+    each = "one for all X-rays, or one for each"
+    add("--sad", type=float, help=f"source-axis distance, mm; {each}", **several)
+    add("--sid", type=float, help=f"source-detector distance, mm; {each}", **several)
+    add("--pixel-mm", help=f"pixel pitch on the detector, mm, ROW[,COLUMN]; {each}", **several)
+    lies = "where rows and columns run to, such as L,F for left and feet; one for each"
+    add("--patient-orientation", metavar="ROW,COLUMN", help=lies, **several)
+    add("--frame", type=int, help=f"of a DICOM file with several, from 1; {each}", **several)
     add("--isocentre", help="X,Y,Z in mm of the X-rays' world that the views turn about")
     add("--intensity", choices=("log", "raw", "display"), help="what the pixels are")
-    add("--i0", type=float, help="intensity of the unattenuated beam, for --intensity raw")
+    i0 = "intensity of the unattenuated beam, for --intensity raw"
+    add("--i0", type=float, help=f"{i0}; {each}", **several)
+    levels = "of whole numbers: value x scale + offset = line integral (raw: intensity)"
+    add("--scale", type=float, help=levels)
+    add("--offset", type=float, help="see --scale")
     add("--inverted", action="store_true", default=None, help="bright is dark, as in MONOCHROME1")
 
 
@@ -41,14 +57,46 @@ def xrays_of(options: argparse.Namespace) -> list[tuple[Path, Given]]:
     """
     from jxrecon.io.radiographs import Given
 
-    views = options.view or [None] * len(options.xray)
-    if len(views) != len(options.xray):
-        raise InputError(
-            f"{len(views)} --view for {len(options.xray)} --xray: expected one for each, or none"
-        )
-    said = {"intensity": options.intensity, "i0": options.i0, **scene_of(options)}
-    said["inverted"] = options.inverted
-    return [(path, Given(view, **said)) for path, view in zip(options.xray, views)]
+    count = len(options.xray)
+    pitches = [_pitch(text) for text in options.pixel_mm or ()]
+    orientations = [tuple(text.split(",")) for text in options.patient_orientation or ()]
+    each = {
+        "--view": ("view", options.view),
+        "--sad": ("source_axis_mm", options.sad),
+        "--sid": ("source_detector_mm", options.sid),
+        "--pixel-mm": ("pixel_mm", pitches),
+        "--patient-orientation": ("patient_orientation", orientations),
+        "--frame": ("frame", options.frame),
+        "--i0": ("i0", options.i0),
+    }
+    said: list[dict[str, Any]] = [{} for _ in options.xray]
+    for flag, (name, values) in each.items():
+        alone = flag not in ("--view", "--patient-orientation") and len(values or ()) == 1
+        if values and not alone and len(values) != count:
+            raise InputError(
+                f"{len(values)} {flag} for {count} --xray: expected one for each, or none"
+            )
+        for one, value in zip(said, [*values] * count if alone else values or ()):
+            one[name] = value
+    if options.isocentre is not None:
+        said = [{**one, "isocentre_mm": _isocentre(options.isocentre)} for one in said]
+    names = ("intensity", "inverted", "scale", "offset")
+    shared = {name: getattr(options, name) for name in names}
+    return [(path, Given(**one, **shared)) for path, one in zip(options.xray, said)]
+
+
+def _pitch(text: str) -> tuple[float, float]:
+    from jxrecon.io.xray_views import numbers
+
+    pitch = numbers(text, (1, 2), "--pixel-mm")
+    return pitch[0], pitch[-1]
+
+
+def _isocentre(text: str) -> tuple[float, float, float]:
+    from jxrecon.io.xray_views import numbers
+
+    x, y, z = numbers(text, (3,), "--isocentre")
+    return x, y, z
 
 
 def scene_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -57,15 +105,12 @@ def scene_of(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: a flag's numbers are none.
     """
-    from jxrecon.io.radiographs import numbers
-
     said = {"source_axis_mm": options.sad, "source_detector_mm": options.sid}
     said = {name: value for name, value in said.items() if value is not None}
     if options.pixel_mm is not None:
-        pitch = numbers(options.pixel_mm, (1, 2), "--pixel-mm")
-        said["pixel_mm"] = pitch[0], pitch[-1]
+        said["pixel_mm"] = _pitch(options.pixel_mm)
     if options.isocentre is not None:
-        said["isocentre_mm"] = numbers(options.isocentre, (3,), "--isocentre")
+        said["isocentre_mm"] = _isocentre(options.isocentre)
     return said
 
 

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="CT: NIfTI, MHA, MHD or NRRD, a folder of DICOM slices, an enhanced DICOM",
     )
     add("--out", type=Path, required=True, help="folder for the X-rays")
-    views = "frontal, lateral or ANGLE[,ELEVATION] in degrees, once per X-ray (frontal and lateral)"
+    views = "frontal, lateral, ap, pa, ll, rl or ANGLE[,ELEVATION], one an X-ray (frontal, lateral)"
     add("--view", action="append", help=views)
     add("--sad", type=float, help="source-axis distance, mm (1000)")
     add("--sid", type=float, help="source-detector distance, mm (1500)")
@@ -72,14 +72,14 @@ def _scene(options: argparse.Namespace) -> Scene:
         InputError: two views are one, a flag's numbers are none, or flags contradict each other.
     """
     from jxrecon.data.simulated import Scene, xray_name
-    from jxrecon.io import images, radiographs
+    from jxrecon.io import images, xray_views
 
     scene = Scene(tuple(options.view or Scene().views), parallel=options.parallel)
     if len({xray_name(options.ct, view) for view in scene.views}) < len(scene.views):
         raise InputError(f"--view {' --view '.join(scene.views)}: expected different views")
     for view in scene.views:
-        radiographs.view_angles(view)
-    counts = radiographs.numbers(options.pixels, (1, 2), "--pixels")
+        xray_views.view_angles(view)
+    counts = xray_views.numbers(options.pixels, (1, 2), "--pixels")
     pixels = tuple(map(int, counts))
     if pixels != counts or min(pixels) < 1:
         raise InputError(f"--pixels {options.pixels}: expected positive whole numbers")

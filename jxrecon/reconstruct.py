@@ -105,7 +105,7 @@ def _request(options: argparse.Namespace) -> Any:
 def _run(options: argparse.Namespace) -> Any:
     """The run, or what stands in for it where a method needs no training."""
     from jxrecon.inference.volumes import untrained
-    from jxrecon.io.radiographs import numbers
+    from jxrecon.io.xray_views import numbers
     from jxrecon.runs.run import open_run
 
     if (options.run is None) == (options.method is None):

@@ -89,7 +89,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace) -> Search:
     """Where the search begins; refuses numbers that make no sense."""
-    from jxrecon.io.radiographs import numbers
+    from jxrecon.io.xray_views import numbers
     from jxrecon.registration import MOST_STARTS
     from jxrecon.registration.cases import Search
 
@@ -121,8 +121,8 @@ def _case(options: argparse.Namespace, search: Search) -> Case:
         raise InputError(f"--xray {options.xray[0]}: expected without --demo, which makes its own")
     if options.demo:
         scene = Scene(tuple(options.view or Scene().views))
-        sad, sid = options.sad or scene.source_axis_mm, options.sid or scene.source_detector_mm
-        scene = scene._replace(source_axis_mm=sad, source_detector_mm=sid)
+        sad, sid = options.sad or [scene.source_axis_mm], options.sid or [scene.source_detector_mm]
+        scene = scene._replace(source_axis_mm=sad[0], source_detector_mm=sid[0])
         return synthetic(options.ct or chest_ct_path(), scene, search, stated_of(options))
     if not (options.ct and options.xray):
         missing = "--xray" if options.ct else "--ct"

@@ -30,10 +30,10 @@ from jxrecon.data import volumes
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
 from jxrecon.data.volumes import Dataset, VolumeSet, refuse_shared
 from jxrecon.experiment import Experiment
-from jxrecon.files import write_file
+from jxrecon.files import MAX_BYTES, write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
 from jxrecon.io.cache import fingerprint, stamp
-from jxrecon.io.nifti import MAX_BYTES, resample
+from jxrecon.io.nifti import resample
 from jxrecon.types import AnyArray, InputError
 
 FILE = "ct_xray_data.h5"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jxrecon import drr, geometry
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid
-from jxrecon.io import radiographs
+from jxrecon.io import radiographs, xray_views
 from jxrecon.io.ct import ct_stem, read_ct
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.types import InputError
@@ -22,7 +22,7 @@ class Scene(NamedTuple):
     """Where the X-rays of a CT are taken from.
 
     Attributes:
-        views: frontal, lateral or ANGLE[,ELEVATION] in degrees.
+        views: each one of `xray_views.VIEWS`.
         shape: (rows, columns) of the detector.
         pixel_mm: pixel pitch (between rows, between columns); None: all of the CT is in each view.
         source_axis_mm: distance from source to isocentre.
@@ -58,7 +58,10 @@ class Scene(NamedTuple):
         names += [] if self.parallel else ["source_axis_mm", "source_detector_mm"]
         make: Any = geometry.parallel_at if self.parallel else geometry.camera_at
         numbers = {name: given[name] for name in names}
-        return [make(*radiographs.view_angles(view), **numbers) for view in self.views]
+        return [
+            xray_views.as_displayed(make(*xray_views.view_angles(view), **numbers), view)
+            for view in self.views
+        ]
 
 
 def simulated_xrays(

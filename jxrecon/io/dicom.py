@@ -14,11 +14,12 @@ from jaxtyping import Float, Shaped
 from pydicom.uid import MediaStorageDirectoryStorage
 from scipy import ndimage
 
+from jxrecon.files import MAX_BYTES
 from jxrecon.io.dicom_files import PIXELS, is_dicom, read_elements, stored_values, text_of
 from jxrecon.io.dicom_slices import DUPLICATE_MM, HEADER, Slice, slices_in, volumes_in
 from jxrecon.io.finding import Found, find_files
 from jxrecon.io.hounsfield import AIR_HU, LEAST_HU, MOST_HU, checked_hu
-from jxrecon.io.nifti import MAX_BYTES, canonical
+from jxrecon.io.nifti import canonical
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
 

@@ -13,8 +13,7 @@ from jaxtyping import Int
 from pydicom.pixels import get_decoder
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from jxrecon.files import one_line
-from jxrecon.io.nifti import MAX_BYTES
+from jxrecon.files import MAX_BYTES, one_line
 from jxrecon.types import InputError
 
 PIXELS = (

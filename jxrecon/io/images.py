@@ -1,7 +1,7 @@
-"""Grey images as files, exactly as stored: PNG, NPZ and NIfTI read from the header on, written whole.
+"""Grey images as files, exactly as stored: read from the header on, written whole.
 
-PNG and NPZ hold [row, column]. NIfTI holds [column, row] or [column, row, 1], so that its first axis
-runs along a row as a viewer expects; here an image is always [row, column].
+PNG, TIFF, NPY and NPZ hold [row, column]. NIfTI holds [column, row] or [column, row, 1], so that its
+first axis runs along a row as a viewer expects; here an image is always [row, column].
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image
 
+from jxrecon.io.dicom_files import is_dicom
+from jxrecon.io.finding import ends
+from jxrecon.io.tiff import one_channel, read_tiff
 from jxrecon.types import InputError
 
 MOST_PIXELS = 1 << 26
@@ -27,19 +30,32 @@ MOST_PIXELS = 1 << 26
 MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 """The units of lengths that a NIfTI may tell."""
 
-SUFFIXES = (".nii.gz", ".nii", ".npz", ".png")
+WRITTEN = (".nii.gz", ".nii", ".npz", ".png")
+"""Endings of what is written."""
+
+SUFFIXES = (*WRITTEN, ".npy", ".tif", ".tiff")
+"""And of what is read; DICOM files are known by their content."""
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dic")
+
+
+_GREY = ("L", "I", "I;16", "I;16B")
 
 
 def stem(path: Path) -> str:
-    """The file's name without .nii.gz, .nii, .npz or .png.
+    """The file's name without its ending; that of a DICOM file may have none.
 
     Raises:
         InputError: the name has another ending.
     """
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    raise InputError(f"{path}: unknown kind of X-ray, expected one of {', '.join(SUFFIXES)}")
+    if ending := ends(path, (*SUFFIXES, *DICOM_SUFFIXES)):
+        return path.name[: -len(ending)]
+    if is_dicom(path):
+        return path.name
+    lossy = " (JPEG is lossy)" if path.suffix.lower() in (".jpg", ".jpeg") else ""
+    raise InputError(
+        f"{path}: unknown kind of X-ray{lossy}, expected DICOM or one of {', '.join(SUFFIXES)}"
+    )
 
 
 def suffix(path: Path) -> str:
@@ -54,9 +70,11 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
         InputError: there is no such file, it is damaged, cut short or too large, or it holds
             anything but one plane of real numbers.
     """
-    reader = {".png": _read_png, ".npz": _read_npz}.get(suffix(path), _read_nifti)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected an X-ray")
+    readers = {".png": _read_png, ".npz": _read_npz, ".npy": _read_npy}
+    readers |= {".tif": _read_tiff, ".tiff": _read_tiff}
+    reader = readers.get(suffix(path), _read_nifti)
     try:
         image, others = reader(path)
     except InputError:
@@ -103,32 +121,56 @@ def _read_png(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         with Image.open(path, formats=["PNG"]) as picture:
             _check_size(path, picture.size)
-            if picture.mode not in ("L", "I", "I;16", "I;16B"):
+            # Pillow widens less than 8 bits and cuts coloured 16 to 8; byte 24 is the depth (ISO 15948).
+            with path.open("rb") as stream:
+                depth = stream.read(25)[24]
+            if depth < 8 or (depth == 16 and picture.mode not in _GREY):
                 raise InputError(
-                    f"{path}: PNG of mode {picture.mode}, expected one grey channel of 8 or 16 bits"
+                    f"{path}: PNG of mode {picture.mode} and {depth} bits, expected one grey channel of 8 or "
+                    "16 bits, or equal ones of 8"
                 )
             picture.verify()  # compares the checksum of every chunk, which loading does not
         with Image.open(path, formats=["PNG"]) as picture:
-            return np.array(picture), {}
+            plain = "RGBA" if "transparency" in picture.info else "RGB"
+            palette = picture.mode in ("P", "PA")
+            return one_channel(np.array(picture.convert(plain) if palette else picture), path), {}
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    return read_tiff(path, MOST_PIXELS), {}
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    with path.open("rb") as stream:
+        _check_array(stream, path)
+    return np.load(path, allow_pickle=False), {}
+
+
+def _check_array(stream: Any, path: Path) -> None:
+    """Refuses an array from its header, before its numbers are read."""
+    version = np.lib.format.read_magic(stream)
+    headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, _, _ = headers[version != (1, 0)](stream)
+    if len(shape) != 2:
+        raise InputError(f"{path}: the image has the shape {shape}, expected [rows, columns]")
+    _check_size(path, shape)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
-        if "image" not in names:
-            raise InputError(f"{path}: holds {sorted(names)}, expected the key image")
-        size = sum(entry.file_size for entry in archive.infolist() if entry.filename != "image.npy")
+        alone = next(iter(names)) if len(names) == 1 else ""
+        key = "image" if "image" in names else alone
+        if not key:
+            raise InputError(f"{path}: holds {sorted(names)}, expected the key image or one array")
+        entries = {entry.filename: entry.file_size for entry in archive.infolist()}
+        size = sum(n for name, n in entries.items() if name != f"{key}.npy")
         if size > 1 << 20:
             raise InputError(f"{path}: {size} bytes beside the image, expected at most {1 << 20}")
-        with archive.open("image.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-            shape, _, _ = headers[version != (1, 0)](stream)
-    if len(shape) != 2:
-        raise InputError(f"{path}: image has the shape {shape}, expected [rows, columns]")
-    _check_size(path, shape)
+        with archive.open(f"{key}.npy") as stream:
+            _check_array(stream, path)
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["image"], {name: arrays[name] for name in sorted(names - {"image"})}
+        return arrays[key], {name: arrays[name] for name in sorted(names - {key})}
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jxrecon.files import one_line
-from jxrecon.io.nifti import DEFLATE_RATIO, MAX_BYTES, canonical, is_frame
+from jxrecon.files import MAX_BYTES, one_line
+from jxrecon.io.nifti import DEFLATE_RATIO, canonical, is_frame
 from jxrecon.types import InputError
 
 ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")

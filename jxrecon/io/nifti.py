@@ -15,13 +15,10 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
-from jxrecon.files import one_line, whole
+from jxrecon.files import MAX_BYTES, one_line, whole
 from jxrecon.geometry import Grid
 from jxrecon.io.images import MM_PER_UNIT
 from jxrecon.types import InputError
-
-MAX_BYTES = 2 * 1024**3
-"""Largest volume that is read, counted as float32: 512 x 512 x 2048 voxels."""
 
 DEFLATE_RATIO = 1032
 """Most that one byte of a gzip stream can expand to: zlib's documented limit, 1032:1."""

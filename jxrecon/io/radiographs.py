@@ -1,31 +1,33 @@
 """X-rays as files: an image of line integrals, and beside it a JSON sidecar with its camera.
 
-The sidecar of `a.nii.gz`, `a.npz` or `a.png` is `a.json`. Its keys, which flags can stand in for:
+The sidecar of `a.nii.gz` or `a.png` is `a.json`. Its keys, which flags can stand in for:
 
     camera          source_mm or, of parallel rays, direction; centre_mm, u_mm, v_mm and shape as the
                     camera's `to_dict` writes them, or
-    view            frontal, lateral or ANGLE[,ELEVATION] in degrees, with the next three keys
+    view            see `xray_views.VIEWS`, with the next three keys
     source_axis_mm, source_detector_mm    from the source to isocentre and detector
     pixel_mm        pitch on the detector: one number, or [between rows, between columns]
+    patient_orientation    where rows and columns run to, such as ["L", "F"]; else as the view has it
     isocentre_mm    the point of the world that the views turn about
     intensity       log: line integrals; raw: detector intensities; display: altered for the eye
     i0              intensity of the unattenuated beam, needed by raw images
-    scale, offset   PNG only: value * scale + offset is the line integral (raw: the intensity)
-    bits            of a PNG's pixel, which scale and offset are for
+    scale, offset   of whole numbers: value * scale + offset is the line integral (raw: the intensity)
+    bits            of a pixel, which scale and offset are for
     range           [least, largest] line integral of the image
     inverted        true: bright is dark and dark is bright, as in MONOCHROME1
     units, source   text for the reader
 
 A NIfTI's affine puts every pixel where it stood in the world (first axis along the camera's u,
 second along its v); the camera is read from sidecar or flags alone, and compared with it. An NPZ may
-hold it as arrays. What cannot belong together is refused: see `xray_checks`.
+hold it as arrays. The tags of a DICOM radiograph tell as much: see `dicom_xrays`. What cannot belong
+together is refused: see `xray_checks`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -34,16 +36,18 @@ from jxrecon import geometry
 from jxrecon.files import write_file
 from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, finite
 from jxrecon.io import xray_checks
-from jxrecon.io.images import nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
+from jxrecon.io.dicom_files import is_dicom
+from jxrecon.io.dicom_xrays import Said, lacks_orientation, read_dicom_xray
+from jxrecon.io.images import WRITTEN, nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
+from jxrecon.io.xray_pixels import OF_PIXELS, Lines, line_integrals_of
+from jxrecon.io.xray_views import as_displayed, oriented, picture_of, view_angles
 from jxrecon.types import InputError
 
 _DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
-_OF_PIXELS = ("scale", "offset", "bits", "range")
 _CAMERA_ARRAYS = (
     ("source_mm", "centre_mm", "u_mm", "v_mm"),
     ("direction", "centre_mm", "u_mm", "v_mm"),
 )
-_VIEWS = {"frontal": (0.0, 0.0), "lateral": (90.0, 0.0)}
 
 
 class Given(NamedTuple):
@@ -57,6 +61,10 @@ class Given(NamedTuple):
     intensity: str | None = None
     i0: float | None = None
     inverted: bool | None = None
+    scale: float | None = None
+    offset: float | None = None
+    patient_orientation: tuple[str, str] | None = None
+    frame: int | None = None
 
 
 NOTHING_GIVEN = Given()
@@ -70,6 +78,10 @@ _FLAGS = {
     "intensity": "--intensity",
     "i0": "--i0",
     "inverted": "--inverted",
+    "scale": "--scale",
+    "offset": "--offset",
+    "patient_orientation": "--patient-orientation",
+    "frame": "--frame",
 }
 
 
@@ -94,39 +106,6 @@ class Radiograph(NamedTuple):
 def sidecar_path(path: Path) -> Path:
     """Where the sidecar of this image lies."""
     return path.with_name(f"{stem(path)}.json")
-
-
-def numbers(text: str, counts: tuple[int, ...], origin: str) -> tuple[float, ...]:
-    """Comma-separated finite numbers, as many as one of `counts`.
-
-    Raises:
-        InputError: it is anything else; `origin` names the flag or file.
-    """
-    try:
-        values = tuple(float(word) for word in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in counts or not np.isfinite(values).all():
-        expected = " or ".join(str(count) for count in counts)
-        raise InputError(f"{origin} {text}: expected {expected} finite numbers joined by commas")
-    return values
-
-
-def view_angles(text: str, origin: str = "--view") -> tuple[float, float]:
-    """(angle, elevation) in degrees of "frontal", "lateral" or "ANGLE[,ELEVATION]".
-
-    Raises:
-        InputError: it is none of these.
-    """
-    if text in _VIEWS:
-        return _VIEWS[text]
-    try:
-        angle, elevation = (*numbers(text, (1, 2), origin), 0.0)[:2]
-    except InputError:
-        raise InputError(
-            f"{origin} {text}: expected frontal, lateral or ANGLE[,ELEVATION] in degrees"
-        ) from None
-    return angle, elevation
 
 
 def describe(camera: AnyCamera) -> dict[str, str]:
@@ -157,7 +136,7 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
     """Reads an X-ray with its camera from its sidecar or from flags, `given`; nothing is guessed.
 
     Args:
-        path: NIfTI, NPZ (key `image`) or PNG of one grey channel at its full bit depth.
+        path: DICOM, or one of `images.SUFFIXES`: one grey channel at its full bit depth.
 
     Raises:
         InputError: the file or its sidecar is missing, damaged or too large; no camera, intensity
@@ -165,19 +144,24 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
             sidecar and camera cannot belong together.
     """
     path = Path(path)
-    image, arrays = read_pixels(path)
-    said: _Said = {}
+    dicom = read_dicom_xray(path, given.frame) if path.is_file() and is_dicom(path) else None
+    image, arrays = (dicom.stored, {}) if dicom else read_pixels(path)
+    said: Said = dict(dicom.said) if dicom else {}
     for names in _CAMERA_ARRAYS:
         if set(names) <= set(arrays):
             vectors = {name: arrays[name].tolist() for name in names}
             said["camera"] = {**vectors, "shape": list(image.shape)}, path.name
     sidecar = sidecar_path(path)
     if sidecar.exists():
-        said |= {key: (value, sidecar.name) for key, value in _read_sidecar(sidecar).items()}
+        told = {key: (value, sidecar.name) for key, value in _read_sidecar(sidecar).items()}
+        kinds = [part.get("intensity", ("",))[0] for part in (said, told)]
+        if dicom and kinds[0] and kinds[0] != kinds[1]:  # it was written for another image
+            told = {k: v for k, v in told.items() if k not in (*OF_PIXELS, "intensity", "inverted")}
+        said |= told
     flags = {key: value for key, value in given._asdict().items() if value is not None}
     raw = {said.get("intensity", [None])[0] == "raw", flags.get("intensity") == "raw"}
     if "intensity" in flags and len(raw) > 1:  # they are of the other kind of pixels
-        said = {key: one for key, one in said.items() if key not in _OF_PIXELS}
+        said = {key: one for key, one in said.items() if key not in OF_PIXELS}
     said |= {key: (value, _FLAGS[key]) for key, value in flags.items()}
 
     isocentre = None
@@ -200,7 +184,7 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
     if isocentre is not None:
         where = said.get("isocentre_mm", (None, "default"))[1]
         lines.append(("isocentre", "({:.1f}, {:.1f}, {:.1f}) mm".format(*isocentre), where))
-    line_integrals, pixel_lines = _line_integrals(path, image, said)
+    line_integrals, pixel_lines = line_integrals_of(path, image, said, dicom)
     return Radiograph(line_integrals, camera, str(path), isocentre, (*lines, *pixel_lines))
 
 
@@ -219,6 +203,8 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
     """
     path = Path(path)
     kind, sidecar = suffix(path), sidecar_path(path)
+    if kind not in WRITTEN:
+        raise InputError(f"{path}: cannot be written, expected one of {', '.join(WRITTEN)}")
     image, camera = np.asarray(radiograph.line_integrals, np.float32), radiograph.camera
     if image.shape != tuple(camera.shape):
         raise InputError(f"{path}: image is {image.shape}, expected the camera's {camera.shape}")
@@ -248,13 +234,7 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
     write_file(path, content)
 
 
-_Said: TypeAlias = dict[str, tuple[Any, str]]
-"""Quantity -> its value and where it came from: a file's name, a flag."""
-
-_Lines: TypeAlias = list[tuple[str, str, str]]
-
-
-def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCamera, _Lines]:
+def _whole_camera(path: Path, said: Said, flags: dict[str, Any]) -> tuple[AnyCamera, Lines]:
     """The camera that a sidecar or an NPZ holds, and the lines to print."""
     values, where = said["camera"]
     if loose := [_FLAGS[part] for part in _DISTANCES if part in flags]:
@@ -269,16 +249,23 @@ def _whole_camera(path: Path, said: _Said, flags: dict[str, Any]) -> tuple[AnyCa
 
 
 def _built_camera(
-    path: Path, shape: tuple[int, int], said: _Said, isocentre: np.ndarray
-) -> tuple[Camera, _Lines]:
+    path: Path, shape: tuple[int, int], said: Said, isocentre: np.ndarray
+) -> tuple[Camera, Lines]:
     """The camera that an angle and distances describe, and the lines to print."""
     if missing := [_FLAGS[part] for part in ("view", *_DISTANCES) if part not in said]:
+        lacks = "nothing tells its camera" if len(missing) > 3 else "its camera is told in part"
         raise InputError(
-            f"{path}: nothing tells its camera, expected a sidecar {sidecar_path(path).name} "
+            f"{path}: {lacks}, expected a sidecar {sidecar_path(path).name} "
             f"or the flags {', '.join(missing)}"
         )
+    if lacks_orientation(said):
+        raise InputError(
+            f"{path}: {said['view'][1]}, but no PatientOrientation tells which way its picture lies, "
+            "expected --patient-orientation, such as L,F, or --view"
+        )
     view, axis, detector, pitch = (said[part] for part in ("view", *_DISTANCES))
-    angle, elevation = view_angles(str(view[0]), f"{path}: view")
+    name = str(view[0])
+    angle, elevation = view_angles(name, f"{path}: view")
     source_axis_mm = finite(axis[0], 1, f"{path}: source_axis_mm")[0]
     camera = camera_at(
         angle,
@@ -289,66 +276,16 @@ def _built_camera(
         pixel_mm=tuple(finite(pitch[0], 2, f"{path}: pixel_mm")),
         isocentre_mm=tuple(isocentre),
     )
+    camera, lies = as_displayed(camera, name), f"{view[1]} {name}"
+    if "patient_orientation" in said:
+        letters, lies = said["patient_orientation"]
+        camera = oriented(camera, letters, f"{path}: {lies}")
     origins = {"pixels": path.name, "pixel pitch": pitch[1], "source to detector": detector[1]}
     lines = [("view", f"{angle:g}, {elevation:g} degrees", view[1])]
+    lines += [("rows and columns", f"run to {picture_of(camera)}", lies)]
     lines += [(name, text, origins.get(name, view[1])) for name, text in describe(camera).items()]
     lines += [("source to axis", f"{source_axis_mm:.1f} mm", axis[1])]
     return camera, lines
-
-
-def _line_integrals(path: Path, image: np.ndarray, said: _Said) -> tuple[np.ndarray, _Lines]:
-    """-log(I / I0) of raw intensities, or what the pixels hold already; and the lines to print."""
-
-    def number(name: str, default: float) -> float:
-        value, where = said.get(name, (default, "default"))
-        value = float(finite(value, 1, f"{path}: {name}")[0])
-        lines.append((name, f"{value:.6g}", where))
-        return value
-
-    if "intensity" not in said:
-        raise InputError(
-            f"{path}: nothing tells what its pixels are, expected --intensity log|raw|display"
-        )
-    intensity, where = said["intensity"]
-    if intensity not in ("log", "raw", "display"):
-        raise InputError(f"{path}: intensity is {intensity!r}, expected log, raw or display")
-    lines: _Lines = [("intensity", intensity, where)]
-    png = suffix(path) == ".png"
-    if (png and intensity == "log" and "scale" not in said) or (
-        intensity == "display" and not (png and "scale" in said)
-    ):
-        raise InputError(
-            f"{path}: {intensity} pixels of unknown scale, expected line integrals or a PNG with "
-            "scale and offset in its sidecar (value * scale + offset = line integral)"
-        )
-    xray_checks.check_bits(image, said.get("bits", (None,))[0] if png else None, str(path))
-    values = image.astype(np.float64)
-    if "inverted" in said:
-        inverted, told = said["inverted"]
-        if not isinstance(inverted, bool):
-            raise InputError(f"{path}: inverted is {inverted!r}, expected true or false")
-        lines.append(("inverted", str(inverted).lower(), told))
-        values = xray_checks.turned_round(image) if inverted else values
-    if png:
-        values = values * number("scale", 1.0) + number("offset", 0.0)
-    if bad := int((~np.isfinite(values)).sum()):
-        raise InputError(f"{path}: {bad} pixels are not finite, expected a number in each")
-    if intensity == "raw":
-        if "i0" not in said:
-            raise InputError(f"{path}: raw pixels without i0, expected --i0 or i0 in a sidecar")
-        i0 = number("i0", 1.0)
-        if not (i0 > 0 and values.min() > 0):
-            raise InputError(
-                f"{path}: i0 {i0:g}, least intensity {values.min():g}, expected positive numbers"
-            )
-        values = -np.log(values / i0)
-    step = abs(float(said["scale"][0])) if png and intensity != "raw" and "scale" in said else 0.0
-    told = said.get("range", (None,))[0] if intensity != "raw" else None
-    low, high = xray_checks.check_line_integrals(values, told, step, f"{path} ({intensity} pixels)")
-    if intensity != "raw":
-        xray_checks.check_clipping(values, image.dtype, str(path))
-    lines.append(("line integrals", f"{low:.3f} to {high:.3f}", path.name))
-    return values.astype(np.float32), lines
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -117,7 +117,11 @@ def from_files(
     for xray in read:
         if np.ptp(xray.line_integrals) == 0:
             raise InputError(f"{xray.origin}: all pixels are equal, expected a picture")
-    files = [f"{name}{images.suffix(path)}" for name, (path, _) in zip(names, xrays)]
+    endings = [images.suffix(path) for path, _ in xrays]
+    files = [
+        f"{name}{ending if ending in images.WRITTEN else images.WRITTEN[0]}"
+        for name, ending in zip(names, endings)
+    ]
     return Case(*_volume(ct, stated), read, files)
 
 

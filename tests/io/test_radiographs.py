@@ -13,7 +13,8 @@ from PIL import Image
 
 from jxrecon.geometry import ParallelCamera, camera_at, parallel_at
 from jxrecon.io import radiographs
-from jxrecon.io.radiographs import Given, Radiograph, read, view_angles, write
+from jxrecon.io.radiographs import Given, Radiograph, read, write
+from jxrecon.io.xray_views import view_angles
 from jxrecon.types import InputError
 
 FLAGS = Given("lateral", 900.0, 1400.0, (2.0, 3.0), intensity="log")
