@@ -8,6 +8,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
@@ -15,10 +17,14 @@ from jxrecon.mesh import Mesh, enclosed_volume, face_areas, face_normals
 from jxrecon.mesh import template as checked
 from jxrecon.mesh.points import sampled
 from jxrecon.mesh.topology import check, sides_of
+from jxrecon.terminal import note
 from jxrecon.types import InputError
 
-MERGED = 1e-6
-"""In a soup, where no face shares a vertex, those within this share of the extent are one."""
+MERGED = 1e-4
+"""Vertices on rims that lie within this share of the extent are one: faces of a soup share none."""
+
+DROPPED = 0.05
+"""Largest share of a surface's area, or of an organ's voxels, that is left out without being asked to."""
 
 TURNED_SHARE = 0.02
 """With more edges between faces of opposite sense than this, the sense of all is found anew."""
@@ -57,15 +63,15 @@ def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ
     """The organ of a mesh.
 
     Args:
-        mesh: surface of any topology, mm. A soup's vertices are merged, faces that repeat one and all pieces
-            but the largest are left out, faces that look inwards are turned.
+        mesh: surface of any topology, mm. Rims that lie together are joined, faces that repeat a vertex and
+            small pieces beside the largest are left out, which is told; faces that look inwards are turned.
         points: how many to sample.
         seed: seed of their places.
         origin: file to name in an error.
 
     Raises:
         InputError: there is no face, an index is out of range, a coordinate is not finite, an edge has
-            more than two faces, or the surface has no area.
+            more than two faces, the surface has no area, or more than 5 % of it lies in other pieces.
     """
     mesh = sound(mesh, origin)
     vertices, faces = mesh
@@ -80,25 +86,29 @@ def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ
     return Organ(mesh, samples.points, normals, on_rim, size, len(rim))
 
 
-def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
-    """The largest piece of a surface, vertices merged, faces outwards; see `organ`.
+def sound(mesh: Mesh, origin: str = "mesh", largest: bool = False) -> Mesh:
+    """The largest piece of a surface, rims joined, faces outwards; see `organ`.
+
+    Args:
+        mesh: surface of any topology, mm.
+        origin: file to name.
+        largest: leave all other pieces out, however large they are.
 
     Raises:
         InputError: as `organ`.
     """
     check(mesh, origin)
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
-    extent = float(np.ptp(vertices, axis=0).max())
-    if len(np.unique(faces)) == faces.size:  # elsewhere, sheets that touch must stay two
-        rounded = np.rint(vertices / max(MERGED * extent, 1e-12))
-        _, first, same = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
-        vertices, faces = vertices[first], same.reshape(-1)[faces]
+    faces = _joined(vertices, faces)
     faces = faces[(np.diff(np.sort(faces, 1), axis=1) != 0).all(1)]
-    if not len(faces) or not face_areas(vertices, faces).sum() > 0:
+    areas = face_areas(vertices, faces)
+    if not len(faces) or not areas.sum() > 0:
         raise InputError(f"{origin}: {len(mesh.faces)} faces without area, expected a surface")
     labels = trimesh.graph.connected_component_labels(sides_of(faces), len(vertices))
-    pieces = labels[faces[:, 0]]
-    faces = faces[pieces == np.bincount(pieces, face_areas(vertices, faces)).argmax()]
+    pieces, piece = np.unique(labels[faces[:, 0]], return_inverse=True)
+    shares = np.bincount(piece, areas) / areas.sum()
+    _tell_dropped(len(pieces), 1 - float(shares.max()), "area", origin, largest)
+    faces = faces[piece == shares.argmax()]
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     checked(Mesh(vertices, faces), origin)
@@ -113,12 +123,42 @@ def sound(mesh: Mesh, origin: str = "mesh") -> Mesh:
     return Mesh(vertices, np.ascontiguousarray(faces))
 
 
+def _joined(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Faces whose vertices on rims are one where they lie together; sheets that touch stay two."""
+    sides = np.sort(sides_of(faces), axis=1)
+    edges, count = np.unique(sides, axis=0, return_counts=True)
+    rim = np.unique(edges[count == 1])
+    if not len(rim):
+        return faces
+    apart = max(MERGED * float(np.ptp(vertices, axis=0).max()), 1e-12)
+    pairs = cKDTree(vertices[rim]).query_pairs(apart, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(rim),) * 2)
+    _, group = connected_components(graph, directed=False)
+    _, first = np.unique(group, return_index=True)
+    same = np.arange(len(vertices))
+    same[rim] = rim[first[group]]
+    return same[faces]
+
+
+def _tell_dropped(pieces: int, share: float, of: str, origin: str, largest: bool) -> None:
+    """Refuses, or tells of, what lies beside the largest piece."""
+    if pieces < 2:
+        return
+    if share > DROPPED and not largest:
+        raise InputError(
+            f"{origin}: {pieces} pieces, the largest with {1 - share:.0%} of the {of}, expected one organ in "
+            "one piece, or --largest-piece to leave the others out"
+        )
+    note(f"{origin}: {pieces} pieces, all but the largest left out: {share:.2%} of the {of}")
+
+
 def surface_of(
     label: Shaped[np.ndarray, "x y z"],
     affine: Float[np.ndarray, "4 4"],
     value: int | None = None,
     smoothing: float = 0.7,
     origin: str = "labels",
+    largest: bool = False,
 ) -> Mesh:
     """The surface of a labelled organ in world mm, by marching cubes.
 
@@ -132,9 +172,10 @@ def surface_of(
         smoothing: standard deviation of the Gaussian that rounds off the steps, in the longest edge of
             a voxel.
         origin: file to name in an error.
+        largest: leave all other parts out, however large they are.
 
     Raises:
-        InputError: no voxel has the value, or too few for a surface.
+        InputError: no voxel has the value, too few for a surface, or another part is large.
     """
     label = np.asarray(label)
     mask = label > 0 if value is None else label == value
@@ -145,7 +186,9 @@ def surface_of(
         raise InputError(f"{origin}: no voxel has the value {wanted}, it holds {shown}")
     parts, count = ndimage.label(mask)
     if count > 1:
-        mask = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        voxels = np.bincount(parts.ravel())[1:]
+        _tell_dropped(count, 1 - voxels.max() / voxels.sum(), "voxels", origin, largest)
+        mask = parts == voxels.argmax() + 1
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sigma = smoothing * spacing.max() / spacing
     margin = np.ceil(4 * sigma).astype(int) + 1

@@ -3,7 +3,8 @@
 Vertices are world mm, RAS. Many programs (3D Slicer, ITK-SNAP) store LPS, x and y with the other sign.
 A file that says SPACE=LPS or SPACE=RAS in its header, as 3D Slicer's do, is believed; others are taken as
 RAS unless `lps` says otherwise. What is written here says SPACE=RAS, so that 3D Slicer reads it rightly.
-Order of vertices and faces is kept; polygons are cut into triangles from their first corner.
+Lengths are millimetres unless a header says otherwise, as that of Mimics' OBJ files does, or `unsaid`. Order
+of vertices and faces is kept; polygons are cut into triangles from their first corner.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -20,6 +21,7 @@ from jxrecon.files import one_line, write_file
 from jxrecon.io.ply import ply_bytes, read_ply
 from jxrecon.io.polydata import read_vtk, read_vtp
 from jxrecon.mesh.topology import Mesh, check
+from jxrecon.terminal import note, noted
 from jxrecon.types import InputError
 
 Coder = TypeVar("Coder")
@@ -27,13 +29,30 @@ Polygons = tuple[np.ndarray, np.ndarray, np.ndarray]
 """What a file holds: vertices [V, 3], corners of each polygon [P], their indices one after the other."""
 
 
-def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
+MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "inch": 25.4}
+"""Units of length that a file may be in."""
+
+
+class Unsaid(NamedTuple):
+    """What is taken of a file that does not say it itself.
+
+    Attributes:
+        lps: coordinates are LPS, not RAS.
+        units: one of `MM_PER_UNIT`.
+    """
+
+    lps: bool = False
+    units: str = "mm"
+
+
+def read_mesh(path: Path | str, *, lps: bool | None = None, unsaid: Unsaid = Unsaid()) -> Mesh:  # noqa: B008
     """The surface in a file.
 
     Args:
         path: *.ply, *.obj, *.stl, *.vtk or *.vtp; ASCII or binary. STL has no common vertices: those at
             exactly the same place are merged.
-        lps: whether the file's coordinates are LPS; as it declares itself, else RAS, if None.
+        lps: whether the file's coordinates are LPS, whatever it says; None: as it says, else as `unsaid`.
+        unsaid: what is taken where the file says nothing.
 
     Returns:
         Vertices float32 in RAS mm, faces int32.
@@ -49,10 +68,13 @@ def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
     kind = path.suffix[1:].upper()
     try:
         content = path.read_bytes()
-        with np.errstate(all="ignore"):  # numbers beyond a type's range are found below
+        # numbers beyond a type's range are found below
+        with noted() as lines, np.errstate(all="ignore"):
             vertices, counts, indices = reader(content)
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise InputError(f"{path}: cannot be read as {kind}, {one_line(error)}") from None
+    for line in lines:
+        note(f"{path}: {line}")
     if not len(vertices) or not len(counts):
         raise InputError(
             f"{path}: {len(vertices)} vertices and {len(counts)} faces, expected a surface"
@@ -63,13 +85,28 @@ def read_mesh(path: Path | str, *, lps: bool | None = None) -> Mesh:
     if len(indices) != counts.sum():
         raise InputError(f"{path}: {len(indices)} corners of faces, expected {counts.sum()}")
     faces = _triangles(counts, indices)
+    head = content if kind == "VTP" else content[:4096]
     if lps is None:
-        lps = b"SPACE=LPS" in (content if kind == "VTP" else content[:4096])
-    vertices = np.asarray(vertices, np.float64) * ([-1, -1, 1] if lps else [1, 1, 1])
+        lps = b"SPACE=LPS" in head or (unsaid.lps and b"SPACE=RAS" not in head)
+    mm = _mm_per_unit(head, path, unsaid)
+    vertices = mm * np.asarray(vertices, np.float64) * ([-1, -1, 1] if lps else [1, 1, 1])
     mesh = Mesh(vertices, faces)
     check(mesh, str(path))
     mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int32))
     return _merged(mesh) if kind == "STL" else mesh
+
+
+def _mm_per_unit(head: bytes, path: Path, unsaid: Unsaid) -> float:
+    """What Mimics and 3-matic write into the head of an OBJ file, or `unsaid`."""
+    told = re.search(rb"1 unit\s*=\s*([0-9.eE+-]+)\s*mm", head)
+    if not told:
+        return MM_PER_UNIT[unsaid.units]
+    mm = float(told[1]) if re.fullmatch(rb"[0-9.]+([eE][+-]?[0-9]+)?", told[1]) else 0.0
+    if not 1e-6 < mm < 1e6:
+        raise InputError(f"{path}: its header says that 1 unit is {told[1].decode()} mm")
+    if mm != 1:
+        note(f"{path}: scaled by {mm:g}, as its header says 1 unit = {mm:g} mm")
+    return mm
 
 
 def write_mesh(path: Path | str, mesh: Mesh, *, lps: bool = False) -> None:
@@ -124,8 +161,8 @@ def _merged(mesh: Mesh) -> Mesh:
 
 
 def _read_stl(content: bytes) -> Polygons:
-    count = int.from_bytes(content[80:84], "little")
-    if len(content) >= 84 and len(content) == 84 + 50 * count:
+    count = _facets(content)
+    if count is not None:
         facets = np.frombuffer(content, np.dtype([("f", "<f4", 12), ("a", "<u2")]), count, 84)
         corners = facets["f"][:, 3:].reshape(-1, 3)
     elif content[:5].lower() == b"solid" and b"facet" in content[:4096]:
@@ -136,25 +173,52 @@ def _read_stl(content: bytes) -> Polygons:
         if len(corners) != 3 * len(re.findall(rb"^\s*facet\b", content, re.M | re.I)):
             raise InputError("a facet without three vertices")
     else:
-        raise InputError(f"{len(content)} bytes, expected {84 + 50 * count} for {count} triangles")
+        declared = int.from_bytes(content[80:84], "little")
+        raise InputError(
+            f"{len(content)} bytes, expected {84 + 50 * declared} for {declared} triangles"
+        )
     return corners, np.full(len(corners) // 3, 3), np.arange(len(corners))
+
+
+def _facets(content: bytes) -> int | None:
+    """How many triangles a binary STL holds; None if it is none, or cut short.
+
+    Some programs leave the count at 0 or -1, or add bytes at the end: then the length decides.
+    """
+    declared, (held, rest) = int.from_bytes(content[80:84], "little"), divmod(len(content) - 84, 50)
+    if held == declared and not rest:
+        return declared
+    text = content[:5].lower() == b"solid" and b"facet" in content[:4096]
+    if text or held < 1:
+        return None
+    more = content[84 + 50 * declared :]
+    if not rest and (declared in (0, 2**32 - 1) or (declared < held and any(more))):
+        note(f"its header counts {declared} triangles, its length holds {held}: these were taken")
+        return held
+    if 0 < declared <= held:
+        note(f"{len(more)} bytes after its {declared} triangles were passed over")
+        return declared
+    return None
 
 
 def _read_obj(content: bytes) -> Polygons:
     vertices, counts, indices = [], [], []
-    for number, line in enumerate(content.decode("utf-8").replace("\\\n", " ").splitlines(), 1):
-        words = line.split("#")[0].split()
+    # In bytes: names and comments may be in any encoding.
+    lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\\\n", b" ").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.split(b"#")[0].split()
         try:
-            if words[:1] == ["v"]:
+            if words[:1] == [b"v"]:
                 x, y, z = words[1:4]
                 vertices.append((float(x), float(y), float(z)))
-            elif words[:1] == ["f"]:
-                corners = [int(word.split("/")[0]) for word in words[1:]]
+            elif words[:1] == [b"f"]:
+                corners = [int(word.split(b"/")[0]) for word in words[1:]]
                 counts.append(len(corners))
                 # 1 is the first vertex, -1 the last one so far; 0 is none
                 indices += [n - 1 if n > 0 else len(vertices) + n if n else -1 for n in corners]
         except ValueError:
-            raise InputError(f"line {number} is {line.strip()[:60]!r}") from None
+            shown = line.strip()[:60].decode("utf-8", "replace")
+            raise InputError(f"line {number} is {shown!r}") from None
     if content and not vertices:
         raise InputError("it holds no line that begins with v")
     return np.array(vertices).reshape(-1, 3), np.array(counts, int), np.array(indices, int)

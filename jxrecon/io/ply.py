@@ -55,7 +55,28 @@ def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if not lists:
                 raise InputError("its faces have no list vertex_indices")
             counts, indices = values[lists[0]]
+        elif name == "tristrips" and (row := values[names.index("vertex_indices")][1]).size:
+            ends = np.append(np.flatnonzero(row < 0), len(row))  # -1 begins the next strip
+            lengths = np.diff(ends, prepend=-1) - 1
+            counts, indices = triangles_of_strips(lengths[lengths > 0], row[row >= 0])
     return vertices, counts, indices
+
+
+def triangles_of_strips(lengths: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(corners a triangle, indices) of strips one after the other.
+
+    Every second triangle of a strip is the other way round; those without area, which join strips, are left
+    out.
+    """
+    starts = np.cumsum(lengths) - lengths
+    pieces = np.maximum(lengths - 2, 0)
+    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    first = np.repeat(starts, pieces) + step
+    odd = (step % 2)[:, None] == 1
+    places = first[:, None] + np.where(odd, [[1, 0, 2]], [[0, 1, 2]])
+    corners = np.asarray(indices, np.int64)[places]
+    corners = corners[(np.diff(np.sort(corners, 1), axis=1) != 0).all(1)]
+    return np.full(len(corners), 3), corners.ravel()
 
 
 class _Stream:

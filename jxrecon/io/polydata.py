@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from jxrecon.io.ply import triangles_of_strips
 from jxrecon.types import InputError
 
 _TYPES = {
@@ -49,7 +50,7 @@ def read_vtk(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if name == "CELLS":
                 cells = found
             elif name in ("POLYGONS", "TRIANGLE_STRIPS"):
-                polygons.append(found if name == "POLYGONS" else _strips(*found))
+                polygons.append(found if name == "POLYGONS" else triangles_of_strips(*found))
         elif name == "CELL_TYPES":
             kinds = stream.array(int(words[1]), "i4")
         elif name in ("POINT_DATA", "CELL_DATA"):
@@ -160,7 +161,7 @@ def read_vtp(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if {"offsets", "connectivity"} <= set(named):
                 offsets, indices = array(named["offsets"]), array(named["connectivity"])
                 cells = np.diff(offsets.astype(np.int64), prepend=0), indices.astype(np.int64)
-                counts, corners = cells if part == "Polys" else _strips(*cells)
+                counts, corners = cells if part == "Polys" else triangles_of_strips(*cells)
                 polygons.append((counts, corners + before))
         before += len(vertices[-1])
     return np.concatenate(vertices), *_joined(polygons)
@@ -212,17 +213,6 @@ def _unrolled(row: np.ndarray, count: int) -> _Cells:
         kept[at] = False
         at += counts[-1] + 1
     return np.array(counts, int), row[kept]
-
-
-def _strips(counts: np.ndarray, indices: np.ndarray) -> _Cells:
-    """Triangles of strips: every second one the other way round."""
-    corners: list[int] = []
-    for end, count in zip(np.cumsum(counts), counts):
-        strip = indices[end - count : end]
-        for n in range(count - 2):
-            a, b, c = strip[n : n + 3]
-            corners += [b, a, c] if n % 2 else [a, b, c]
-    return np.full(len(corners) // 3, 3), np.array(corners, np.int64)
 
 
 def _flat(counts: np.ndarray, indices: np.ndarray, kinds: np.ndarray) -> _Cells:

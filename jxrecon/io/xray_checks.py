@@ -129,7 +129,7 @@ def check_clipping(
     share = float((values == values.max()).mean())
     if stored.kind in "iu" and stored.itemsize == 1 and share > CLIPPED:
         raise InputError(
-            f"{origin}: {share:.0%} of the pixels have the largest line integral {values.max():.4g}, expected "
+            f"{origin}: {share:.0%} of the pixels have the largest value {values.max():.4g}, expected "
             "no clipping (converted from 16 bits?)"
         )
 
