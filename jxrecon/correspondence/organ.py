@@ -20,8 +20,8 @@ from jxrecon.mesh.topology import check, sides_of
 from jxrecon.terminal import note
 from jxrecon.types import InputError
 
-MERGED = 1e-4
-"""Vertices on rims that lie within this share of the extent are one: faces of a soup share none."""
+MERGED = (1e-4, 1e-6)
+"""Vertices on rims that lie within this share of the extent are one, the larger where that leaves a surface."""
 
 DROPPED = 0.05
 """Largest share of a surface's area, or of an organ's voxels, that is left out without being asked to."""
@@ -124,20 +124,30 @@ def sound(mesh: Mesh, origin: str = "mesh", largest: bool = False) -> Mesh:
 
 
 def _joined(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Faces whose vertices on rims are one where they lie together; sheets that touch stay two."""
-    sides = np.sort(sides_of(faces), axis=1)
-    edges, count = np.unique(sides, axis=0, return_counts=True)
+    """Faces whose vertices on rims are one where they lie together; sheets that touch stay two.
+
+    Of the tolerances the first is taken that makes no more than two faces meet at an edge.
+    """
+    edges, count = _edges(faces)
     rim = np.unique(edges[count == 1])
-    if not len(rim):
-        return faces
-    apart = max(MERGED * float(np.ptp(vertices, axis=0).max()), 1e-12)
-    pairs = cKDTree(vertices[rim]).query_pairs(apart, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(rim),) * 2)
-    _, group = connected_components(graph, directed=False)
-    _, first = np.unique(group, return_index=True)
-    same = np.arange(len(vertices))
-    same[rim] = rim[first[group]]
-    return same[faces]
+    extent = float(np.ptp(vertices, axis=0).max())
+    for tolerance in MERGED if len(rim) else ():
+        pairs = cKDTree(vertices[rim]).query_pairs(tolerance * extent, output_type="ndarray")
+        graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(rim),) * 2)
+        _, group = connected_components(graph, directed=False)
+        _, first = np.unique(group, return_index=True)
+        same = np.arange(len(vertices))
+        same[rim] = rim[first[group]]
+        joined = same[faces]
+        kept = joined[(np.diff(np.sort(joined, 1), axis=1) != 0).all(1)]
+        if len(kept) and _edges(kept)[1].max() <= 2:
+            return kept
+    return faces
+
+
+def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every edge, the smaller index first, and how many faces meet there."""
+    return np.unique(np.sort(sides_of(faces), axis=1), axis=0, return_counts=True)
 
 
 def _tell_dropped(pieces: int, share: float, of: str, origin: str, largest: bool) -> None:
