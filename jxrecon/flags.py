@@ -13,6 +13,7 @@ from jxrecon.types import InputError
 
 if TYPE_CHECKING:
     from jxrecon.drr.exposure import Exposure
+    from jxrecon.io.meshes import Unsaid
     from jxrecon.io.radiographs import Given
     from jxrecon.units import Stated
 
@@ -130,6 +131,20 @@ def stated_of(options: argparse.Namespace) -> Stated:
     from jxrecon.units import Stated
 
     return Stated(options.hu_scale, options.hu_offset)
+
+
+def add_mesh_flags(add: Any) -> None:
+    """Adds the flags that `unsaid_of` reads, by a parser's or a group's `add_argument`."""
+    units = ("mm", "cm", "m", "um", "inch")
+    add("--units", choices=units, default="mm", help="of meshes whose files tell none")
+    add("--lps", action="store_true", help="meshes whose files tell no frame are in LPS, not RAS")
+
+
+def unsaid_of(options: argparse.Namespace) -> Unsaid:
+    """What is taken of a mesh that does not say it itself."""
+    from jxrecon.io.meshes import Unsaid
+
+    return Unsaid(options.lps, options.units)
 
 
 def add_exposure_flags(parser: argparse.ArgumentParser) -> None:

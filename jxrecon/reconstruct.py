@@ -18,7 +18,7 @@ UNEXPLAINED = 3
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    from jxrecon.flags import add_xray_flags
+    from jxrecon.flags import add_mesh_flags, add_xray_flags
 
     made = command_parser(
         "reconstruct",
@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     add("--spacing-mm", metavar="S", help="their spacing, S or X,Y,Z in mm, with --method")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of what is found")
     add("--mesh", type=Path, metavar="FILE", help="the organ's known shape, in the X-rays' world")
+    piece = "of --mesh: leave other pieces out, however large they are"
+    add("--largest-piece", action="store_true", help=piece)
+    add_mesh_flags(add)
     add("--format", default="ply", help="of surfaces: ply, stl, vtk or several (%(default)s)")
     add("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
     add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
@@ -86,6 +89,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Any:
+    from jxrecon.flags import unsaid_of
     from jxrecon.inference.patient import Request
     from jxrecon.io.meshes import read_mesh
     from jxrecon.runs.run import open_run
@@ -95,7 +99,11 @@ def _request(options: argparse.Namespace) -> Any:
         which = int(which)
     elif which not in ("latest", "best"):
         raise InputError(f"--checkpoint {which}: expected latest, best or a step")
-    mesh = None if options.mesh is None else read_mesh(options.mesh)
+    mesh = None if options.mesh is None else read_mesh(options.mesh, unsaid=unsaid_of(options))
+    if mesh is not None and options.largest_piece:
+        from jxrecon.correspondence.organ import sound  # takes half a second, and is seldom needed
+
+        mesh = sound(mesh, str(options.mesh), largest=True)
     surround = None if options.surround is None else open_run(options.surround)
     return Request(
         which, options.seed, mesh, str(options.mesh), xrays=options.xrays, surround=surround

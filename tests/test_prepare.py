@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -58,6 +65,7 @@ def source(tmp_path):
     write_nifti(folder / "p1" / "labels.nii.gz", (body() > 0).astype(np.int16))
     write_nifti(folder / "empty.nii.gz", np.full((8, 8, 8), -1000, np.int16))
     (folder / "README.txt").write_text("no CT")
+    (folder / "p1" / "LICENSE").write_text("CC0\n")
     return folder
 
 
@@ -78,16 +86,33 @@ def test_everything_usable_is_written_listed_and_not_done_again(
     assert cases == {"LIDC-IDRI-0442_1", "first", "second", "LIDC-IDRI-0007"}
     assert "4 cases" in said.out
     assert "LIDC-IDRI-0442, which is in both of the authors' lists" in said.out
-    rejected = (out / "rejected.txt").read_text().splitlines()
-    assert len(rejected) == 3
-    for line, reason in zip(rejected, ("1 slice(s) missing", "no body found", "lowest value is 0")):
-        assert reason in line
-    assert all(f"left out: {line}" in said.err for line in rejected)
+    with (out / "rejects.csv").open(newline="") as file:
+        rejects = list(csv.DictReader(file))
+    assert [one["name"] for one in rejects] == ["LIDC-IDRI-0442_2", "empty", "labels"]
+    for one, reason in zip(rejects, ("slice(s) missing", "", "")):
+        assert reason in one["reason"]
+        assert f"left out: {one['name']}: {one['reason']}" in said.err
+    rows = {
+        row["name"]: row
+        for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
+    }
+    assert rows.keys() == cases
+    slices = rows["LIDC-IDRI-0442_1"]["sources"]
+    for one in (slices[0], rows["first"]["sources"][0]):
+        content = Path(one["path"]).read_bytes()
+        assert one["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (len(slices), rows["first"]["licence"]) == (36, "CC0")
+    np.testing.assert_array_equal(rows["first"]["affine"], np.eye(4))
+    assert all((out / "pictures" / f"{name}.png").is_file() for name in cases)
+    assert all(f"pictures/{name}.png" in (out / "pictures.html").read_text() for name in cases)
 
     lists, both = lidc.splits(out)
     assert not both
     assert {*lists["train"], *lists["test"]} == cases
     assert ("first" in lists["test"]) == ("second" in lists["test"])  # one patient
+    assert ("first" in lists["test"]) == (
+        "LIDC-IDRI-0007" in lists["test"]
+    )  # one CT, by its voxels
 
     case = lidc.read_case(out / "LIDC-IDRI-0442_1" / lidc.FILE)
     assert case.ct.shape == (EDGE,) * 3
@@ -112,6 +137,64 @@ def test_everything_usable_is_written_listed_and_not_done_again(
     (source / "p1" / "labels.nii.gz").unlink()
     (source / "LIDC-IDRI-0442" / "other" / "000.dcm").unlink()
     assert run(source, out) == 0
+
+
+def test_a_case_is_bound_to_its_source_and_a_changed_one_is_made_anew(
+    source, tmp_path, capsys, run
+):
+    out = tmp_path / "out"
+    run(source, out)
+    facts = (source / "p1" / "first.nii.gz").stat()
+    hu = body(shift=2)
+    write_nifti(source / "p1" / "first.nii.gz", hu)
+    os.utime(source / "p1" / "first.nii.gz", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    content = bytearray((out / "second" / lidc.FILE).read_bytes())
+    content[-9] ^= 1  # of the same length
+    (out / "second" / lidc.FILE).write_bytes(content)
+    capsys.readouterr()
+    run(source, out)
+    assert "(2 were there)" in capsys.readouterr().out
+    case = lidc.read_case(out / "first" / lidc.FILE)
+    assert np.argwhere(case.ct > 1000).mean(0)[2] == pytest.approx(
+        15.5 - 2, abs=0.1
+    )  # W: to the left
+    with (out / "manifest.jsonl").open("ab") as lines:
+        lines.write(b'{"name": "cut sho')
+    run(source, out)
+    said = capsys.readouterr()
+    assert "(4 were there)" in said.out
+    assert "line 5 is damaged" in said.err
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(source, tmp_path, capsys, run):
+    assert run(source, tmp_path / "out", "--dry-run", "--strict") == 1
+    said = capsys.readouterr()
+    assert "dry run: 4 cases to write, 0 there, 3 left out; at most" in said.out
+    assert said.err.count("left out: ") == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_whatever_happens_to_one_case_the_others_are_made(
+    source, tmp_path, capsys, run, monkeypatch
+):
+    write, calls = lidc.write_case, []
+
+    def fails(path, case):
+        calls.append(path)
+        if path.parent.name == "second":
+            raise MemoryError
+        write(path, case)
+
+    monkeypatch.setattr(lidc, "write_case", fails)
+    assert run(source, tmp_path / "out") == 0
+    assert "second.nii.gz: cannot be prepared (MemoryError" in capsys.readouterr().err
+
+    def full(path, case):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lidc, "write_case", full)
+    assert run(source, tmp_path / "other", "--jobs", 1) == 2  # the disk is full: for all
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_a_broken_series_can_be_repaired(source, tmp_path, run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,21 +17,25 @@ from rich.table import Table
 from rich.text import Text
 
 from jxrecon.correspondence.fit import Settings, fit, operators_of
+from jxrecon.correspondence.likeness import check_extent, check_like
 from jxrecon.correspondence.mean_template import build_template, frequency_of
 from jxrecon.correspondence.organ import sound, surface_of
 from jxrecon.correspondence.soundness import Report
 from jxrecon.files import write_file
-from jxrecon.io.meshes import read_mesh, write_mesh
+from jxrecon.io.finding import find_files, safe_names
+from jxrecon.io.meshes import Unsaid, read_mesh, write_mesh
 from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.io.preparation import How, Made, Outcome, Source, content_of, points_picture, prepare
 from jxrecon.mesh import Mesh, Template
 from jxrecon.mesh import template as template_of
-from jxrecon.terminal import progress
+from jxrecon.mesh.points import sampled
+from jxrecon.terminal import noted
 from jxrecon.types import InputError
 
 MESHES = (".ply", ".obj", ".stl", ".vtk", ".vtp")
 """Endings of the files that are read as surfaces."""
 
-TEMPLATE, TABLE, REJECTED = "template.ply", "registration.csv", "rejected.txt"
+TEMPLATE, TABLE = "template.ply", "registration.csv"
 """Names of the other files."""
 
 COLUMNS = ("mesh", "source", *Report._fields)
@@ -55,30 +60,31 @@ _HEADS = {
 Row = dict[str, str | float]
 
 
-class Source(NamedTuple):
-    """An organ to fit a template to.
+class Shape(NamedTuple):
+    """The template.
 
     Attributes:
-        name: name of its mesh.
-        path: file of the surface or the label volume.
+        template: a mesh to use; None: out/template.ply if there is one, else the mean of up to 12 of the
+            organs on a geodesic sphere.
+        vertices: how many such a mean has; the nearest 10 f^2 + 2.
     """
 
-    name: str
-    path: Path
+    template: Path | None = None
+    vertices: int = VERTICES
 
 
-class Outcome(NamedTuple):
-    """What became of a folder.
+class Reading(NamedTuple):
+    """How the sources are read.
 
     Attributes:
-        rows: rows of the table, by name.
-        skipped: how many were there already.
-        rejected: a line for each that cannot be used.
+        label: value of the organ's voxels in label volumes; None: all above 0.
+        largest: leave all pieces but the largest out, however large they are.
+        unsaid: frame and units of surfaces whose files do not say them.
     """
 
-    rows: list[Row]
-    skipped: int
-    rejected: list[str]
+    label: int | None = None
+    largest: bool = False
+    unsaid: Unsaid = Unsaid()
 
 
 def find_organs(folder: Path, out: Path | None = None) -> list[Source]:
@@ -89,201 +95,187 @@ def find_organs(folder: Path, out: Path | None = None) -> list[Source]:
         out: where results go; what is in there is no source.
 
     Raises:
-        InputError: there is no such folder, nothing in it, it is `out`, or two files would have one
-            name.
+        InputError: there is no such folder, nothing in it, it is `out`, or a file is called template.
     """
     kinds = "PLY, OBJ, STL, VTK or NIfTI files"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected {kinds}")
-    results = out.resolve() if out else None
-    if results == folder.resolve():
+    if out and out.resolve() == folder.resolve():
         raise InputError(f"{out}: sources and results in one folder, expected two")
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and results not in path.resolve().parents
-        and not path.name.startswith(".")
-        and (is_volume(path) or path.suffix.lower() in MESHES)
-    ]
-    if not paths:
+    found = find_files(
+        folder, lambda path: is_volume(path) or path.suffix.lower() in MESHES, apart=out
+    ).told(folder)
+    if not found.files:
         raise InputError(f"{folder}: no organs found, expected {kinds}")
-    short = [Path(path.name.removesuffix(".gz")).stem for path in paths]
-    twice = Counter(short)
-    sources = []
-    for path, name in zip(paths, short):
-        if twice[name] > 1:  # the folders tell them apart
-            name = "_".join((*path.relative_to(folder).parts[:-1], name))
-        sources.append(Source(name, path))
-    count = Counter(source.name.lower() for source in sources)
-    for source in sources:
-        if count[source.name.lower()] > 1 or f"{source.name.lower()}.ply" == TEMPLATE:
+    short = [Path(re.sub(r"\.gz$", "", path.name, flags=re.I)).stem for path in found.files]
+    twice = Counter(name.lower() for name in short)
+    wanted = []
+    for path, name in zip(found.files, short):
+        place = path.relative_to(folder)
+        if twice[name.lower()] > 1:  # the folders tell them apart
+            name = "_".join((*place.parts[:-1], name))
+        if f"{name.lower()}.ply" == TEMPLATE:
             raise InputError(
-                f"{source.path}: its mesh would be called {source.name}.ply like another file, "
-                "expected other names"
+                f"{path}: its mesh would be called {TEMPLATE} as the template is, expected another name"
             )
-    return sorted(sources)
+        wanted.append((name, str(place)))
+    names = safe_names(wanted)
+    return sorted(Source(name, name, (path,)) for name, path in zip(names, found.files))
 
 
-def read_organ(path: Path, label: int | None = None) -> Mesh:
+def read_organ(path: Path, reading: Reading = Reading()) -> Mesh:  # noqa: B008
     """The surface in a file, or of a label in a volume: one sound piece, faces outwards.
 
-    Args:
-        path: file of a surface or a label volume.
-        label: value of the organ's voxels; None: all above 0.
-
     Raises:
-        InputError: the file cannot be read, or holds no surface or no such label.
+        InputError: the file cannot be read, holds no surface or no such label, or several large pieces.
     """
     if is_volume(path):
         voxels, affine = read_volume(path)
-        return surface_of(voxels, affine, label, origin=str(path))
-    return sound(read_mesh(path), str(path))
+        return surface_of(voxels, affine, reading.label, origin=str(path), largest=reading.largest)
+    return sound(read_mesh(path, unsaid=reading.unsaid), str(path), reading.largest)
 
 
 def prepare_folder(
     sources: Sequence[Source],
     out: Path,
-    template: Path | None = None,
-    vertices: int = VERTICES,
-    label: int | None = None,
+    shape: Shape = Shape(),  # noqa: B008
+    reading: Reading = Reading(),  # noqa: B008
+    how: How = How(),  # noqa: B008
     settings: Settings | None = None,
 ) -> Outcome:
-    """Fits one template to all organs and writes meshes, table and template as they come.
+    """Fits one template to all organs and writes NAME.ply, template.ply and registration.csv.
 
-    Meshes that are there with the template's faces and a row in the table are not fitted again.
+    An organ much larger or smaller than the template, or half turned round, is left out: see `likeness`.
 
     Args:
         sources: organs found by `find_organs`.
-        out: folder to fill: template.ply, NAME.ply, registration.csv, rejected.txt.
-        template: a mesh to use as the template; None: out/template.ply if there is one, else the mean
-            of up to 12 of the organs on a geodesic sphere.
-        vertices: how many such a template has; the nearest 10 f^2 + 2.
-        label: see `read_organ`.
+        out: folder to fill, see also `preparation`.
+        shape: the template.
+        reading: how sources are read.
+        how: how they are prepared; a dry run fits nothing.
         settings: how the fits run.
 
     Raises:
         InputError: no organ can be used, the template is none or not the one in `out`, or the folder
             cannot be written.
     """
-    settings, rejected = settings or Settings(), []
-    shared = _template(sources, out, template, vertices, label, settings)
-    operators = operators_of(shared, settings)
-    known, rows, skipped = _read_table(out / TABLE), {}, 0
-    for source in progress(sources, "fitting", len(sources)):
-        path = out / f"{source.name}.ply"
-        row, told = known.get(source.name), source.path.name
-        if label is not None and is_volume(source.path):
-            told += f":{label}"  # another label is another source
-        if row and row["source"] == told and _finished(path, shared):
-            rows[source.name], skipped = row, skipped + 1
-            continue
-        try:
-            organ = read_organ(source.path, label)
-            found = fit(shared, organ, settings, operators, origin=str(source.path))
-        except InputError as error:
-            rejected.append(f"{source.name}: {error}")
-            print(f"left out: {rejected[-1]}", file=sys.stderr)
-            continue
-        write_mesh(path, Mesh(found.vertices, shared.faces))
-        rows[source.name] = {"mesh": source.name, "source": told, **found.report._asdict()}
-        _write_table(out / TABLE, {**known, **rows})
-    ordered = [rows[source.name] for source in sources if source.name in rows]
-    write_file(out / REJECTED, "".join(f"{line}\n" for line in rejected))
-    if not ordered:
-        raise InputError(f"none of the {len(rejected)} organs can be used; {rejected[0]}")
-    return Outcome(ordered, skipped, rejected)
+    settings = settings or Settings()
+    if how.dry:
+        shared = template_of(typical(sources, reading)[0])
+    else:
+        shared = _template(sources, out, shape, reading, settings)
+    operators = None if how.dry else operators_of(shared, settings)
+
+    def make(source: Source) -> Made:
+        path = source.files[0]
+        organ = read_organ(path, reading)
+        check_like(organ, shared, str(path))
+
+        def write() -> tuple[list[Path], dict[str, object]]:
+            found = fit(shared, organ, settings, operators, origin=str(path))
+            write_mesh(out / f"{source.name}.ply", Mesh(found.vertices, shared.faces))
+            return [out / f"{source.name}.ply"], {"fit": found.report._asdict()}
+
+        picture = points_picture(sampled(organ.vertices, organ.faces, 20_000).points)
+        size = 12 * len(shared.vertices) + 13 * len(shared.faces) + 300
+        return Made(write, size, content_of(1000 * organ.vertices), {"crop": None}, picture)
+
+    asked = {
+        "set": "meshes",
+        **reading._asdict(),
+        "fit": settings,
+        "template": None if how.dry else content_of(1000 * shared.vertices),
+    }
+    outcome = prepare(sources, out, make, asked, how)
+    if not outcome.rows:
+        raise InputError(
+            f"none of the {len(outcome.rejected)} organs can be used; {outcome.rejected[0].reason}"
+        )
+    if not how.dry:
+        _write_table(out / TABLE, table_of(outcome, reading))
+    return outcome
+
+
+def table_of(outcome: Outcome, reading: Reading = Reading()) -> list[Row]:  # noqa: B008
+    """The rows of the table: which mesh, from what, and how near it lies."""
+    rows = []
+    for row in outcome.rows:
+        path = Path(row["sources"][0]["path"])
+        labelled = reading.label is not None and is_volume(path)
+        source = f"{path.name}:{reading.label}" if labelled else path.name
+        rows.append({"mesh": row["name"], "source": source, **row["fit"]})
+    return rows
 
 
 def _template(
-    sources: Sequence[Source],
-    out: Path,
-    given: Path | None,
-    vertices: int,
-    label: int | None,
-    settings: Settings,
+    sources: Sequence[Source], out: Path, shape: Shape, reading: Reading, settings: Settings
 ) -> Template:
-    path = out / TEMPLATE
+    path, given = out / TEMPLATE, shape.template
     there = template_of(read_mesh(path), str(path)) if path.is_file() else None
     if given is not None:
         wanted = template_of(read_mesh(given), str(given))
         if there and not np.array_equal(there.faces, wanted.faces):
             raise InputError(f"{path}: another template than {given}, expected the same or none")
     else:
-        count = 10 * frequency_of(vertices) ** 2 + 2
+        count = 10 * frequency_of(shape.vertices) ** 2 + 2
         if there and len(there.vertices) != count:
             raise InputError(
                 f"{path}: a template of {len(there.vertices)} vertices, expected {count}; "
                 "give --template, --vertices or another folder"
             )
-        wanted = there or build_template(typical(sources, label), vertices, settings)
+        wanted = there or build_template(typical(sources, reading), shape.vertices, settings)
     if there is None:
         write_mesh(path, Mesh(wanted.vertices, wanted.faces))
     return there or wanted
 
 
-def typical(sources: Sequence[Source], label: int | None = None) -> list[Mesh]:
+def typical(sources: Sequence[Source], reading: Reading = Reading()) -> list[Mesh]:  # noqa: B008
     """Some usable organs spread over the list, the one whose extents are nearest to the median first.
+
+    Those that are not like it, see `likeness`, are left out.
 
     Raises:
         InputError: none can be used.
     """
-    organs: list[Mesh] = []
+    organs: list[tuple[Mesh, str]] = []
     first = None
     # Every n-th first; the others stand in for those that cannot be used.
     step = max(1, len(sources) // TEMPLATE_ORGANS)
     order = [source for start in range(step) for source in sources[start::step]]
-    for source in order:
-        try:
-            organs.append(read_organ(source.path, label))
-        except InputError as error:
-            first = first or error
-        if len(organs) == TEMPLATE_ORGANS:
-            break
+    with noted():  # told when each is prepared
+        for source in order:
+            path = source.files[0]
+            try:
+                organ = read_organ(path, reading)
+                check_extent(organ, str(path))
+                organs.append((organ, str(path)))
+            except InputError as error:
+                first = first or error
+            if len(organs) == TEMPLATE_ORGANS:
+                break
     if not organs:
         raise InputError(f"none of the {len(sources)} organs can be used; {first}")
-    extents = np.array([np.ptp(organ.vertices, axis=0) for organ in organs])
+    extents = np.array([np.ptp(organ.vertices, axis=0) for organ, _ in organs])
     off = np.abs(np.log(extents / np.median(extents, axis=0))).sum(1)
-    return [organs[n] for n in np.argsort(off, kind="stable")]
+    ordered = [organs[n] for n in np.argsort(off, kind="stable")]
+    return [organ for organ, path in ordered if _is_like(organ, ordered[0][0], path)]
 
 
-def _finished(path: Path, template: Template) -> bool:
+def _is_like(organ: Mesh, first: Mesh, path: str) -> bool:
     try:
-        mesh = read_mesh(path)
+        check_like(organ, first, path)
     except InputError:
         return False
-    same = np.array_equal(mesh.faces, template.faces)
-    return same and len(mesh.vertices) == len(template.vertices)
+    return True
 
 
-def _write_table(path: Path, rows: dict[str, Row]) -> None:
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for _, row in sorted(rows.items()):
+    for row in rows:
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
     write_file(path, text.getvalue())
-
-
-def _read_table(path: Path) -> dict[str, Row]:
-    """The rows of a table, by name; none where there is no table or it has other columns."""
-    rows: dict[str, Row] = {}
-    if not path.is_file():
-        return rows
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            return rows
-        for cells in reader:
-            try:
-                numbers = {
-                    name: float(cells[name]) if name.endswith("_mm") else int(cells[name])
-                    for name in Report._fields
-                }
-            except (TypeError, ValueError):
-                continue
-            rows[cells["mesh"]] = {"mesh": cells["mesh"], "source": cells["source"], **numbers}
-    return rows
 
 
 def print_quality(rows: Sequence[Row]) -> None:

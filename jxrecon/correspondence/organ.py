@@ -21,7 +21,7 @@ from jxrecon.terminal import note
 from jxrecon.types import InputError
 
 MERGED = (1e-4, 1e-6)
-"""Vertices on rims that lie within this share of the extent are one, the larger where that leaves a surface."""
+"""Vertices on rims within this share of the extent are one: the larger share that leaves a surface."""
 
 DROPPED = 0.05
 """Largest share of a surface's area, or of an organ's voxels, that is left out without being asked to."""

@@ -237,13 +237,20 @@ def standard_volume(
     body = body_mask(hu, affine)
     if not body.any():
         raise InputError("no body found, expected a CT of a patient in HU")
-    corners = Grid(hu.shape, affine).corners_mm
+    clean = without_surroundings(hu.clip(*volumes.LIMITS_HU), body, -OFFSET_HU)
+    return to_stored(resample(clean, affine, standard_grid(hu.shape, affine, edge), -OFFSET_HU))
+
+
+def standard_grid(
+    shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], edge: int = EDGE
+) -> Grid:
+    """The field of `standard_volume` in a CT of this shape: in its middle, at the upper end of a high one."""
+    x, y, z = shape
+    corners = Grid((x, y, z), affine).corners_mm
     low, high = corners.min(0), corners.max(0)
     centre = (low + high) / 2
     centre[2] = max(centre[2], high[2] - edge / 2)
-    grid = centred_grid((edge,) * 3, (1.0, 1.0, 1.0), tuple(centre))
-    clean = without_surroundings(hu.clip(*volumes.LIMITS_HU), body, -OFFSET_HU)
-    return to_stored(resample(clean, affine, grid, -OFFSET_HU))
+    return centred_grid((edge,) * 3, (1.0, 1.0, 1.0), tuple(centre))
 
 
 def cameras(pixels: int = EDGE) -> tuple[Camera, Camera]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jxrecon.compile import jit
+from jxrecon.correspondence.likeness import check_like
 from jxrecon.files import write_file
 from jxrecon.geometry import Camera
 from jxrecon.inference.patient import Request, facts, title
@@ -94,6 +95,7 @@ def reconstruct_surface(run: Run, xrays: Sequence[Radiograph], request: Request)
     centred = Mesh(request.mesh.vertices - isocentre, request.mesh.faces)
     origin = request.mesh_origin
     check_seen(centred.vertices, view.camera, f"{origin}: the organ", view.origin)
+    check_like(centred, template, origin)
     reference, fitted_mm = correspondent(centred, template, origin)
     image = on_trained_pixels(
         [jnp.asarray(view.image)], [view.camera], [camera], run.experiment.name
