@@ -28,16 +28,16 @@ ORGANS = {
 }
 """Labels of openkbp_hn."""
 
-_NAMES = {
-    "brainstem": r"brain\W*_*stem",
-    "spinal_cord": r"(spinal|spine)\W*_*(cord|canal)|\bcord\b|myelon|medulla",
-    "parotid_right": r"parotis?(id)?\W*_*(gland)?\W*_*(right|rechts|rt|r\b|d\b)|(right|rt|r)\W*_*parot",
-    "parotid_left": r"parotis?(id)?\W*_*(gland)?\W*_*(left|links|lt|l\b|g\b)|(left|lt|l)\W*_*parot",
-    "esophagus": r"o?esophag",
-    "larynx": r"larynx",
-    "mandible": r"mandib",
+_BEGINS = {
+    "brainstem": ("brainstem", "brain stem"),
+    "spinal_cord": ("cord", "spinal cord", "spinalcord", "spinal canal", "spine cord", "myelon"),
+    "esophagus": ("esophag", "oesophag"),
+    "larynx": ("larynx",),
+    "mandible": ("mandib",),
+    "parotid": ("parot",),
 }
-_NO_ORGAN = re.compile(r"prv|ptv|ctv|gtv|\bexp|margin|\+|minus|avoid|ring|opt", re.I)
+_SIDES = {"right": {"r", "rt", "right", "rechts"}, "left": {"l", "lt", "left", "links"}}
+_NO_ORGAN = re.compile(r"prv|ptv|ctv|gtv|\bexp|margin|\+|minus|avoid|ring|\bopt", re.I)
 _PLANE_SHARE = 0.5  # of a slice that a contour may lie beside it
 
 
@@ -45,7 +45,12 @@ def organ_of(name: str) -> str | None:
     """Which of `ORGANS` a region of interest is, by its name; None for targets, margins and all others."""
     if _NO_ORGAN.search(name):
         return None
-    fits = [organ for organ, pattern in _NAMES.items() if re.search(pattern, name, re.I)]
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    text = f" {' '.join(words)}"
+    fits = [organ for organ, begins in _BEGINS.items() if any(f" {b}" in text for b in begins)]
+    sides = [side for side, marks in _SIDES.items() if marks & set(words)]
+    if fits == ["parotid"]:
+        return f"parotid_{sides[0]}" if len(sides) == 1 else None
     return fits[0] if len(fits) == 1 else None
 
 

@@ -81,14 +81,22 @@ class Volume(NamedTuple):
 
     @property
     def unexplained(self) -> list[str]:
-        """A line for each X-ray of the field that the volume does not explain; see `EXPLAINED`."""
-        pairs = [] if self.beyond else zip(self.views, self.errors)
-        return [
-            f"{view.origin}: re-projection error {error:.2f}, expected at most {EXPLAINED:g}: the volume "
-            "does not explain this X-ray (its camera, scale or polarity may be wrong, or views too few)"
-            for view, error in pairs
-            if not error <= EXPLAINED
-        ]
+        """A line for each X-ray that the volume does not explain.
+
+        Its re-projection error is over `EXPLAINED`; or, where the X-ray shows more than the volume, that of
+        the part by which the volume's line integrals exceed it: what lies about the field can only add.
+        """
+        lines = []
+        for again, view in zip(self.again, self.views):
+            over = again - view.image
+            over = np.maximum(over, 0) if self.beyond else over
+            error = float(np.linalg.norm(over) / np.linalg.norm(view.image))
+            if not error <= EXPLAINED:
+                lines.append(
+                    f"{view.origin}: re-projection error {error:.2f}, expected at most {EXPLAINED:g}: the "
+                    "volume does not explain this X-ray (are its camera, scale and polarity right?)"
+                )
+        return lines
 
     def write(self, out: Path, name: str, **more: Any) -> list[Path]:
         """Writes NAME.nii.gz, NAME_facts.json and, if there are any, NAME_deviation.nii.gz, NAME_trace.csv.
