@@ -5,6 +5,7 @@ import pytest
 
 from jxrecon.correspondence import fit as registration
 from jxrecon.correspondence.fit import Fixed, Settings, Stage, energy, fit, operators_of
+from jxrecon.correspondence.likeness import check_like
 from jxrecon.correspondence.mean_template import (
     build_template,
     frequency_of,
@@ -178,6 +179,66 @@ def test_sheets_that_touch_stay_apart():
     near = whole.vertices.copy()
     near[far] = near[int(np.argmin(whole.vertices[:, 0]))]
     assert len(sound(Mesh(near, whole.faces)).vertices) == len(near)
+
+
+def test_rims_are_joined_by_tolerance_in_a_part_of_a_surface_too():
+    vertices, faces = bean()
+    half = len(faces) // 2
+    shaken = vertices[faces[half:].ravel()]
+    shaken = shaken + np.random.default_rng(0).uniform(-2e-3, 2e-3, shaken.shape)  # of some 200 mm
+    alone = len(vertices) + np.arange(len(shaken)).reshape(-1, 3)
+    soup = Mesh(np.concatenate([vertices, shaken]), np.concatenate([faces[:half], alone]))
+    right = sound(soup)
+    assert (len(right.vertices), len(right.faces)) == (len(vertices), len(faces))
+    assert enclosed_volume(*right) == pytest.approx(enclosed_volume(vertices, faces), rel=1e-3)
+
+
+def test_pieces_are_told_and_large_ones_refused_unless_it_is_stated(capsys):
+    vertices, faces = bean()
+
+    def beside(size):
+        twin = size * (vertices - vertices.mean(0)) + np.array([500.0, 0, 0])
+        return Mesh(
+            np.concatenate([vertices, twin]), np.concatenate([faces, faces + len(vertices)])
+        )
+
+    assert len(sound(beside(0.2), "a.ply").faces) == len(faces)  # 4 % of the area
+    assert (
+        "a.ply: 2 pieces, all but the largest left out: 3.85% of the area"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(
+        InputError, match=r"a\.ply: 2 pieces, the largest with 94% .* --largest-piece"
+    ):
+        sound(beside(0.25), "a.ply")
+    assert len(sound(beside(0.25), "a.ply", largest=True).faces) == len(faces)
+    labels = np.zeros((20, 20, 20), int)
+    labels[2:8, 2:8, 2:8] = labels[12:17, 12:17, 12:17] = 1
+    with pytest.raises(InputError, match="2 pieces, the largest with 63% of the voxels"):
+        surface_of(labels, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m._replace(vertices=m.vertices / 10), "measures .* state --units cm"),
+        (
+            lambda m: m._replace(vertices=m.vertices / 1000),
+            "is 0.15 mm long, expected 5 to 2000 mm: .* --units",
+        ),
+        (lambda m: m._replace(vertices=m.vertices * [-1, -1, 1]), ".* state --lps"),
+    ],
+)
+def test_an_organ_of_other_units_or_frame_than_the_others_is_refused(change, message):
+    def organ_of(radii, centre):
+        # Bent to the front, as no half turn leaves it.
+        x, y, z = bean(radii=radii, centre=(0, 0, 0)).vertices.T
+        return Mesh(np.stack([x, y + x**2 / 100, z], 1) + centre, bean().faces)
+
+    like, other = organ_of((80, 60, 50), (0, 0, 0)), organ_of((75, 65, 55), (40, 10, -300))
+    check_like(other, like, "a.stl")
+    with pytest.raises(InputError, match=f"^a.stl: {message}"):
+        check_like(change(other), like, "a.stl")
 
 
 @pytest.mark.parametrize(

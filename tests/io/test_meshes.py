@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from jxrecon.io.meshes import read_mesh, write_mesh
+from jxrecon.io.meshes import Unsaid, read_mesh, write_mesh
 from jxrecon.mesh import Mesh, template
 from jxrecon.types import InputError
 
@@ -256,6 +256,76 @@ def refusal(call, *arguments) -> str:
     assert "\n" not in line
     assert len(line) < 400
     return line
+
+
+def _stl(path: Path, ball: Mesh, count: int, more: bytes = b"") -> Path:
+    """The ball with another count in its header and bytes at its end."""
+    write_mesh(path, ball)
+    content = path.read_bytes()
+    path.write_bytes(content[:80] + count.to_bytes(4, "little") + content[84:] + more)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("count", "more", "told"),
+    [
+        (0, b"", "its length holds"),
+        (2**32 - 1, b"", "its length holds"),
+        (12, b"", "its header counts 12 triangles, its length holds"),
+        (None, b"\r\n", "2 bytes after its"),
+        (None, bytes(100), "100 bytes after its"),
+    ],
+)
+def test_stl_of_a_wrong_count_or_length_is_read_whole_and_told(
+    ball, count, more, told, tmp_path: Path, capsys
+) -> None:
+    path = _stl(tmp_path / "a.stl", ball, len(ball.faces) if count is None else count, more)
+    whole = read_mesh(_stl(tmp_path / "b.stl", ball, len(ball.faces)))
+    for found, expected in zip(read_mesh(path), whole):
+        np.testing.assert_array_equal(found, expected)
+    assert told in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot be read as STL"):
+        read_mesh(_stl(path, ball, len(ball.faces) + 1))
+
+
+def test_tristrips_turn_every_second_triangle_and_restart_at_minus_one(tmp_path: Path) -> None:
+    vertices = "".join(f"{x} {y} {x * y}\n" for x, y in ((0, 0), (1, 0), (0, 1), (1, 1), (2, 2)))
+    header = (
+        "ply\nformat ascii 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+        "element tristrips 1\nproperty list int int vertex_indices\nend_header\n"
+    )
+    (tmp_path / "a.ply").write_text(f"{header}{vertices}9 0 1 2 3 -1 4 2 1 -1\n")
+    faces = read_mesh(tmp_path / "a.ply").faces
+    assert faces.tolist() == [[0, 1, 2], [2, 1, 3], [4, 2, 1]]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "cp932"])
+def test_obj_may_name_its_groups_in_any_encoding(ball: Mesh, encoding: str, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "a.obj", ball)
+    text = "g 肝臓\n" if encoding == "cp932" else "# Körper für Übung\ng Körper\n"
+    (tmp_path / "b.obj").write_bytes(text.encode(encoding) + (tmp_path / "a.obj").read_bytes())
+    np.testing.assert_array_equal(
+        read_mesh(tmp_path / "b.obj").vertices, read_mesh(tmp_path / "a.obj").vertices
+    )
+
+
+def test_units_are_those_of_the_header_else_those_stated(
+    ball: Mesh, tmp_path: Path, capsys
+) -> None:
+    write_mesh(tmp_path / "mm.stl", ball)
+    content = bytearray((tmp_path / "mm.stl").read_bytes())
+    content[:80] = b"no frame".ljust(80)
+    (tmp_path / "mm.stl").write_bytes(content)
+    plain = read_mesh(tmp_path / "mm.stl").vertices
+    stated = read_mesh(tmp_path / "mm.stl", unsaid=Unsaid(lps=True, units="cm")).vertices
+    np.testing.assert_allclose(stated, plain * [-10, -10, 10], rtol=1e-6)
+    lines = [f"v {x} {y} {z}" for x, y, z in (ball.vertices / 1000).tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (ball.faces + 1).tolist()]
+    head = "# vertex coordinates are measured in units, where 1 unit = 1000.000000 mm"
+    (tmp_path / "mimics.obj").write_text("\n".join([head, *lines]))
+    found = read_mesh(tmp_path / "mimics.obj", unsaid=Unsaid(units="cm")).vertices
+    np.testing.assert_allclose(found, ball.vertices, rtol=1e-5, atol=1e-4)
+    assert "scaled by 1000, as its header says" in capsys.readouterr().err
 
 
 def test_a_missing_or_unknown_file_is_refused(tmp_path: Path) -> None:
