@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import cases_folders
 import numpy as np
 import pytest
 
@@ -76,6 +77,7 @@ def _reference(cases: Path) -> np.ndarray:
 ROWS = [
     Row("20b_nifti_reference", project("src/ref_ct.nii.gz"), same_xray_as_the_nifti),
     Row("20b_nifti_reference", project("src/absent.nii.gz"), "absent.nii.gz: no such file"),
+    *(Row(*row) for row in cases_folders.ROWS),
 ]
 
 

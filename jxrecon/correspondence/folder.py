@@ -25,7 +25,16 @@ from jxrecon.files import write_file
 from jxrecon.io.finding import find_files, safe_names
 from jxrecon.io.meshes import Unsaid, read_mesh, write_mesh
 from jxrecon.io.nifti import is_volume, read_volume
-from jxrecon.io.preparation import How, Made, Outcome, Source, content_of, points_picture, prepare
+from jxrecon.io.preparation import (
+    How,
+    Made,
+    Outcome,
+    Source,
+    content_of,
+    groups_of,
+    points_picture,
+    prepare,
+)
 from jxrecon.mesh import Mesh, Template
 from jxrecon.mesh import template as template_of
 from jxrecon.mesh.points import sampled
@@ -191,6 +200,7 @@ def prepare_folder(
         raise InputError(
             f"none of the {len(outcome.rejected)} organs can be used; {outcome.rejected[0].reason}"
         )
+    groups_of(outcome.rows)  # tells of those that are there twice
     if not how.dry:
         _write_table(out / TABLE, table_of(outcome, reading))
     return outcome

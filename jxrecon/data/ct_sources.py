@@ -82,7 +82,8 @@ def find_cts(folder: Path, out: Path | None = None) -> Cts:
     for name, _, _, identity, _ in cases:
         seen[name] += 1
         wanted.append((f"{name}_{seen[name]}" if count[name] > 1 else name, identity))
-    sources, uids = [], {}
+    sources: list[Source] = []
+    uids: dict[str, str] = {}
     for name, (_, patient, files, _, uid) in zip(safe_names(wanted), cases):
         sources.append(Source(name, patient, files))
         uids |= {name: uid} if uid else {}

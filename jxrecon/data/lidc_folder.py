@@ -27,6 +27,7 @@ from jxrecon.io.preparation import (
     prepare,
     slices_picture,
 )
+from jxrecon.terminal import note
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
 
@@ -121,6 +122,8 @@ def prepare_folder(
     owners = groups_of(outcome.rows)
     owned = [Source(row["name"], owners[row["name"]], ()) for row in outcome.rows]
     lists = split(owned, settings.share, settings.seed)
+    if not lists["test"]:
+        note(f"{out}: all CTs are of one patient, so that none is left for test.txt")
     leaked = {row["name"] for row in outcome.rows if row["patient"] == LEAKED}
     for name, cases in () if how.dry else lists.items():
         write_file(out / f"{name}.txt", "".join(f"{case}\n" for case in cases))

@@ -106,7 +106,7 @@ def parotids_centre(
         if not len(index):
             return None
         middles.append(affine[:3, :3] @ index.mean(0) + affine[:3, 3])
-    return np.round(np.mean(middles, axis=0), 1).tolist()
+    return [round(float(x), 1) for x in np.mean(middles, axis=0)]
 
 
 def covers(
@@ -120,7 +120,7 @@ def covers(
     ends = z.min() - abs(affine[2, 2]) / 2, z.max() + abs(affine[2, 2]) / 2
     if ends[0] > middle - half or ends[1] < middle + half:
         return False
-    return bool(body_mask(hu, affine).any((0, 1))[inside].all())
+    return bool(body_mask(hu, affine)[:, :, inside].any((0, 1)).all())
 
 
 def write_table(outcome: Outcome, out: Path) -> None:

@@ -317,19 +317,26 @@ def content_of(numbers: Shaped[np.ndarray, "..."]) -> str:
 
 
 def groups_of(rows: Sequence[Row]) -> dict[str, str]:
-    """Name of each case -> whose it is: cases of one patient, or with one content, belong together."""
+    """Name of each case -> whose it is: cases of one patient, or with one content, belong together.
+
+    Cases with one content are told.
+    """
     owner: dict[str, str] = {}
+    first: dict[str, str] = {}
 
-    def root(key: str) -> str:
-        while owner.setdefault(key, key) != key:
-            key = owner[key]
-        return key
+    def root(patient: str) -> str:
+        while owner.setdefault(patient, patient) != patient:
+            patient = owner[patient]
+        return patient
 
+    patients = {row["name"]: row["patient"] or row["name"] for row in rows}
     for row in rows:
-        keys = [f"patient {row['patient'] or row['name']}", f"content {row['content']}"]
-        first, second = sorted(map(root, keys), reverse=True)  # a patient's name before a digest
-        owner[second] = first
-    return {row["name"]: root(f"patient {row['patient'] or row['name']}")[8:] for row in rows}
+        other = first.setdefault(row["content"], row["name"])
+        if other != row["name"]:
+            note(f"{other} and {row['name']} hold the same numbers: count them as one")
+        low, high = sorted((root(patients[other]), root(patients[row["name"]])))
+        owner[high] = low
+    return {name: root(patient) for name, patient in patients.items()}
 
 
 def slices_picture(
