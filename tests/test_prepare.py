@@ -92,20 +92,6 @@ def test_everything_usable_is_written_listed_and_not_done_again(
     for one, reason in zip(rejects, ("slice(s) missing", "", "")):
         assert reason in one["reason"]
         assert f"left out: {one['name']}: {one['reason']}" in said.err
-    rows = {
-        row["name"]: row
-        for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
-    }
-    assert rows.keys() == cases
-    slices = rows["LIDC-IDRI-0442_1"]["sources"]
-    for one in (slices[0], rows["first"]["sources"][0]):
-        content = Path(one["path"]).read_bytes()
-        assert one["sha256"] == hashlib.sha256(content).hexdigest()
-    assert (len(slices), rows["first"]["licence"]) == (36, "CC0")
-    np.testing.assert_array_equal(rows["first"]["affine"], np.eye(4))
-    assert all((out / "pictures" / f"{name}.png").is_file() for name in cases)
-    assert all(f"pictures/{name}.png" in (out / "pictures.html").read_text() for name in cases)
-
     lists, both = lidc.splits(out)
     assert not both
     assert {*lists["train"], *lists["test"]} == cases
@@ -137,6 +123,25 @@ def test_everything_usable_is_written_listed_and_not_done_again(
     (source / "p1" / "labels.nii.gz").unlink()
     (source / "LIDC-IDRI-0442" / "other" / "000.dcm").unlink()
     assert run(source, out) == 0
+
+
+def test_the_manifest_tells_where_every_case_comes_from(source, tmp_path, run):
+    out = tmp_path / "out"
+    run(source, out)
+    cases = {path.parent.name for path in out.glob(f"*/{lidc.FILE}")}
+    rows = {
+        row["name"]: row
+        for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
+    }
+    assert rows.keys() == cases
+    slices = rows["LIDC-IDRI-0442_1"]["sources"]
+    for one in (slices[0], rows["first"]["sources"][0]):
+        content = Path(one["path"]).read_bytes()
+        assert one["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (len(slices), rows["first"]["licence"]) == (36, "CC0")
+    np.testing.assert_array_equal(rows["first"]["affine"], np.eye(4))
+    assert all((out / "pictures" / f"{name}.png").is_file() for name in cases)
+    assert all(f"pictures/{name}.png" in (out / "pictures.html").read_text() for name in cases)
 
 
 def test_a_case_is_bound_to_its_source_and_a_changed_one_is_made_anew(

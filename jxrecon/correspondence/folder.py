@@ -109,8 +109,6 @@ def find_organs(folder: Path, out: Path | None = None) -> list[Source]:
     kinds = "PLY, OBJ, STL, VTK or NIfTI files"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected {kinds}")
-    if out and out.resolve() == folder.resolve():
-        raise InputError(f"{out}: sources and results in one folder, expected two")
     found = find_files(
         folder, lambda path: is_volume(path) or path.suffix.lower() in MESHES, apart=out
     ).told(folder)

@@ -61,8 +61,6 @@ def find_cts(folder: Path, out: Path | None = None) -> Cts:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected {KINDS}")
-    if out is not None and out.resolve() == folder.resolve():
-        raise InputError(f"{out}: sources and results in one folder, expected two")
     found = find_files(folder, apart=out)
     whole = [path for path in found.files if ends(path, ENDINGS)]
     raws = {path: [r for e in _RAW if (r := path.with_suffix(e)).is_file()] for path in whole}

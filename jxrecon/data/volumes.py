@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from jxrecon.data.openkbp import field_centres, is_openkbp, samples_of
 from jxrecon.experiment import Experiment
 from jxrecon.geometry import Grid, box_corners_mm
 from jxrecon.io.cache import fingerprint, load_arrays, save_arrays, stamp
-from jxrecon.io.ct import ENDINGS, holds_ct, read_ct
+from jxrecon.io.ct import ENDINGS, holds_ct, patient_of, read_ct
 from jxrecon.io.finding import by_case
 from jxrecon.io.nifti import resample
 from jxrecon.terminal import note, progress
@@ -38,6 +39,7 @@ COVERAGE = 0.9
 SAME_HU = 1.0
 """Root mean square of the difference of block means up to which two volumes are one CT."""
 
+_NOBODY = re.compile(r"^\W*$|^[0x]+$|anon|unknown|none|de-?ident|patient ?id", re.I)
 _CACHE_FORMAT = 2  # raised when a change of the code changes what is read
 _THREADS = 2
 
@@ -131,10 +133,10 @@ def load(experiment: Experiment, folder: Path | None, cache: Path | None = None)
     samples = samples_of(grid) if standard else None
     sets: dict[str, VolumeSet] = {}
     rejected: list[str] = []
-    for split in ("train", "validation", "test"):
-        if split == "test" and not (folder / split).is_dir():
-            continue
-        cases = _cases(folder, split, standard)
+    splits = [s for s in ("train", "validation", "test") if s != "test" or (folder / s).is_dir()]
+    found = {split: _cases(folder, split, standard) for split in splits}
+    _refuse_patients(found, folder)
+    for split, cases in found.items():
         sets[split], bad = _read_split(cases, split, grid, samples, cache, experiment.ct)
         rejected += bad
     for line in rejected:
@@ -199,6 +201,20 @@ def _cases(folder: Path, split: str, standard: bool) -> list[_Case]:
     for name in sorted(centres.keys() - cases.keys()):  # to be listed as absent
         cases[name] = _Case(folder / split / f"{name}{CT_ENDINGS[0]}", name, centres[name])
     return list(cases.values())
+
+
+def _refuse_patients(found: Mapping[str, Sequence[_Case]], folder: Path) -> None:
+    """Refuses a patient in two splits, by the Patient ID of DICOM; IDs that name nobody are told."""
+    seen: dict[str, tuple[str, _Case]] = {}
+    for split, case in ((split, case) for split, cases in found.items() for case in cases):
+        patient = patient_of(case.path)
+        other, first = seen.setdefault(patient, (split, case))
+        if not patient or other == split:
+            continue
+        both = f"{split}/{case.name} and {other}/{first.name} have one Patient ID, {patient!r}"
+        if not _NOBODY.search(patient):
+            raise InputError(f"{folder}: {both}, expected no patient in two splits")
+        note(f"{folder}: {both}")
 
 
 def refuse_shared(sets: Mapping[str, VolumeSet], folder: Path) -> None:

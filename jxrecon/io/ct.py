@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 
 from jxrecon.io import itk
 from jxrecon.io.dicom import read_folder, read_series
-from jxrecon.io.dicom_files import is_dicom
+from jxrecon.io.dicom_files import is_dicom, read_elements, text_of
 from jxrecon.io.finding import ends, find_files
 from jxrecon.io.hounsfield import checked_hu
 from jxrecon.io.nifti import is_volume, read_volume
@@ -66,3 +66,9 @@ def read_ct(
     else:
         raise InputError(f"{path}: ends in {path.suffix!r} and is no DICOM file, expected {KINDS}")
     return checked_hu(values, str(path), stated), affine
+
+
+def patient_of(path: Path) -> str:
+    """The Patient ID of a CT in a folder of DICOM slices; empty where none is told, as of other files."""
+    slices = filter(is_dicom, find_files(path).files if path.is_dir() else ())
+    return next((text_of(read_elements(one, ("PatientID",)), "PatientID") for one in slices), "")

@@ -63,10 +63,12 @@ def find_files(
         apart: a folder that is left out, such as that of results.
 
     Raises:
-        InputError: there is no such folder, it cannot be listed, or links lead in a loop.
+        InputError: there is no such folder, it cannot be listed, it is `apart`, or links lead in a loop.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one of files")
+    if apart is not None and apart.resolve() == folder.resolve():
+        raise InputError(f"{apart}: sources and results in one folder, expected two")
     files: list[Path] = []
     passed: list[tuple[Path, str]] = []
     seen: dict[tuple[int, int], Path] = {}

@@ -281,3 +281,13 @@ def test_a_real_patient_fills_the_standard_field(real_data, tmp_path):
     np.testing.assert_allclose(fine.hu[0][tuple(deep.T)], expected, atol=0.51)  # HU, rounded
     bone = (fine.hu[0] > 300) & fine.body[0]
     assert 0.01 < bone.mean() < 0.15
+
+
+def test_a_patient_of_two_splits_is_refused_by_its_id(folder, tmp_path, capsys, monkeypatch):
+    ids = {"a": "P-1", "b": "P-2", "c": "P-1"}
+    monkeypatch.setattr(volumes_module, "patient_of", lambda path: ids[path.name[0]])
+    with pytest.raises(InputError, match="validation/c and train/a have one Patient ID, 'P-1'"):
+        load(experiment(), folder)
+    ids["a"] = ids["c"] = "ANONYMOUS"  # names nobody
+    load(experiment(), folder)
+    assert "have one Patient ID, 'ANONYMOUS'" in capsys.readouterr().err
