@@ -73,7 +73,12 @@ def find_files(
     passed: list[tuple[Path, str]] = []
     seen: dict[tuple[int, int], Path] = {}
     left_out = apart.resolve() if apart else None
-    for path, why in _entries(folder, (), seen, deep, left_out):
+    above = tuple(map(_identity, folder.resolve().parents))  # a link to one of them leads back, too
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror or error})") from None
+    for path, why in _entries(folder, above, seen, deep, left_out):
         if why:
             passed.append((path, why))
         elif not wanted(path):
@@ -102,8 +107,6 @@ def _entries(
         above = (*above, _identity(folder))
         names = sorted(os.listdir(folder))
     except OSError as error:
-        if len(above) < 2:
-            raise InputError(f"{folder}: cannot be read ({error.strerror or error})") from None
         yield folder, f"that cannot be read ({error.strerror or error})"
         return
     for path in (folder / name for name in names):
@@ -124,12 +127,12 @@ def _entries(
                 yield path, ""
             elif not path.is_dir():
                 yield path, "neither file nor folder"
+            elif not deep:
+                yield path, "folder"
             elif identity in above:
                 raise InputError(
                     f"{path}: links back to a folder that it lies in, expected no loop"
                 )
-            elif not deep:
-                yield path, "folder" if path.is_dir() else ""
             elif apart is not None and path.resolve() == apart:
                 continue
             elif (first := seen.setdefault(identity, path)) != path:

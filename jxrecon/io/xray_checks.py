@@ -181,7 +181,7 @@ def is_inverted(values: Float[np.ndarray, "rows columns"]) -> bool:
     width = [max(1, round(FRAME * n)) for n in values.shape]
     inner = np.zeros(values.shape, bool)
     inner[width[0] : -width[0], width[1] : -width[1]] = True
-    if high - low < THINNEST or inner.mean() < 0.5:
+    if low > high / 2 or inner.mean() < 0.5:  # no air, however dense the frame
         return False
     frame = (values[~inner] - low) / (high - low)
     return bool((frame > 0.9).mean() - (frame < 0.1).mean() > EDGE_SHARE)

@@ -37,7 +37,7 @@ def test_every_file_is_taken_or_named_with_the_reason(tmp_path, capsys):
     assert flat.name == "a_ct.nii.gz"
 
 
-@pytest.mark.parametrize("target", ["in", "in/deeper/loop"])
+@pytest.mark.parametrize("target", ["in", "in/deeper/loop", "."])
 def test_a_loop_of_links_is_refused(tmp_path, target):
     (tmp_path / "in" / "deeper").mkdir(parents=True)
     (tmp_path / "in" / "deeper" / "loop").symlink_to(tmp_path / target)

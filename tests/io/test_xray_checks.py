@@ -103,7 +103,8 @@ def test_polarity_is_turned_round_when_told_and_only_then(tmp_path, ending):
 def test_views_of_the_body_alone_and_of_much_air_are_not_taken_for_inverted(tmp_path):
     y, x = np.indices((24, 28))
     body = 3 + np.sin(x / 3) + np.cos(y / 4)
-    for image in (body, _chest(), np.flip(_chest()), 8 - 0.001 * body):
+    slab = 4 + np.hypot(x - 14, y - 12) / 80  # oblique rays are longer in it
+    for image in (body, _chest(), np.flip(_chest()), 8 - 0.001 * body, slab):
         np.savez(tmp_path / "x.npz", image=image)
         read(tmp_path / "x.npz", FLAGS._replace(intensity="log"))
 
