@@ -62,10 +62,17 @@ def test_tcia_dicom_becomes_splits_with_the_organs_drawn_on_it(tmp_path, capsys,
     ring = [square(10.2, 20.8, 5.0), square(12.2, 15.8, 5.0)]  # with a hole
     regions = [("Parotid_R", ring), ("PTV70", [square(0, 9, 5)]), ("BODY", [square(0, 30, 5)])]
     write_structures(source / "P1" / "structures.dcm", "1.2.1", regions)
+    between = [("Larynx", [square(1, 9, 5.5 + 0.01)[:2] + square(1, 9, 7)[2:]])]
+    write_structures(source / "P2" / "structures.dcm", "1.2.2", between)
     words = ["hn", source, out, "--validation", 0.25, "--test", 0.25]
     assert run_command(prepare, *words) == 0
-    assert "5 cases in" in (said := capsys.readouterr().out)
-    assert "1 with labels" in said
+    said = capsys.readouterr()
+    assert "5 cases in" in said.out
+    assert "1 with labels" in said.out
+    assert (
+        "a contour of 'Larynx' lies at slice 6.25 of the CT, expected it in one; the CT is"
+        in said.err
+    )
     rows = {
         row["name"]: row
         for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())

@@ -14,6 +14,7 @@ from jxrecon.data import rtstruct
 from jxrecon.data.ct_sources import Cts, find_cts, read_source
 from jxrecon.data.splits import by_shares, case_of, move_into
 from jxrecon.io.preparation import How, Made, Outcome, Source, prepare
+from jxrecon.terminal import note
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
 
@@ -68,7 +69,10 @@ def prepare_folder(folder: Path, out: Path, settings: Settings, how: How) -> Out
         facts: dict[str, Any] = {}
         labels = None
         if path is not None:
-            labels, facts = rtstruct.read_labels(path, hu.shape, affine)
+            try:
+                labels, facts = rtstruct.read_labels(path, hu.shape, affine)
+            except InputError as error:
+                note(f"{error}; the CT is taken without labels")
         try:
             return case_of(source.name, out, hu, affine, labels, facts)
         except InputError as error:
