@@ -55,11 +55,20 @@ def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if not lists:
                 raise InputError("its faces have no list vertex_indices")
             counts, indices = values[lists[0]]
-        elif name == "tristrips" and (row := values[names.index("vertex_indices")][1]).size:
-            ends = np.append(np.flatnonzero(row < 0), len(row))  # -1 begins the next strip
-            lengths = np.diff(ends, prepend=-1) - 1
-            counts, indices = triangles_of_strips(lengths[lengths > 0], row[row >= 0])
+        elif name == "tristrips":
+            lists = [n for n, one in enumerate(names) if one.startswith("vertex_ind")]
+            if not lists:
+                raise InputError("its strips have no list vertex_indices")
+            counts, indices = _of_tristrips(*values[lists[0]])
     return vertices, counts, indices
+
+
+def _of_tristrips(lengths: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(corners a triangle, indices) of lists of strips: -1 within a list begins the next one."""
+    row = np.insert(row, np.cumsum(lengths)[:-1], -1)
+    ends = np.append(np.flatnonzero(row < 0), len(row))
+    lengths = np.diff(ends, prepend=-1) - 1
+    return triangles_of_strips(lengths[lengths > 0], row[row >= 0])
 
 
 def triangles_of_strips(lengths: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ The sidecar of `a.nii.gz` or `a.png` is `a.json`. Its keys, which flags can stan
     i0              intensity of the unattenuated beam, needed by raw images
     scale, offset   of whole numbers: value * scale + offset is the line integral (raw: the intensity)
     bits            of a pixel, which scale and offset are for
-    range           [least, largest] line integral of the image
+    range           [least, mean, largest] line integral of the image
     inverted        true: bright is dark and dark is bright, as in MONOCHROME1
     units, source   text for the reader
 
@@ -219,7 +219,8 @@ def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:
         "bits": 16,
     }
     if np.isfinite(image).all():
-        sidecar_values["range"] = [offset, float(image.max())]
+        mean = float(image.mean(dtype=np.float64))
+        sidecar_values["range"] = [offset, mean, float(image.max())]
     if radiograph.isocentre_mm is not None:
         sidecar_values["isocentre_mm"] = np.asarray(radiograph.isocentre_mm, np.float64).tolist()
     if kind == ".png":

@@ -297,6 +297,9 @@ def test_tristrips_turn_every_second_triangle_and_restart_at_minus_one(tmp_path:
     (tmp_path / "a.ply").write_text(f"{header}{vertices}9 0 1 2 3 -1 4 2 1 -1\n")
     faces = read_mesh(tmp_path / "a.ply").faces
     assert faces.tolist() == [[0, 1, 2], [2, 1, 3], [4, 2, 1]]
+    two = header.replace("tristrips 1", "tristrips 2").replace("indices", "index")
+    (tmp_path / "b.ply").write_text(f"{two}{vertices}4 0 1 2 3\n3 4 2 1\n")
+    np.testing.assert_array_equal(read_mesh(tmp_path / "b.ply").faces, faces)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "cp932"])

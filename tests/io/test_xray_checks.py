@@ -57,6 +57,7 @@ CHANGED = {
         "tells of 16 bits a pixel but the image has 8",
     ),
     "cropped": (".npz", np.minimum(_chest(), 4.0), "its sidecar tells of 0 to 6"),
+    "brightened": (".png", (65535 * (_FULL / 65535) ** 0.7).astype(np.uint16), r"\(mean"),
     "smoothed": (".png", (_FULL * 0.97).astype(np.uint16), "its sidecar tells of 0 to 6"),
     "inverted": (".png", (65535 - _FULL).astype(np.uint16), "air seems bright"),
     "inverted numbers": (".nii.gz", _chest().max() - _chest(), "air seems bright"),
@@ -70,9 +71,12 @@ def test_an_image_changed_beside_its_sidecar_is_refused(tmp_path, change, old):
     path = _taken(tmp_path, ending, image)
     if old:  # as they were before they told of bits and range
         _sidecar(tmp_path, bits=None, range=None)
-        expected = {"8 bits": "no patient is so thin", "cropped": None, "smoothed": None}.get(
-            change, expected
-        )
+        expected = {
+            "8 bits": "no patient is so thin",
+            "cropped": None,
+            "smoothed": None,
+            "brightened": None,
+        }.get(change, expected)
     if expected is None:
         read(path)  # nothing tells that it is another image
         return
