@@ -87,7 +87,7 @@ def organ(mesh: Mesh, points: int, seed: int = 0, origin: str = "mesh") -> Organ
 
 
 def sound(mesh: Mesh, origin: str = "mesh", largest: bool = False) -> Mesh:
-    """The largest piece of a surface, rims joined, faces outwards; see `organ`.
+    """The largest piece of a surface, rims joined, faces outwards; see `organ`. What is altered is told.
 
     Args:
         mesh: surface of any topology, mm.
@@ -99,7 +99,7 @@ def sound(mesh: Mesh, origin: str = "mesh", largest: bool = False) -> Mesh:
     """
     check(mesh, origin)
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
-    faces = _joined(vertices, faces)
+    faces = _joined(vertices, faces, origin)
     faces = faces[(np.diff(np.sort(faces, 1), axis=1) != 0).all(1)]
     areas = face_areas(vertices, faces)
     if not len(faces) or not areas.sum() > 0:
@@ -118,12 +118,14 @@ def sound(mesh: Mesh, origin: str = "mesh", largest: bool = False) -> Mesh:
         surface = trimesh.Trimesh(vertices, faces, process=False)
         trimesh.repair.fix_winding(surface)
         faces = np.asarray(surface.faces)
+        note(f"{origin}: {repeated} sides lay between faces of opposite sense, which were turned")
     if enclosed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1]
+        note(f"{origin}: its faces looked inwards and were turned")
     return Mesh(vertices, np.ascontiguousarray(faces))
 
 
-def _joined(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _joined(vertices: np.ndarray, faces: np.ndarray, origin: str) -> np.ndarray:
     """Faces whose vertices on rims are one where they lie together; sheets that touch stay two.
 
     Of the tolerances the first is taken that makes no more than two faces meet at an edge.
@@ -141,6 +143,9 @@ def _joined(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         joined = same[faces]
         kept = joined[(np.diff(np.sort(joined, 1), axis=1) != 0).all(1)]
         if len(kept) and _edges(kept)[1].max() <= 2:
+            if len(pairs):
+                gone = len(rim) - len(first)
+                note(f"{origin}: {gone} vertices on rims joined to others in the same place")
             return kept
     return faces
 

@@ -159,7 +159,7 @@ def test_population_gives_its_mean_shape():
     np.testing.assert_allclose(twin, same.vertices, rtol=1e-5, atol=1e-4)
 
 
-def test_soups_inward_faces_crumbs_and_lone_vertices_are_put_right():
+def test_soups_inward_faces_crumbs_and_lone_vertices_are_put_right_and_told(capsys):
     whole = bean()
     vertices, faces = whole
     soup = Mesh(vertices[faces.ravel()], np.arange(faces.size).reshape(-1, 3))
@@ -167,8 +167,17 @@ def test_soups_inward_faces_crumbs_and_lone_vertices_are_put_right():
                  np.concatenate([faces, geodesic_sphere(1).faces + len(vertices)]))  # fmt: skip
     mixed = faces.copy()
     mixed[::3] = mixed[::3, ::-1]
-    for broken in (soup, crumb, Mesh(vertices, faces[:, ::-1]), Mesh(vertices, mixed)):
-        right = sound(broken)
+    told = {
+        f"{faces.size - len(vertices)} vertices on rims joined": soup,
+        "2 pieces, all but the largest left out": crumb,
+        "its faces looked inwards": Mesh(vertices, faces[:, ::-1]),
+        "": Mesh(vertices, mixed),  # the sense that it gets first may be inwards
+    }
+    sound(whole)
+    assert not capsys.readouterr().err
+    for words, broken in told.items():
+        right = sound(broken, "a.ply")
+        assert capsys.readouterr().err.startswith(f"note: a.ply: {words}")
         assert (len(right.vertices), len(right.faces)) == (len(vertices), len(faces))
         assert enclosed_volume(*right) == pytest.approx(enclosed_volume(*whole), rel=1e-5)
 
@@ -270,12 +279,14 @@ def ball(shape=(40, 36, 30), radius_mm=24.0, centre_mm=(-30.0, 15.0, 40.0)):
     return np.linalg.norm(places - np.array(centre_mm), axis=-1) < radius_mm, affine
 
 
-def test_surface_of_a_labelled_ball_is_the_sphere_in_the_world():
+def test_surface_of_a_labelled_ball_is_the_sphere_in_the_world(capsys):
     inside, affine = ball()
     label = np.where(inside, 5, 2).astype(np.uint8)
     label[0, :3, :3] = 5  # a crumb
     label[20, 18, 15] = 0  # and a cavity
     surface = surface_of(label, affine, 5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 pieces, all but the largest left out" in line
     radius = np.linalg.norm(surface.vertices - np.array([-30.0, 15.0, 40.0]), axis=1)
     assert np.abs(radius - 24).max() < 1.2
     assert radius.mean() == pytest.approx(24, abs=0.3)
