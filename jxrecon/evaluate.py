@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.flags import add_hu_flags, stated_of
+from jxrecon.flags import add_hu_flags, add_trust_flag, stated_of
 from jxrecon.types import InputError
 
 
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-surround", action="store_true", help="do not take what lies about the field from the X-rays of "
         "methods that know the field alone")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
+    add_trust_flag(made)
     one = made.add_argument_group("one run").add_argument
     one("--run", type=Path, metavar="DIR", help="folder of a trained run")
     one("--checkpoint", default="latest", choices=("latest", "best"), help="(%(default)s)")
@@ -114,10 +115,10 @@ def _one(options: argparse.Namespace) -> Any:
     from jxrecon.evaluation.compare import evaluate_run, load
     from jxrecon.runs.run import Trained, open_run, restore
 
-    run = open_run(options.run)
+    run = open_run(options.run, options.trust)
     trained = Trained(run, *restore(run, options.checkpoint))
     dataset = load(run.experiment, options.data or run.data, options.xrays, stated_of(options))
-    others = [open_run(folder) for folder in options.beside]
+    others = [open_run(folder, options.trust) for folder in options.beside]
     beside = [Trained(other, *restore(other)) for other in others]
     terms = _terms(options)._replace(seed=run.experiment.schedule.seed)
     return evaluate_run(trained, dataset, terms, beside, options.also, options.out, options.all)
@@ -130,7 +131,7 @@ def _many(options: argparse.Namespace) -> Any:
 
     if options.out is None:
         raise InputError("--out: expected a folder for the results of the comparison")
-    runs = [open_run(folder) for folder in options.runs]
+    runs = [open_run(folder, options.trust) for folder in options.runs]
     experiment = None if runs else config.find(options.exp or "x2vision_hn", options.size)
     terms = _terms(options)
     return evaluate(

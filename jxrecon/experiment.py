@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jxrecon.geometry import Camera, Grid, centred_grid, evenly_spaced
+from jxrecon.types import InputError, shown
 from jxrecon.units import NOTHING_STATED, Stated, Window
+
+MOST_STEPS = 2**31 - 1
+"""Steps and seeds are counted in 32 bits."""
+
+MOST_VOXELS, MOST_DETECTOR = 1024**3, 8192
+"""Of a field; pixels along an edge of a detector."""
+
+
+def _check(holds: bool, name: str, value: Any, expected: str) -> None:
+    """Raises InputError for a field of an experiment that holds no sensible value."""
+    if not holds:
+        raise InputError(
+            f"{name} is {shown(value)}, expected {expected} (--set {name}=..., config.json, or the "
+            "experiment's file)"
+        )
 
 
 @dataclass(frozen=True)
@@ -19,6 +36,16 @@ class Field:
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     window_hu: tuple[float, float] = (-1024.0, 2000.0)
+
+    def __post_init__(self) -> None:
+        """Raises InputError where it is no field."""
+        count = math.prod(self.shape)
+        good = len(self.shape) == 3 and min(self.shape) >= 1 and count <= MOST_VOXELS
+        _check(good, "field.shape", self.shape, f"three counts of 1 to {MOST_VOXELS} voxels in all")
+        good = len(self.spacing_mm) == 3 and all(0 < mm < math.inf for mm in self.spacing_mm)
+        _check(good, "field.spacing_mm", self.spacing_mm, "three positive mm")
+        low, high = self.window_hu if len(self.window_hu) == 2 else (math.nan, math.nan)
+        _check(-math.inf < low < high < math.inf, "field.window_hu", self.window_hu, "low < high")
 
     @property
     def grid(self) -> Grid:
@@ -39,6 +66,19 @@ class Views:
     detector_mm: float = 384.0
     source_axis_mm: float = 1000.0
     source_detector_mm: float = 1500.0
+
+    def __post_init__(self) -> None:
+        """Raises InputError where they are no X-rays."""
+        _check(
+            1 <= self.pixels <= MOST_DETECTOR, "views.pixels", self.pixels, f"1 to {MOST_DETECTOR}"
+        )
+        _check(1 <= self.count <= 1024, "views.count", self.count, "1 to 1024 X-rays")
+        _check(
+            0 < self.detector_mm < math.inf, "views.detector_mm", self.detector_mm, "positive mm"
+        )
+        axis, detector = self.source_axis_mm, self.source_detector_mm
+        good = 0 < axis < math.inf and 0 < detector < math.inf
+        _check(good, "views.source_axis_mm and source_detector_mm", (axis, detector), "positive mm")
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -108,6 +148,14 @@ class Schedule:
     evaluate_cases: int = 8
     save_every: int = 500
     best: str = "psnr_db"  # the eval term that the best checkpoint maximises; "-name" minimises it
+
+    def __post_init__(self) -> None:
+        """Raises InputError where no training can follow it."""
+        for name, value in dataclasses.asdict(self).items():
+            if name != "best":
+                least = 0 if name == "seed" else 1
+                good = least <= value <= MOST_STEPS
+                _check(good, f"schedule.{name}", value, f"{least} to {MOST_STEPS}")
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 MAX_BYTES = 2 * 1024**3
 """Largest volume that is read, counted as float32: 512 x 512 x 2048 voxels."""
@@ -75,9 +77,8 @@ def component(name: str, origin: str) -> str:
         size = 0
     plain = PureWindowsPath(name).name == name and name != ".." and "\0" not in name
     if not plain or not 0 < size <= MOST_NAME_BYTES:
-        shown = name if len(name) <= 60 else f"{name[:60]}..."
         raise InputError(
-            f"{origin}: the name {shown!r}, expected one that a file can have: without / and \\, of 1 to "
+            f"{origin}: the name {shown(name)}, expected one that a file can have: without / and \\, of 1 to "
             f"{MOST_NAME_BYTES} bytes"
         )
     return name
@@ -96,6 +97,46 @@ def as_component(name: str) -> str:
         return plain
     digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
     return plain.encode()[: MOST_NAME_BYTES - 9].decode(errors="ignore") + f"_{digits}"
+
+
+MOST_JSON_BYTES, MOST_JSON_LEVELS = 1 << 24, 64
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Whole numbers of more than 18 digits become floats, perhaps infinite.
+
+    Raises:
+        InputError: it cannot be read, is longer than 16 MiB, no JSON, or nested more than 64 levels deep.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_JSON_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if len(content) > MOST_JSON_BYTES:
+        raise InputError(f"{path}: more than {MOST_JSON_BYTES} bytes, expected a JSON file")
+    try:
+        value = json.loads(
+            content, parse_int=lambda text: int(text) if len(text) < 19 else float(text)
+        )
+        if _levels(value) > MOST_JSON_LEVELS:
+            raise RecursionError
+    except RecursionError:
+        raise InputError(f"{path}: nested more than {MOST_JSON_LEVELS} levels deep") from None
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as JSON ({one_line(error)})") from None
+    return value
+
+
+def _levels(value: Any) -> int:
+    """How deep lists and objects of JSON are nested; without recursion."""
+    count, level = 0, [value]
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        level = [
+            one for node in level for one in (node.values() if isinstance(node, dict) else node)
+        ]
+        count += 1
+    return count
 
 
 def one_line(error: BaseException) -> str:

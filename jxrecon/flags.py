@@ -147,6 +147,14 @@ def unsaid_of(options: argparse.Namespace) -> Unsaid:
     return Unsaid(options.lps, options.units)
 
 
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --trust: a run folder by itself names experiments of the package alone."""
+    text = "Python file of an experiment of one's own that a run may execute, where it names one; repeats"
+    parser.add_argument(
+        "--trust", type=Path, action="append", default=[], metavar="FILE", help=text
+    )
+
+
 def add_exposure_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that `exposure_of` reads."""
     text = "what the X-rays show beside ideal line integrals (default: nothing)"

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from jxrecon.types import AnyArray, InputError
+from jxrecon.types import AnyArray, InputError, shown
 
 
 class Grid(NamedTuple):
@@ -212,12 +212,12 @@ def finite(value: Any, count: int, name: str) -> Float[np.ndarray, "#count"]:
     """
     try:
         numbers = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number beyond any float
         numbers = np.empty(0)
     if numbers.ndim == 0 and count < 3:
         numbers = np.full(count, numbers)
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise InputError(f"{name} is {value!r}, expected {count} finite number(s)")
+        raise InputError(f"{name} is {shown(value)}, expected {count} finite number(s)")
     return numbers
 
 
@@ -253,7 +253,7 @@ def camera_from_dict(numbers: dict[str, Any], origin: str = "camera") -> AnyCame
     shape = numbers.get("shape")
     sizes = shape if isinstance(shape, list | tuple) else ()
     if [isinstance(n, int) and n > 0 for n in sizes] != [True, True]:
-        raise wrong(f"shape is {shape!r}, expected [rows, columns] as positive integers")
+        raise wrong(f"shape is {shown(shape)}, expected [rows, columns] as positive integers")
     normal = np.cross(u, v)
     if np.linalg.norm(normal) == 0:
         raise wrong("u_mm and v_mm are parallel, expected two directions of a detector")

@@ -18,7 +18,7 @@ UNEXPLAINED = 3
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    from jxrecon.flags import add_mesh_flags, add_xray_flags
+    from jxrecon.flags import add_mesh_flags, add_trust_flag, add_xray_flags
 
     made = command_parser(
         "reconstruct",
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "alone; default: as the run's training")  # fmt: skip
     add("--surround", type=Path, metavar="RUN", help="with --method: a run whose training cases teach what "
         "the patient adds to X-rays of the field")  # fmt: skip
+    add_trust_flag(made)
     add_xray_flags(made)
     return made
 
@@ -71,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
     request = _request(options)
     xrays = [radiographs.read(path, given) for path, given in xrays_of(options)]
     if options.style is not None:
-        xrays = list(map(open_style(options.style), xrays))
+        xrays = list(map(open_style(options.style, options.trust), xrays))
     for xray in xrays:
         print(radiographs.table(xray))
     run, formats = _run(options), options.format.split(",")
@@ -104,7 +105,7 @@ def _request(options: argparse.Namespace) -> Any:
         from jxrecon.correspondence.organ import sound  # takes half a second, and is seldom needed
 
         mesh = sound(mesh, str(options.mesh), largest=True)
-    surround = None if options.surround is None else open_run(options.surround)
+    surround = None if options.surround is None else open_run(options.surround, options.trust)
     return Request(
         which, options.seed, mesh, str(options.mesh), xrays=options.xrays, surround=surround
     )
@@ -119,7 +120,7 @@ def _run(options: argparse.Namespace) -> Any:
     if (options.run is None) == (options.method is None):
         raise InputError(f"--run {options.run}, --method {options.method}: expected one of them")
     if options.run is not None:
-        return open_run(options.run)
+        return open_run(options.run, options.trust)
     shape = spacing = None
     if options.grid is not None:
         counts = numbers(options.grid, (3,), "--grid")

@@ -116,3 +116,9 @@ class InputError(ValueError):
 
     Entry points print the line without a traceback and exit with status 2.
     """
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A value as Python writes it, for an error line: no longer than `most`, without NumPy's types."""
+    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -105,7 +106,10 @@ def patient(tmp_path_factory):
 
 
 def _run(*arguments):
-    return command([str(argument) for argument in arguments])
+    words = [str(argument) for argument in arguments]
+    if "--run" in words:
+        words += ["--trust", str(Path(words[words.index("--run") + 1]).parent / "toy.py")]
+    return command(words)
 
 
 def refused(*arguments):

@@ -223,7 +223,7 @@ def test_a_run_of_another_kind_is_refused(tmp_path, run):
     (tmp_path / "toy.py").write_text(toy)
     (tmp_path / "config.json").write_text(json.dumps({**saved, "exp": str(tmp_path / "toy.py")}))
     with pytest.raises(InputError, match=r"expected one of jxrecon style"):
-        open_style(tmp_path)
+        open_style(tmp_path, [tmp_path / "toy.py"])
 
 
 BRIGHTNESS = '''
@@ -263,6 +263,7 @@ def test_reconstruct_takes_the_x_ray_in_the_synthetic_style(run, style, tmp_path
     xray = Radiograph(_picture(60, (24, 24)), camera, "x", np.zeros(3))
     write(tmp_path / "x.nii.gz", xray)
     words = ["--run", tmp_path / "toy", "--xray", tmp_path / "x.nii.gz", "--out", tmp_path / "out"]
+    words += ["--trust", tmp_path / "toy.py"]
     assert reconstruct([str(w) for w in [*words, "--style", run]]) == 0
     hu, _ = read_volume(tmp_path / "out" / "x_recon.nii.gz")
     styled = style(xray).line_integrals

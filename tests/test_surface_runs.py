@@ -117,6 +117,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def opened(runs: Path, name: str = "toy") -> list[str]:
+    """Flags that open a run of the experiments above."""
+    trust = (word for one in ("toy", "other") for word in ("--trust", str(runs / f"{one}.py")))
+    return ["--run", str(runs / name), *trust]
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
@@ -141,11 +147,13 @@ def test_training_ends_in_a_table_meshes_tests_and_a_report(runs: Path) -> None:
 def test_the_best_checkpoint_is_the_one_with_the_smallest_distance(runs: Path) -> None:
     log = [json.loads(line) for line in (runs / "toy" / "metrics.jsonl").read_text().splitlines()]
     errors = {e["step"]: e["md_vertex_mm"] for e in log if e["split"] == "validation"}
-    assert restore(open_run(runs / "toy"), "best")[1] == min(errors, key=errors.__getitem__)
+    assert restore(open_run(runs / "toy", trust=[runs / "toy.py"]), "best")[1] == min(
+        errors, key=errors.__getitem__
+    )
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(runs: Path, tmp_path: Path) -> None:
-    arguments = ["--run", str(runs / "toy"), "--out", str(tmp_path), "--limit", "3"]
+    arguments = [*opened(runs), "--out", str(tmp_path), "--limit", "3"]
     assert evaluate(arguments) == 0
     whole = (tmp_path / "cases.csv").read_text().splitlines()
     (tmp_path / "cases.csv").write_text("\n".join(whole[:5]) + "\ntoy,1,validation,1_0")
@@ -158,8 +166,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(runs: Path, tmp_p
 
 def test_other_runs_stand_beside(runs: Path, tmp_path: Path) -> None:
     arguments = [
-        "--run",
-        str(runs / "toy"),
+        *opened(runs),
         "--out",
         str(tmp_path),
         "--beside",
@@ -176,15 +183,15 @@ def test_organs_for_testing_are_evaluated_where_there_are_some(
     runs: Path, tmp_path: Path, capsys
 ) -> None:
     arguments = ["--split", "test", "--out", str(tmp_path)]
-    assert evaluate(["--run", str(runs / "toy"), *arguments]) == 0
+    assert evaluate([*opened(runs), *arguments]) == 0
     assert {row["case"] for row in rows_of(tmp_path / "cases.csv")} == {"2_0_0", "2_0_1"}
     capsys.readouterr()
-    assert evaluate(["--run", str(runs / "other"), *arguments]) == 2
+    assert evaluate([*opened(runs, "other"), *arguments]) == 2
     assert "--split test: no cases in it; Balls." in capsys.readouterr().err
 
 
 def test_a_run_of_volumes_or_the_same_one_cannot_stand_beside(runs: Path, capsys) -> None:
-    arguments = ["--run", str(runs / "toy"), "--beside", str(runs / "toy")]
+    arguments = [*opened(runs), "--beside", str(runs / "toy")]
     assert evaluate(arguments) == 2
     assert "two runs are named toy (toy)" in capsys.readouterr().err
 
@@ -212,8 +219,7 @@ def organ(folder: Path, runs: Path, shift: np.ndarray = MIDDLE) -> Path:
 
 def test_a_surface_is_found_in_the_world_of_its_x_ray(runs: Path, tmp_path: Path) -> None:
     arguments = [
-        "--run",
-        str(runs / "toy"),
+        *opened(runs),
         "--xray",
         str(xray(tmp_path)),
         "--out",
@@ -251,8 +257,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_cannot_be_done_is_told_in_one_line(runs: Path, tmp_path: Path, capsys, fault) -> None:
     arguments = [
-        "--run",
-        str(runs / "toy"),
+        *opened(runs),
         "--xray",
         str(xray(tmp_path)),
         "--out",

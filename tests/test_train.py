@@ -21,8 +21,10 @@ import pytest
 
 from jxrecon import train
 from jxrecon.data.volumes import VolumeSet
+from jxrecon.evaluate import command as evaluate
+from jxrecon.reconstruct import command as reconstruct
 from jxrecon.runs import batches, loop
-from jxrecon.runs.run import open_run, restore
+from jxrecon.runs.run import Run, open_run, restore
 from jxrecon.types import InputError
 
 TOY = '''"""A linear layer that learns noise: the smallest thing with state, randomness and an optimiser."""
@@ -37,6 +39,8 @@ import optax
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.data.volumes import VolumeSet
+from jxrecon.evaluate import command as evaluate
+from jxrecon.reconstruct import command as reconstruct
 from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method
 
@@ -119,9 +123,14 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def opened(folder: Path) -> Run:
+    """A run of the test's own experiment."""
+    return open_run(folder, trust=[json.loads((folder / "config.json").read_text())["exp"]])
+
+
 def assert_same_run(a: Path, b: Path) -> None:
     """The same state in the same bits, and the same log."""
-    (state_a, step_a), (state_b, step_b) = restore(open_run(a)), restore(open_run(b))
+    (state_a, step_a), (state_b, step_b) = restore(opened(a)), restore(opened(b))
     assert step_a == step_b
     jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
     assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
@@ -203,7 +212,7 @@ def test_signal_saves_the_step_in_hand(
     assert run_toy(toy, folder) == code
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     told = capsys.readouterr().out
-    step = restore(open_run(folder))[1]
+    step = restore(opened(folder))[1]
     assert step in range(4, 9)  # batches are made ahead of the step
     assert f"{number.name}: step {step} is saved" in told
     assert f"resume with: jxrecon train --exp {toy} --workdir {folder}" in told
@@ -228,7 +237,7 @@ def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_pat
             time.sleep(0.002)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert 30 <= restore(open_run(folder))[1] < 150
+    assert 30 <= restore(opened(folder))[1] < 150
     assert run_toy(toy, folder, *longer) == 0
     assert run_toy(toy, whole, *longer) == 0
     assert_same_run(folder, whole)
@@ -263,7 +272,7 @@ def test_a_method_is_fitted_first_and_finished_last_on_cases_that_no_step_sees(
     exp.write_text(text[:start] + FITTED + text[end:])
     whole = tmp_path / "whole"
     assert run_toy(exp, whole, "--set", "schedule.steps=40") == 0
-    state, _ = restore(open_run(whole))
+    state, _ = restore(opened(whole))
     np.testing.assert_array_equal(state["finished"], [42, 128, 213])
     assert (np.asarray(state["seen"])[[42, 128, 213]] == 0).all()
     assert (np.asarray(state["seen"]) > 0).sum() == 253
@@ -284,7 +293,7 @@ def test_nan_term_stops_and_keeps_the_last_good_step(
     index = batches.batch_at(volumes, 6, 8, 0).index
     assert f"on the cases {index[0]} (toy{index[0]:02d}), " in line
     assert "last good checkpoint: step 5" in line
-    assert restore(open_run(folder))[1] == 5
+    assert restore(opened(folder))[1] == 5
     assert max(entry["step"] for entry in logged(folder)) == 6
 
 
@@ -294,7 +303,7 @@ def test_nan_in_the_state_is_not_saved(
     folder = tmp_path / "nan"
     assert run_toy(toy, folder, "--set", "settings.nan_in_state_at=10") == 1
     assert "step 10: params/kernel holds NaN on the cases" in capsys.readouterr().err
-    assert restore(open_run(folder))[1] == 5
+    assert restore(opened(folder))[1] == 5
 
 
 def test_best_checkpoint_is_kept(toy: Path, tmp_path: Path) -> None:
@@ -307,7 +316,7 @@ def test_best_checkpoint_is_kept(toy: Path, tmp_path: Path) -> None:
     }
     best = max(rated, key=lambda step: (rated[step], -step))
     assert best < 10
-    assert restore(open_run(folder), "best")[1] == best
+    assert restore(opened(folder), "best")[1] == best
 
 
 def test_run_of_another_config_is_refused(
@@ -365,18 +374,46 @@ def test_wrong_arguments_end_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_run_folder_runs_no_code_of_its_own(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = json.loads((finished / "config.json").read_text())
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for exp in (str(tmp_path / "evil.py"), "../evil", "evil.py", "x2ct_hn.py", "os"):
+        (tmp_path / "config.json").write_text(json.dumps({**saved, "exp": exp}))
+        xray = ["--xray", "x.png", "--out", str(tmp_path / "out")]
+        assert evaluate(["--run", str(tmp_path)]) == 2
+        assert reconstruct(["--run", str(tmp_path), *xray]) == 2
+        assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(InputError, match="give --trust FILE if you know that file"):
+        open_run(finished, trust=[tmp_path / "other.py"])
+    assert not (tmp_path / "ran").exists()
+
+
 def test_damaged_run_folder_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json, expected the folder of a run"):
         open_run(tmp_path)
+    trust = [json.loads((finished / "config.json").read_text())["exp"]]
     text = (finished / "config.json").read_text()
     for damaged, message in {
         text[: len(text) // 2]: "cannot be read as JSON",
         text.replace('"cases": 256', '"cases": "many"'): "no proper 'cases'",
         text.replace('"rate"', '"race"'): "expected the fields",
+        text.replace('"cases": 256', '"cases": -1'): "no proper 'cases'",
+        text.replace('"exp": "', '"exp": "\\u0000'): "no proper 'exp'",
+        text.replace('"rate": 0.01', '"rate": NaN'): "expected a finite number",
+        text.replace('"rate": 0.01', f'"rate": {10**400}'): "expected a finite number",
+        text.replace('"rate": 0.01', '"rate": ' + "[" * 500 + "]" * 500): "levels deep",
+        text.replace('"rate": 0.01', '"rate": ' + "[" * 9**6): "levels deep",
+        text.replace('"size": "tiny"', '"size": {}'): "experiment.size is {}",
+        text.replace('"pixels": 8', '"pixels": -8'): "views.pixels is -8, expected 1 to",
+        re.sub(r'"shape": \[\s+8,', '"shape": [', text): "field.shape is (8, 8), expected three",
+        text.replace('"detector_mm": 384.0', '"detector_mm": 0'): "views.detector_mm is 0.0",
     }.items():
         (tmp_path / "config.json").write_text(damaged)
-        with pytest.raises(InputError, match=re.escape(message)):
-            open_run(tmp_path)
+        with pytest.raises(InputError, match=re.escape(message)) as error:
+            open_run(tmp_path, trust)
+        assert len(str(error.value)) < 600
 
 
 def assert_close_runs(a: Path, b: Path) -> None:
@@ -384,7 +421,7 @@ def assert_close_runs(a: Path, b: Path) -> None:
     for ours, theirs in zip(logged(a), logged(b), strict=True):
         assert ours.pop("split") == theirs.pop("split")
         assert ours == pytest.approx(theirs, rel=1e-5)
-    (state_a, step_a), (state_b, step_b) = restore(open_run(a)), restore(open_run(b))
+    (state_a, step_a), (state_b, step_b) = restore(opened(a)), restore(opened(b))
     assert step_a == step_b
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), state_a, state_b)
 

@@ -45,7 +45,8 @@ def main(args: argparse.Namespace) -> int:
         written = read_ours(args.out)
     else:
         _write_run(nets, args)
-        written = read_run(args.out)
+        trust = [Path(args.exp)] if args.exp else []  # which the user has just named
+        written = read_run(args.out, trust=trust)
     print(f"wrote {args.out}")
     back = {weights.field: weights for weights in written}
     if not args.no_check:

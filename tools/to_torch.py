@@ -21,6 +21,8 @@ from weight_files import read_official, read_ours, read_run, write_official
 from weights import import_torch, proof
 
 from jxrecon.cli import entry
+from jxrecon.files import component
+from jxrecon.flags import add_trust_flag
 from jxrecon.types import InputError
 
 _FORMATS = ("pth", "safetensors")
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
                         " CycleGAN latest")  # fmt: skip
     made.add_argument("--format", nargs="+", choices=_FORMATS, default=_FORMATS)
     made.add_argument("--no-check", action="store_true", help="leave out the comparison")
+    add_trust_flag(made)
     return made
 
 
@@ -52,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
     if args.source.is_dir():
         if args.which not in ("latest", "best") and not args.which.isdigit():
             raise InputError(f"--which {args.which}: expected latest, best or a step")
-        nets = read_run(args.source, int(args.which) if args.which.isdigit() else args.which)
+        which = int(args.which) if args.which.isdigit() else args.which
+        nets = read_run(args.source, which, args.trust)
     else:
         nets = read_ours(args.source)
     for weights in nets:
@@ -62,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
         weights = weights.with_facts(epoch=epoch)
         state = weights.to_state()
         for ending in args.format:
-            path = args.out / f"{epoch}_net_{weights.net}.{ending}"
+            name = component(f"{epoch}_net_{weights.net}.{ending}", f"{args.source}: epoch")
+            path = args.out / name
             write_official(weights, path)
             back = read_official(path, weights.net).to_state()
             changed = [name for name in state if state[name].tobytes() != back[name].tobytes()]

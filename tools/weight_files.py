@@ -21,20 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from cyclegan_weights import CycleGAN
-from safetensors import SafetensorError, safe_open
+from flax.traverse_util import flatten_dict
+from safetensors import safe_open
 from weights import Weights, check, compare, import_torch
 from x2ct_weights import X2CT
 
 from jxrecon.compile import jit
 from jxrecon.experiment import Experiment
-from jxrecon.files import cache_folder, write_file
+from jxrecon.files import cache_folder, one_line, write_file
 from jxrecon.runs import run
 from jxrecon.runs.checkpoint import Checkpoints
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN)
 
 _NAME = re.compile(r"(?:(?P<epoch>.+)_net_|.*_)?(?P<net>[GD](?:_[AB])?)")
+_MOST_FACTS = 1 << 16  # characters
 _NORMS = "norms of "  # begins the names of running statistics in our files
 _KEPT = "official.safetensors"  # in a run folder: what only the published layout needs
 
@@ -71,8 +73,21 @@ def read_official(path: Path, net: str = "", real: str = "A") -> Weights:
         weights = family.from_state(state, facts, net or (found["net"] if found else ""), real)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    check(weights, path)
+    except (LookupError, ValueError) as error:  # tensors of too few axes
+        raise InputError(f"{path}: no tensors of {family.FAMILY} ({one_line(error)})") from None
+    _check(weights, path)
     return weights
+
+
+def _check(weights: Weights, path: Path) -> None:
+    """`weights.check`, also of tensors so odd that no module can be told from them."""
+    try:
+        check(weights, path)
+    except InputError:
+        raise
+    except Exception as error:
+        line = one_line(error)[:200]
+        raise InputError(f"{path}: no tensors of {weights.FAMILY} ({line})") from None
 
 
 def write_official(weights: Weights, path: Path) -> None:
@@ -117,10 +132,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     try:
         with safe_open(path, framework="numpy") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, json.loads((file.metadata() or {}).get("facts", "{}"))
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as safetensors ({line})") from None
+            text = (file.metadata() or {}).get("facts", "{}")
+            facts = json.loads(text) if len(text) < _MOST_FACTS else None
+    except Exception as error:  # SafetensorError, and what its types and names make others raise
+        raise InputError(
+            f"{path}: cannot be read as safetensors ({one_line(error)[:200]})"
+        ) from None
+    plain = isinstance(facts, dict) and all(
+        isinstance(value, int | float | str) for value in flatten_dict(facts).values()
+    )
+    if not plain:
+        raise InputError(
+            f"{path}: facts are {shown(facts)}, expected an object of numbers and text"
+        )
+    return state, facts
 
 
 # Ours: one file.
@@ -149,7 +174,7 @@ def read_ours(path: Path) -> list[Weights]:
     if not nets:
         raise InputError(f"{path}: holds no parameters, expected a generator or a discriminator")
     for weights in nets:
-        check(weights, path)
+        _check(weights, path)
     return nets
 
 
@@ -158,7 +183,10 @@ def _read_ours(path: Path) -> list[Weights]:
     nets = {}
     for family in FAMILIES:
         for field, net in family.FIELDS.items():
-            rest = dict(facts.get(field, {}))
+            rest = facts.get(field, {})
+            if not isinstance(rest, dict) or not isinstance(rest.get("net", net), str):
+                raise InputError(f"{path}: facts of {field} are {shown(rest)}, expected an object")
+            rest = dict(rest)
             nets[field] = family(rest.pop("net", net), field, {"params": {}}, {}, rest)
     for name, array in arrays.items():
         whole = name.removeprefix(_NORMS)
@@ -173,6 +201,10 @@ def _read_ours(path: Path) -> list[Weights]:
         node = nets[field].params["params"]
         for part in parents:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise InputError(f"{path}: {shown(name)} lies below a tensor, expected a module")
+        if last in node:
+            raise InputError(f"{path}: {shown(name)} is a module, too, expected a tensor")
         node[last] = array
     return list(nets.values())
 
@@ -219,13 +251,15 @@ def write_run(
     write_ours(nets, folder / _KEPT, params=False)
 
 
-def read_run(folder: Path, which: int | Literal["latest", "best"] = "latest") -> list[Weights]:
-    """The nets of a run of a known family, generators first.
+def read_run(
+    folder: Path, which: int | Literal["latest", "best"] = "latest", trust: Sequence[Path] = ()
+) -> list[Weights]:
+    """The nets of a run of a known family, generators first; `trust` as of `open_run`.
 
     Raises:
         InputError: there is no such run or checkpoint, or it is of another method.
     """
-    state, step = run.restore(run.open_run(folder), which)
+    state, step = run.restore(run.open_run(folder, trust), which)
     kept = {w.field: w for w in _read_ours(folder / _KEPT)} if (folder / _KEPT).exists() else {}
     nets = []
     for family in FAMILIES:

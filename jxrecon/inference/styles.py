@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,16 +16,20 @@ from jxrecon.runs.run import open_run, restore
 from jxrecon.types import InputError
 
 
-def open_style(folder: Path) -> Callable[[Radiograph], Radiograph]:
+def open_style(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Radiograph], Radiograph]:
     """The function that gives a real X-ray the synthetic style: same camera, same pixels, new values.
 
     The X-ray passes the network at the size of the training. It comes back as line integrals: on their
     own scale if the synthetic images were line integrals, else between the X-ray's own ends.
 
+    Args:
+        folder: of a run of `jxrecon style`.
+        trust: as of `open_run`.
+
     Raises:
         InputError: the folder holds no run of this program, or one without a checkpoint.
     """
-    run = open_run(folder)
+    run = open_run(folder, trust)
     if not isinstance(run.method, Translator):
         raise InputError(f"{folder}: a run of {run.experiment.name}, expected one of jxrecon style")
     settings, shape = run.experiment.settings, run.problem.shape

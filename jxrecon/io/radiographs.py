@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jxrecon import geometry
-from jxrecon.files import write_file
+from jxrecon.files import read_json, write_file
 from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, finite
 from jxrecon.io import xray_checks
 from jxrecon.io.dicom_files import is_dicom
@@ -41,7 +41,7 @@ from jxrecon.io.dicom_xrays import Said, lacks_orientation, read_dicom_xray
 from jxrecon.io.images import WRITTEN, nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
 from jxrecon.io.xray_pixels import OF_PIXELS, Lines, line_integrals_of
 from jxrecon.io.xray_views import as_displayed, oriented, picture_of, view_angles
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 _DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
 _CAMERA_ARRAYS = (
@@ -244,7 +244,7 @@ def _whole_camera(path: Path, said: Said, flags: dict[str, Any]) -> tuple[AnyCam
             "expected --view too, to replace that camera, or none of them"
         )
     if not isinstance(values, dict):
-        raise InputError(f"{path}: the camera in {where} is {values!r}, expected its numbers")
+        raise InputError(f"{path}: the camera in {where} is {shown(values)}, expected its numbers")
     camera = geometry.camera_from_dict(values, f"{path}: the camera in {where}")
     return camera, [(name, text, where) for name, text in describe(camera).items()]
 
@@ -290,14 +290,9 @@ def _built_camera(
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no valid JSON ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    values = read_json(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: found {type(values).__name__}, expected a JSON object")
+        raise InputError(f"{path}: found {shown(values)}, expected a JSON object")
     return {key: value for key, value in values.items() if value is not None}
 
 

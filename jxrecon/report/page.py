@@ -13,6 +13,7 @@ from jxrecon.evaluation import summary as summaries
 from jxrecon.evaluation.bench import Judge
 from jxrecon.evaluation.compare import Results
 from jxrecon.evaluation.table import Row
+from jxrecon.files import read_json
 from jxrecon.metrics.metric import COSTS
 from jxrecon.report import curves
 from jxrecon.report.drawing import data_uri, render
@@ -102,7 +103,7 @@ def write_report(results: Results) -> Path:
         folder = results.shown.run.folder
         log = curves.read_log(folder / "metrics.jsonl")
         if (folder / "config.json").exists():
-            setup = json.loads((folder / "config.json").read_text())
+            setup = read_json(folder / "config.json")
     beside = [row for row in results.rows if row["views"] == count]
     several, sections = len(setting.counts) > 1, setting.experiment.kind.sections
     path = results.out / "report.html"

@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
 from jxrecon.experiment import FUNCTIONS, Experiment
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 
 def _experiments_folder() -> Path:
@@ -71,6 +74,35 @@ def find(name: str, size: str | None = None) -> Experiment:
         ) from error
 
 
+def find_saved(name: str, size: str | None, trust: Sequence[Path], origin: str) -> Experiment:
+    """The experiment that a run folder names: one of the package, or a file that the user trusts.
+
+    A run folder is data, perhaps of somebody else: what it names is not executed for that alone.
+
+    Args:
+        name: as `find` takes it.
+        size: as `find` takes it.
+        trust: Python files that may be executed, where the run names a file of the same name.
+        origin: the file that names it.
+
+    Raises:
+        InputError: there is no such experiment, or it is a file that is not trusted.
+    """
+    if not name.endswith(".py"):
+        if name not in names():
+            raise InputError(
+                f"{origin}: experiment {shown(name)}, expected one of {', '.join(names())}"
+            )
+        return find(name, size)
+    ours = next((path for path in trust if path.name == os.path.basename(name)), None)
+    if ours is None:
+        raise InputError(
+            f"{origin}: its experiment is the Python file {shown(name, 300)}, which a run folder does not "
+            "execute by itself: give --trust FILE if you know that file"
+        )
+    return find(str(ours), size)
+
+
 def to_dict(value: Any) -> Any:
     """The saved form: dataclasses as dicts, tuples as lists, functions left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -93,20 +125,24 @@ def from_dict(template: Any, saved: Any, path: str = "config") -> Any:
         known = to_dict(template)
         if not isinstance(saved, dict) or set(saved) != set(known):
             found = sorted(saved) if isinstance(saved, dict) else saved
-            raise InputError(f"{path}: found {found}, expected the fields {sorted(known)}")
+            raise InputError(f"{path}: found {shown(found)}, expected the fields {sorted(known)}")
         values = {k: from_dict(getattr(template, k), v, f"{path}.{k}") for k, v in saved.items()}
         return dataclasses.replace(template, **values)
     if isinstance(template, tuple):
         if not isinstance(saved, list) or (template and not saved):
-            raise InputError(f"{path}: found {saved!r}, expected a list such as {list(template)}")
+            raise InputError(
+                f"{path}: found {shown(saved)}, expected a list such as {list(template)}"
+            )
         kinds = template if len(template) == len(saved) else [template[0]] * len(saved)
         return tuple(from_dict(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(kinds, saved)))
     if isinstance(template, float) and isinstance(saved, int) and not isinstance(saved, bool):
-        return float(saved)
+        saved = float(saved) if abs(saved) < 2**63 else math.inf
     if template is not None and type(saved) is not type(template):
         raise InputError(
-            f"{path}: found {saved!r}, expected {type(template).__name__} such as {template!r}"
+            f"{path}: found {shown(saved)}, expected {type(template).__name__} such as {template!r}"
         )
+    if isinstance(saved, float) and not math.isfinite(saved) and saved != template:
+        raise InputError(f"{path}: found {saved}, expected a finite number")
     return saved
 
 
@@ -124,7 +160,7 @@ def override(experiment: Experiment, assignments: list[str]) -> Experiment:
             )
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # more digits or levels than JSON is read with, too
             value = text
         saved = to_dict(experiment)
         *parents, last = path.split(".")
@@ -155,4 +191,4 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             name = f"{path}.{key}" if path else key
             lines += differences(old.get(key), new.get(key), name)
         return lines
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+    return [] if old == new else [f"{path}: {shown(old)} -> {shown(new)}"]

@@ -16,6 +16,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,10 +24,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from jxrecon.experiment import Experiment, Xrays
-from jxrecon.files import write_file
+from jxrecon.files import one_line, read_json, write_file
 from jxrecon.runs import config, sharding
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
-from jxrecon.types import InputError, PyTree
+from jxrecon.types import InputError, PyTree, shown
 from jxrecon.units import NOTHING_STATED
 
 _PACKAGES = ("jxrecon", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -130,20 +131,37 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
     return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
 
 
-def open_run(folder: Path | str) -> Run:
+def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
     """The run that a folder holds.
 
+    Args:
+        folder: the run folder.
+        trust: Python files of experiments of one's own. A run that names such a file is refused unless a
+            file of that name is given here; that one is executed.
+
     Raises:
-        InputError: there is no run, its config.json is damaged, or its experiment is gone or changed.
+        InputError: there is no run, its config.json is damaged, its experiment is gone or changed, or a
+            file that is not trusted.
     """
     folder = Path(folder)
-    saved = _read(folder)
-    found = config.find(saved["exp"], saved["experiment"].get("size"))
-    experiment = config.from_dict(
-        found, saved["experiment"], f"{folder / 'config.json'}: experiment"
-    )
+    saved, origin = _read(folder), str(folder / "config.json")
+    size = saved["experiment"].get("size")
+    if not isinstance(size, str):
+        raise InputError(
+            f"{origin}: experiment.size is {shown(size)}, expected a size such as small"
+        )
+    found = config.find_saved(saved["exp"], size, [Path(path) for path in trust], origin)
+    experiment = config.from_dict(found, saved["experiment"], f"{origin}: experiment")
     data = None if saved["data"] is None else Path(saved["data"])
-    return _assemble(folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"])
+    try:
+        return _assemble(
+            folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"]
+        )
+    except InputError:
+        raise
+    except Exception as error:  # whatever settings that nobody checked make a method raise
+        line = f"{type(error).__name__}: {one_line(error)}"[:200]
+        raise InputError(f"{origin}: its settings make no {experiment.name} ({line})") from error
 
 
 def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tuple[PyTree, int]:
@@ -187,15 +205,14 @@ def _assemble(
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        saved = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no config.json, expected the folder of a run") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    if not path.is_file():
+        raise InputError(f"{folder}: no config.json, expected the folder of a run")
+    saved = read_json(path)
     kinds = {"experiment": dict, "exp": str, "cases": int, "synthetic": bool, "rule": str}
     for name, kind in {**kinds, "data": str | None}.items():
-        if not isinstance(saved, dict) or name not in saved or not isinstance(saved[name], kind):
+        value: Any = saved.get(name) if isinstance(saved, dict) else None
+        wrong = not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**31)
+        if wrong or name not in saved or (isinstance(value, str) and "\0" in value):
             raise InputError(
                 f"{path}: no proper {name!r}, expected a file that training has written"
             )
