@@ -33,7 +33,10 @@ def command(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: jxrecon {name}: expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return int(import_module(f"jxrecon.{name.replace('-', '_')}").command(rest))
+    if arguments is None:
+        sys.argv[1:] = rest  # a process of its own, as `python -m jxrecon.NAME` is
+    module = import_module(f"jxrecon.{name.replace('-', '_')}")
+    return int(module.command(None if arguments is None else rest))
 
 
 if __name__ == "__main__":

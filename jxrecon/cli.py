@@ -7,12 +7,17 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from jxrecon.files import cache_folder
+from jxrecon.interrupt import Ended, heeded
 from jxrecon.types import InputError
 
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a full, read-only or foreign disk answers."""
+_REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE,
+}  # fmt: skip
+"""What a full, read-only, foreign or vanished disk answers, and one that holds other things than expected."""
 
 
 def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -44,25 +49,58 @@ def entry(
 
     Returns:
         what `main` returns; 2 after bad input or when the disk refuses to be written to, with one
-        line on stderr; 130 after Ctrl-C.
+        line on stderr; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. A process of its own
+        (`arguments` None) ends here unless all went well: libraries may have threads that would wait.
     """
-    typed = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(typed, argparse.Namespace(arguments=typed))
+    with heeded(last=arguments is None):
+        typed = sys.argv[1:] if arguments is None else arguments
+        code = _code_of(parser, main, typed, before)
+    if code and arguments is None:
+        with suppress(OSError):
+            sys.stdout.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _code_of(
+    parser: Callable[[], argparse.ArgumentParser],
+    main: Callable[[argparse.Namespace], int],
+    typed: list[str],
+    before: Callable[[argparse.Namespace], None],
+) -> int:
     try:
+        options = parser().parse_args(typed, argparse.Namespace(arguments=typed))
         before(options)
         _prepare_jax()
-        return main(options)
+        code = main(options)
+        sys.stdout.flush()
+        return code
     except InputError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return _ended("error:", " ".join(str(error).split()))
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _ended(f"error: {error.filename or 'output'}: {error.strerror}")
+    except MemoryError as error:
+        return _ended("error: out of memory", f"({error})" if str(error) else "")
+    except RuntimeError as error:  # JAX's are of a type that is made when it is imported
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        return _ended("error: out of memory on the device,", " ".join(str(error).split())[:200])
+    except KeyboardInterrupt as error:
+        return _ended("interrupted", code=128 + error.number if isinstance(error, Ended) else 130)
+
+
+def _ended(*words: str, code: int = 2) -> int:
+    """Says so, where there is anybody to be told; returns the code."""
+    with suppress(OSError):
+        print(*words, file=sys.stderr, flush=True)
+    return code
 
 
 def _prepare_jax() -> None:

@@ -12,7 +12,7 @@ FILES = sorted((REPOSITORY / "jxrecon").rglob("*.py"))
 
 CAMERAS = {"types", "units", "geometry"}
 IMAGING = {*CAMERAS, "pose", "drr", "phantom", "mesh"}
-WORK = {"compile", "files", "terminal"}
+WORK = {"compile", "files", "interrupt", "terminal"}
 LEARNING = {"experiment", "metrics", "methods.base", "runs"}
 FILES_IN = {"io", "data"}
 KNOWS = {
@@ -23,8 +23,9 @@ KNOWS = {
     "compile": {"types"},
     "files": {"types"},
     "terminal": {"types"},
+    "interrupt": set(),
     "experiment": CAMERAS,
-    "cli": {"types", "files", "compile"},
+    "cli": {"types", "files", "compile", "interrupt"},
     "drr": CAMERAS,
     "mesh": CAMERAS,
     "phantom": {*CAMERAS, "mesh"},

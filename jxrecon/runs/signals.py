@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, turned into a question that a loop asks between its steps."""
+"""SIGTERM, SIGINT and SIGHUP, turned into a question that a loop asks between its steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jxrecon import interrupt
+
 
 class Interrupted(Exception):
     """A signal ended training at `step`, which is saved."""
@@ -21,24 +23,29 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Notes SIGTERM and SIGINT, so that the loop ends after its step; a second one ends it at once."""
+    """Notes the first signal, so that the loop ends after its step; a second one ends it at once."""
 
     number: int | None = None
 
     def __enter__(self) -> Signals:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in interrupt.numbers():
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and self.number is not None:  # after the loop had asked for the last time
+            signal.raise_signal(self.number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        signal.signal(number, self._before[number])
+        first, self.number = self.number is None, self.number or number
+        interrupt.silence_lost_terminal(number)
+        if not first:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
     def caught(self, step: int, every: int) -> bool:
         """Whether to stop now; several processes agree on it every so many steps."""
