@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -52,6 +53,8 @@ def entry(
         line on stderr; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. A process of its own
         (`arguments` None) ends here unless all went well: libraries may have threads that would wait.
     """
+    if arguments is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file may be no text
     with heeded(last=arguments is None):
         typed = sys.argv[1:] if arguments is None else arguments
         code = _code_of(parser, main, typed, before)

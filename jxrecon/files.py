@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TextIO
 
 from jxrecon.types import InputError, shown
 
@@ -21,7 +22,7 @@ MAX_BYTES = 2 * 1024**3
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file of the same ending beside `path`, to be written within; moved to `path` at the end, in one step.
+    """An empty file of the same ending beside `path`, to be written within; moved to `path` at the end.
 
     Folders are made where they are missing. What is there already stays as it is until the move; after an
     error nothing new is left behind.
@@ -29,10 +30,11 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part_{os.getpid()}_{path.name}")
+    part = path.with_name(f".part_{os.getpid()}_{path.name}"[:255])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)  # of a process of the same number that was killed
+        part.open("xb").close()  # a new file, and not what somebody's link leads to
         yield part
         os.replace(part, path)
     except OSError as error:
@@ -40,6 +42,73 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def append_to(path: Path) -> TextIO:
+    """A text file to be added to, each line written as it ends; a link in its place is not followed.
+
+    Raises:
+        InputError: it cannot be written to.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(path, "a", 1, "utf-8", "surrogateescape", "", opener=opener)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def no_link(path: Path) -> None:
+    """Raises InputError where a folder that is to be filled is a link: what lies there is of others."""
+    if path.is_symlink():
+        raise InputError(f"{path}: a link to {os.readlink(path)}, expected a folder of its own")
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[Callable[[], None]]:
+    """Keeps other processes from doing the same in a folder; the lock dies with its process.
+
+    Args:
+        folder: made where missing; `.WHAT.lock` in it stays, and means nothing by itself.
+        what: "training" or "evaluation".
+
+    Yields:
+        a function that raises InputError once the folder is gone, or another one lies in its place.
+
+    Raises:
+        InputError: another process has the lock, or the folder cannot be written to.
+    """
+    path = folder / f".{what}.lock"
+    make_folder(folder)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another {what} is under way there, expected to be alone: wait for its end, or "
+                "give another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        own = os.fstat(lock)
+
+        def still_there() -> None:
+            try:
+                found = os.stat(path, follow_symlinks=False)
+            except OSError:
+                found = None
+            if found is None or (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+                raise InputError(f"{folder}: moved, removed or replaced during the {what}")
+
+        yield still_there
+    finally:
+        os.close(lock)
 
 
 def make_folder(path: Path) -> None:
@@ -145,9 +214,11 @@ def one_line(error: BaseException) -> str:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes a whole file, text as UTF-8; errors as of `whole`."""
-    with whole(path) as part, part.open("xb") as stream:
-        stream.write(content if isinstance(content, bytes) else content.encode())
+    """Writes a whole file, text as UTF-8 and names of files in it as their bytes; errors as of `whole`."""
+    with whole(path) as part, part.open("wb") as stream:
+        stream.write(
+            content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+        )
 
 
 def cache_folder(part: str = "") -> Path | None:

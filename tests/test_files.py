@@ -1,11 +1,13 @@
 """Names out of data as parts of paths."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from jxrecon.files import as_component, component
+from jxrecon.files import append_to, as_component, component, locked, write_file
 from jxrecon.types import InputError
 
 ELSEWHERE = ["", ".", "..", "../a", "a/../b", "/etc", "a\\b", "C:a", "a\0b", "x" * 300, "\ud800"]
@@ -32,3 +34,37 @@ def test_a_name_of_a_file_stays_as_it_is(name: str):
 def test_long_names_that_differ_at_their_end_stay_apart():
     assert as_component("é" * 150 + "1") != as_component("é" * 150 + "2")
     assert as_component("con.nii") == "_con.nii"
+
+
+def test_a_lock_is_for_one_alone_and_ends_with_it(tmp_path: Path):
+    folder = tmp_path / "run"
+    with locked(folder, "training"):
+        with pytest.raises(InputError, match="run: another training is under way there"):
+            locked(folder, "training").__enter__()
+        with locked(folder, "evaluation"):
+            pass
+    with locked(folder, "training") as still_there:  # the file that was left means nothing
+        still_there()
+        shutil.rmtree(folder)
+        with pytest.raises(InputError, match="moved, removed or replaced during the training"):
+            still_there()
+        (tmp_path / "other").mkdir()
+        folder.symlink_to(tmp_path / "other")
+        with pytest.raises(InputError, match="moved, removed or replaced"):
+            still_there()
+
+
+def test_writers_follow_the_umask_and_no_link(tmp_path: Path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("of others")
+    link.symlink_to(target)
+    with pytest.raises(InputError, match="link: cannot be written"):
+        append_to(link)
+    before = os.umask(0o027)
+    try:
+        write_file(link, "ours")
+    finally:
+        os.umask(before)
+    assert target.read_text() == "of others"
+    assert link.read_text() == "ours"
+    assert link.stat().st_mode & 0o777 == 0o640

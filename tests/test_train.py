@@ -22,6 +22,7 @@ import pytest
 from jxrecon import train
 from jxrecon.data.volumes import VolumeSet
 from jxrecon.evaluate import command as evaluate
+from jxrecon.files import locked
 from jxrecon.reconstruct import command as reconstruct
 from jxrecon.runs import batches, loop
 from jxrecon.runs.run import Run, open_run, restore
@@ -39,6 +40,7 @@ import optax
 
 from jxrecon.experiment import Experiment, Field, Schedule, Views
 from jxrecon.data.volumes import VolumeSet
+from jxrecon.files import locked
 from jxrecon.evaluate import command as evaluate
 from jxrecon.reconstruct import command as reconstruct
 from jxrecon.kinds import VOLUMES
@@ -219,6 +221,33 @@ def test_signal_saves_the_step_in_hand(
     monkeypatch.undo()
     assert run_toy(toy, folder) == 0
     assert_same_run(folder, finished)
+
+
+def test_a_second_training_in_a_folder_is_refused_at_once(
+    finished: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(finished, "training"):
+        assert run_toy(toy, finished) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {finished}: another training is under way there")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_vanishes_ends_the_training(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, batch_at = tmp_path / "run", loop.batch_at
+
+    def removing(volumes: Any, step: int, batch_size: int, seed: int) -> Any:
+        if step == 7:
+            folder.rename(tmp_path / "moved")
+        return batch_at(volumes, step, batch_size, seed)
+
+    monkeypatch.setattr(loop, "batch_at", removing)
+    assert run_toy(toy, folder) == 2
+    assert re.search(r"^error: .*(removed or replaced|not be written)", capsys.readouterr().err)
+    assert not folder.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"moved"}
 
 
 def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_path: Path) -> None:

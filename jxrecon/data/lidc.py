@@ -30,10 +30,10 @@ from jxrecon.data import volumes
 from jxrecon.data.body import TISSUE_HU, body_mask, without_surroundings
 from jxrecon.data.volumes import Dataset, VolumeSet, refuse_shared
 from jxrecon.experiment import Experiment
-from jxrecon.files import MAX_BYTES, write_file
+from jxrecon.files import MAX_BYTES, component, write_file
 from jxrecon.geometry import Camera, Grid, biplanar, centred_grid
 from jxrecon.io.cache import fingerprint, stamp
-from jxrecon.io.nifti import resample
+from jxrecon.io.nifti import DEFLATE_RATIO, resample
 from jxrecon.types import AnyArray, InputError
 
 FILE = "ct_xray_data.h5"
@@ -75,6 +75,8 @@ def read_case(path: Path) -> Case:
     try:
         with h5py.File(path, "r") as file:
             for name, axes in (("ct", 3), ("xray1", 2), ("xray2", 2)):
+                if not isinstance(file.get(name, h5py.HardLink(), getlink=True), h5py.HardLink):
+                    raise InputError(f"{path}: {name} is a link, expected the array itself")
                 data = file.get(name)
                 if not isinstance(data, h5py.Dataset) or data.ndim != axes or 0 in data.shape:
                     found = list(file) if data is None else getattr(data, "shape", "a group")
@@ -84,6 +86,7 @@ def read_case(path: Path) -> Case:
                         f"{path}: {name} declares {data.shape} numbers of {data.dtype}, expected real "
                         f"numbers of at most {MAX_BYTES / 1024**3:g} GiB"
                     )
+                _check_stored(path, data)
                 arrays.append(data[()])
     except InputError:
         raise
@@ -94,6 +97,22 @@ def read_case(path: Path) -> Case:
     if not all(np.isfinite(array).all() for array in case):
         raise InputError(f"{path}: holds numbers that are not finite, expected none")
     return case
+
+
+def _check_stored(path: Path, data: h5py.Dataset) -> None:
+    """Refuses numbers that lie in other files, and more of them than this file can hold.
+
+    Raises:
+        InputError: the data set is virtual or its bytes are elsewhere, or the file is too small for it.
+    """
+    if data.is_virtual or data.external:
+        raise InputError(f"{path}: {data.name} lies in other files, expected it here")
+    ratio = DEFLATE_RATIO if data.id.get_create_plist().get_nfilters() else 1
+    if data.nbytes > ratio * min(path.stat().st_size, data.id.get_storage_size()):
+        raise InputError(
+            f"{path}: {data.name} declares {data.nbytes} bytes, which a file of "
+            f"{path.stat().st_size} bytes cannot hold"
+        )
 
 
 def write_case(path: Path, case: Case) -> None:
@@ -125,11 +144,9 @@ def splits(folder: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
                 f"{path}: cannot be read ({error}), expected one case a line"
             ) from None
         names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        wrong = [name for name in names if Path(name).name != name or name == ".."]
-        if wrong or not names:
-            found = repr(wrong[0]) if wrong else "nothing"
-            raise InputError(f"{path}: holds {found}, expected names of folders beside it")
-        lists[split] = names
+        if not names:
+            raise InputError(f"{path}: holds nothing, expected names of folders beside it")
+        lists[split] = tuple(component(name, str(path)) for name in names)
     return lists, tuple(name for name in lists["train"] if name in set(lists["test"]))
 
 

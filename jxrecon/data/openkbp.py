@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
+from jxrecon.files import component, one_line
 from jxrecon.geometry import Grid
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 FULL_SHAPE = (80, 96, 112)
 """The field's finest grid, 2.8 x 2.5 x 1.8 mm; coarser grids are block means of it."""
@@ -32,11 +35,13 @@ def field_centres(folder: Path, split: str) -> dict[str, tuple[float, float, flo
     """Patients of a split whose CT fills the field, and the field's centre in each, world mm.
 
     Raises:
-        InputError: the table holds a coordinate that is not a finite number.
+        InputError: the table cannot be read, or holds a coordinate that is not a finite number or a patient
+            that can be no file's name.
     """
     centres = {}
-    with (folder / _TABLE).open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
+    table = folder / _TABLE
+    with table.open(newline="", encoding="utf-8") as lines:
+        for row in _rows(lines, table):
             if row["split"] != split or row["covers_hn"] != "1":
                 continue
             texts = [row[column] for column in _CENTRE]
@@ -46,12 +51,20 @@ def field_centres(folder: Path, split: str) -> dict[str, tuple[float, float, flo
                 middle = [math.nan]
             if not all(map(math.isfinite, middle)):
                 raise InputError(
-                    f"{folder / _TABLE}: {row['patient']} has {', '.join(_CENTRE)} = {texts}, "
+                    f"{table}: {row['patient']} has {', '.join(_CENTRE)} = {shown(texts)}, "
                     "expected three numbers in mm"
                 )
             x, y, z = (m + o for m, o in zip(middle, OFFSET_MM))
-            centres[row["patient"]] = (x, y, z)
+            centres[component(row["patient"] or "", str(table))] = (x, y, z)
     return centres
+
+
+def _rows(lines: TextIO, table: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table; raises InputError where it is no text or a field is too long."""
+    try:
+        yield from csv.DictReader(lines)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: cannot be read as CSV ({one_line(error)})") from None
 
 
 def samples_of(grid: Grid) -> tuple[int, int, int] | None:

@@ -210,7 +210,7 @@ def _kept(stem: Path, arrays: _Arrays) -> _Arrays:
     }
     try:
         for ending, write in writers.items():
-            with whole(stem.with_suffix(ending)) as part, part.open("xb") as stream:
+            with whole(stem.with_suffix(ending)) as part, part.open("wb") as stream:
                 write(stream)
     except InputError as error:
         print(f"{error}; not cached", file=sys.stderr)

@@ -158,7 +158,7 @@ def predict(
 
 def write_surround(path: Path, surround: Surround) -> None:
     """Writes it as .npz, whole or not at all; errors as of `files.whole`."""
-    with files.whole(path) as part, part.open("xb") as stream:
+    with files.whole(path) as part, part.open("wb") as stream:
         np.savez(stream, **surround._asdict())  # type: ignore[arg-type]  # its own flag is none of the names
 
 

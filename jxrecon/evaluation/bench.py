@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jxrecon.files import component
 from jxrecon.metrics.metric import Metric
 from jxrecon.types import PyTree
 
@@ -97,7 +98,12 @@ class Judge(NamedTuple):
 
 
 def recon_path(out: Path, method: str, count: int, case: str, ending: str) -> Path:
-    """Where the result of a case lies below the folder of an evaluation."""
+    """Where the result of a case lies below the folder of an evaluation.
+
+    Raises:
+        InputError: a name would lead elsewhere.
+    """
+    method, case = component(method, "experiment.name"), component(case, "cases")
     return out / "recon" / method / f"{count} view{'s' if count > 1 else ''}" / f"{case}{ending}"
 
 

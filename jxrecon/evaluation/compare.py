@@ -21,7 +21,7 @@ from jxrecon.evaluation.setting import Setting, Terms, make_setting
 from jxrecon.evaluation.summary import finite, markdown, summarise
 from jxrecon.evaluation.table import CaseTable, Row
 from jxrecon.experiment import Experiment
-from jxrecon.files import cache_folder, make_folder, write_file
+from jxrecon.files import cache_folder, locked, make_folder, no_link, write_file
 from jxrecon.metrics.metric import COSTS
 from jxrecon.runs.run import Run, Trained, restore
 from jxrecon.terminal import CaseBar
@@ -175,6 +175,8 @@ def compare(
     make_folder(out)
     try:
         with ExitStack() as stack:
+            stack.enter_context(locked(out, "evaluation"))
+            no_link(out / "recon")
             cases = stack.enter_context(CaseTable(out / "cases.csv", prints, judge.metrics))
             costs = stack.enter_context(CaseTable(out / "costs.csv", prints, COSTS))
             bar = stack.enter_context(CaseBar(len(setting.names)))

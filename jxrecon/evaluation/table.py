@@ -6,10 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jxrecon.files import write_file
+from jxrecon.files import append_to, write_file
 
 Row = dict[str, Any]
 """One method on one case: method, views, split, case, its metrics, fingerprint."""
@@ -43,7 +44,7 @@ class CaseTable:
                 self.rows[tuple(row[key] for key in KEYS)] = row
         self._path = path
         self._write_whole()
-        self._file = path.open("a", newline="")
+        self._file = append_to(path)
 
     def __enter__(self) -> CaseTable:
         return self
@@ -73,15 +74,16 @@ class CaseTable:
         """The whole rows of the file; nothing where there is none or its columns are others."""
         if not path.exists():
             return
-        with path.open(newline="", errors="replace") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != self._columns:
-                return
-            for row in reader:
-                try:
-                    yield {**row, **{name: float(row[name]) for name in self._metrics}}
-                except (TypeError, ValueError):
-                    continue
+            with suppress(
+                csv.Error
+            ):  # a field of over 131,072 characters: what follows is done again
+                if tuple(reader.fieldnames or ()) != self._columns:
+                    return
+                for row in reader:
+                    with suppress(TypeError, ValueError):
+                        yield {**row, **{name: float(row[name]) for name in self._metrics}}
 
 
 def _line(cells: Iterable[str]) -> str:

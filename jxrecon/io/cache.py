@@ -52,7 +52,7 @@ def save_arrays(path: Path, key: str, arrays: dict[str, Any]) -> None:
     A cache is a convenience: a disk that refuses it is told of in a line on stderr, no more.
     """
     try:
-        with whole(path) as part, part.open("xb") as stream:
+        with whole(path) as part, part.open("wb") as stream:
             np.savez(stream, fingerprint=np.array(key), **arrays)
     except InputError as error:
         print(f"{error}; not cached", file=sys.stderr)

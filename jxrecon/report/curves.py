@@ -113,8 +113,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and len(entry) > 2 and {"step", "split"} <= entry.keys():
-            found.append(entry)
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+            continue
+        terms = {k: v for k, v in entry.items() if v is None or isinstance(v, int | float)}
+        if len(terms) > 1 and isinstance(split := entry.get("split"), str):
+            found.append({**terms, "split": split})
     return found

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +24,8 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint import checkpoint_managers
 
+from jxrecon.files import no_link
+from jxrecon.runs import manifest
 from jxrecon.runs.sharding import to_host
 from jxrecon.types import InputError, PyTree
 
@@ -41,6 +45,7 @@ class _Record(NamedTuple):
 
     leaves: dict[str, _Leaf]
     metric: float | None
+    step: int
 
 
 class _Damaged(InputError):
@@ -63,7 +68,11 @@ class Checkpoints:
         self.folder = folder.absolute()
         if read_only and not self.folder.is_dir():
             raise InputError(f"{folder}: no such folder, expected the checkpoints of a run")
+        if not read_only:
+            no_link(folder)  # or steps of others would be deleted
         self._records: dict[int, _Record] = {}
+        self._pending: int | None = None
+        self._failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Keep(self._records),
             cleanup_tmp_directories=not read_only,
@@ -105,6 +114,7 @@ class Checkpoints:
             return
         if step in self._manager.all_steps():
             self._delete([step])  # damaged
+        self._probe(step)
         flat = _flatten(jax.tree.map(_array, state))
         leaves = {}
         for name, leaf in flat.items():
@@ -113,7 +123,7 @@ class Checkpoints:
                 raise FloatingPointError(f"{name} holds NaN")
             leaves[name] = _Leaf(list(array.shape), str(array.dtype), _crc32(array))
         self._pending = step
-        self._records[step] = _Record(leaves, metric)
+        self._records[step] = _Record(leaves, metric, step)
         text = json.dumps(self._records[step]._asdict(), sort_keys=True)
         try:
             self._manager.save(
@@ -124,7 +134,7 @@ class Checkpoints:
                 ),
             )
         except Exception as error:  # Orbax raises what its storage raises
-            raise self._not_written(error) from error
+            raise self._not_written(step, error) from None
 
     def wait(self) -> None:
         """Returns when all that was begun lies on the disk.
@@ -132,10 +142,16 @@ class Checkpoints:
         Raises:
             InputError: it could not be written; the checkpoints before it are intact.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._not_written(error) from error
+        step, self._pending = self._pending, None
+        if step is None:
+            return
+        with _hushed():
+            try:
+                self._manager.wait_until_finished()
+                if jax.process_index() == 0 and (self.folder / str(step)).is_dir():
+                    manifest.seal(self.folder / str(step))
+            except Exception as error:
+                raise self._not_written(step, error) from None
 
     def restore_latest_valid(self, abstract: PyTree) -> tuple[PyTree, int] | None:
         """(newest state that is whole, its step), None without a checkpoint; warns of damaged ones.
@@ -178,19 +194,32 @@ class Checkpoints:
         self._delete([s for s in self.steps() if s > step])
 
     def close(self) -> None:
-        """Waits for what was begun and ends Orbax's threads."""
+        """Waits for what was begun and ends Orbax's threads; what has failed is not waited for again."""
         self.wait()
-        self._manager.close()
+        if not self._failed:
+            self._manager.close()
 
     def _delete(self, steps: Iterable[int]) -> None:
         for step in steps:
             self._manager.delete(step)
             self._records.pop(step, None)
 
-    def _not_written(self, error: Exception) -> InputError:
-        self._records.pop(self._pending, None)
+    def _probe(self, step: int) -> None:
+        """Lets a disk that refuses do so here: within Orbax threads would wait for each other for long."""
+        place = self.folder / f".probe_{os.getpid()}"
+        try:
+            place.mkdir()
+            place.rmdir()
+        except OSError as error:
+            raise self._not_written(step, error) from None
+
+    def _not_written(self, step: int, error: Exception) -> InputError:
+        self._failed, self._pending = True, None
+        self._records.pop(step, None)
+        for part in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(part, ignore_errors=True)  # a full disk has room again
         return InputError(
-            f"checkpoint step {self._pending} could not be written to {self.folder}"
+            f"checkpoint step {step} could not be written to {self.folder}"
             f" ({_one_line(error)}); the checkpoints before it are intact"
         )
 
@@ -203,7 +232,10 @@ class Checkpoints:
         if not isinstance(text, str) or zlib.crc32(text.encode()) != record.get("crc32"):
             raise self._damaged(step, "record has a wrong checksum")
         content = json.loads(text)
-        return _Record({k: _Leaf(*v) for k, v in content["leaves"].items()}, content["metric"])
+        of = content.get("step", step)  # runs of before did not say
+        if of != step:
+            raise self._damaged(step, f"it holds a copy of step {of}")
+        return _Record({k: _Leaf(*v) for k, v in content["leaves"].items()}, content["metric"], of)
 
     def _read(self, step: int, item: str, args: Any, names: Iterable[str] = ()) -> Any:
         """One item of a step; `names` are those of its arrays, to say which one is damaged."""
@@ -238,6 +270,8 @@ class Checkpoints:
         for name, leaf in state.items():
             if _crc32(to_host(leaf)) != saved[name].crc32:
                 raise self._damaged(step, f"{name} has a wrong checksum")
+        if wrong := manifest.damage(self.folder / str(step)):  # where no array shows it
+            raise self._damaged(step, wrong)
         return _unflatten(abstract, state)
 
 
@@ -325,7 +359,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keeps off the terminal what the reads say that Orbax drops when another one fails."""
+    """Keeps off the terminal what the reads and writes say that Orbax drops when another one fails."""
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
@@ -338,7 +372,7 @@ def _hushed() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         yield
-    except _Damaged:
+    except InputError:
         sys.unraisablehook = hook  # for good: storage threads report when they come to it
         gc.collect()
         raise

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jxrecon.compile import jit
 from jxrecon.experiment import Acquired
+from jxrecon.files import locked
 from jxrecon.runs import sharding
 from jxrecon.runs.batches import Cases, batch_at, parted, places_at, prefetch
 from jxrecon.runs.checkpoint import Checkpoints
@@ -48,7 +51,7 @@ def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
 
     Raises:
         InputError: the batch cannot be shared out over the devices, or a checkpoint is of another
-            state, or cannot be written.
+            state, or cannot be written; another training is under way in the folder, or it was removed.
         Diverged: a term or an array of the state is not a number; the checkpoints before are kept.
         Interrupted: by SIGTERM or SIGINT, after the step in hand was finished and saved.
     """
@@ -64,10 +67,11 @@ def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
     held_out = _held_out(run, dataset, mesh)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
+        still_there = stack.enter_context(_alone(run.folder))
         checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
         state, done = _begin(run, checkpoints, abstract, train)
         first = done
-        metrics = stack.enter_context(closing(_Terms(run, learnt, checkpoints, done)))
+        metrics = stack.enter_context(closing(_Terms(run, learnt, checkpoints, done, still_there)))
         batches = stack.enter_context(closing(_batches(run, learnt, spread, done)))
         silent = jax.process_index() != 0
         meter = stack.enter_context(Meter(done, schedule.steps, silent))
@@ -90,9 +94,20 @@ def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
             meter.step(done)
         metrics.save(done, state, None)
         checkpoints.wait()
+        still_there()
         if signals.number:
             raise Interrupted(signals.number, done)
     return state
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Callable[[], None]]:
+    """The lock of a training; of several processes, the first one has it for all."""
+    if jax.process_index() == 0:
+        with locked(folder, "training") as still_there:
+            yield still_there
+    else:
+        yield lambda: None
 
 
 def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tuple[PyTree, int]:
@@ -203,8 +218,16 @@ class _Terms:
     are looked at: no state is saved before the terms of its step were found finite.
     """
 
-    def __init__(self, run: Run, cases: Cases, checkpoints: Checkpoints, step: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        cases: Cases,
+        checkpoints: Checkpoints,
+        step: int,
+        still_there: Callable[[], None],
+    ) -> None:
         self._run, self._cases, self._checkpoints = run, cases, checkpoints
+        self._still_there = still_there
         self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
         self._pending: tuple[int, Any] | None = None
         self.shown: dict[str, float] = {}
@@ -240,6 +263,7 @@ class _Terms:
     def save(self, step: int, state: PyTree, metric: float | None) -> None:
         """Saves a state, once its terms and its arrays are found to be numbers."""
         self.flush()
+        self._still_there()
         try:
             self._checkpoints.save(step, state, metric)
         except FloatingPointError as error:
@@ -251,6 +275,7 @@ class _Terms:
 
     def _write(self, step: int, split: str, values: dict[str, float]) -> None:
         self.shown = {**self.shown, **values}
+        self._still_there()
         if self._log:
             self._log.write(step, split, values)
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from jxrecon.experiment import Experiment, Xrays
-from jxrecon.files import one_line, read_json, write_file
+from jxrecon.files import locked, one_line, read_json, write_file
 from jxrecon.runs import config, sharding
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree, shown
@@ -75,7 +75,8 @@ def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
     """Whether the folder holds a run of this experiment on this data, to be resumed.
 
     Raises:
-        InputError: it holds a run of another one; the line says in what they differ.
+        InputError: it holds a run of another one, the line says in what they differ; or it is trained
+            at the moment, or cannot be written to.
     """
     if not (folder / "config.json").exists():
         return False
@@ -89,6 +90,9 @@ def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
             f"{folder} holds another run ({'; '.join(lines)}): give --workdir a new folder, or the"
             " settings of that run to resume it"
         )
+    if jax.process_index() == 0:
+        with locked(folder, "training"):  # refuses before any time is spent
+            pass
     return True
 
 
