@@ -167,6 +167,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         size = sum(n for name, n in entries.items() if name != f"{key}.npy")
         if size > 1 << 20:
             raise InputError(f"{path}: {size} bytes beside the image, expected at most {1 << 20}")
+        packed = {entry.compress_type for entry in archive.infolist()}
+        if odd := packed - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise InputError(f"{path}: packed by method {min(odd)} of ZIP, expected NumPy's own")
         with archive.open(f"{key}.npy") as stream:
             _check_array(stream, path)
     with np.load(path, allow_pickle=False) as arrays:

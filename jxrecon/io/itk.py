@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jxrecon.files import MAX_BYTES, one_line
+from jxrecon.files import MAX_BYTES, component, one_line
 from jxrecon.io.nifti import DEFLATE_RATIO, canonical, is_frame
 from jxrecon.types import InputError
 
@@ -121,7 +121,7 @@ def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:
         or header.get("datafile")
         or "local"
     )
-    data = path if place.lower() == "local" else path.parent / place
+    data = path if place.lower() == "local" else path.parent / component(place, str(path))
     if data.is_file():  # else a list or a pattern of files, which the reader looks after
         packed = header.get("compresseddata", "false").lower() == "true"
         packed |= header.get("encoding", "raw").lower() not in ("raw", "ascii", "text", "txt")

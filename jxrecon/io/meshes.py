@@ -9,7 +9,9 @@ of vertices and faces is kept; polygons are cut into triangles from their first 
 
 from __future__ import annotations
 
+import io
 import re
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,7 +20,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jxrecon.files import one_line, write_file
-from jxrecon.io.ply import ply_bytes, read_ply
+from jxrecon.io.ply import numbers_in, ply_bytes, read_ply
 from jxrecon.io.polydata import read_vtk, read_vtp
 from jxrecon.mesh.topology import Mesh, check
 from jxrecon.terminal import note, noted
@@ -168,10 +170,15 @@ def _read_stl(content: bytes) -> Polygons:
     elif content[:5].lower() == b"solid" and b"facet" in content[:4096]:
         if b"endsolid" not in content[-4096:].lower():
             raise InputError("cut short, no endsolid at its end")
-        rows = re.findall(rb"^\s*vertex\s+(\S+)\s+(\S+)\s+(\S+)\s*$", content, re.M | re.I)
-        corners = np.array(rows, "S").astype(np.float64).reshape(-1, 3)
-        if len(corners) != 3 * len(re.findall(rb"^\s*facet\b", content, re.M | re.I)):
-            raise InputError("a facet without three vertices")
+        numbers, vertices = bytearray(), 0
+        for vertex in re.finditer(rb"^[ \t]*vertex[ \t]([^\r\n]*)", content, re.M | re.I):
+            numbers += vertex[1] + b" "
+            vertices += 1
+        corners = numbers_in(bytes(numbers))
+        count = sum(1 for _ in re.finditer(rb"^[ \t]*facet\b", content, re.M | re.I))
+        if not len(corners) == 3 * vertices == 9 * count:
+            raise InputError("a facet without three vertices, or a vertex without three numbers")
+        corners = corners.reshape(-1, 3)
     else:
         declared = int.from_bytes(content[80:84], "little")
         raise InputError(
@@ -202,26 +209,27 @@ def _facets(content: bytes) -> int | None:
 
 
 def _read_obj(content: bytes) -> Polygons:
-    vertices, counts, indices = [], [], []
+    vertices, counts, indices = array("d"), array("q"), array("q")
     # In bytes: names and comments may be in any encoding.
-    lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\\\n", b" ").splitlines()
+    lines = io.BytesIO(content.removeprefix(b"\xef\xbb\xbf").replace(b"\\\n", b" "))
     for number, line in enumerate(lines, 1):
         words = line.split(b"#")[0].split()
         try:
             if words[:1] == [b"v"]:
                 x, y, z = words[1:4]
-                vertices.append((float(x), float(y), float(z)))
+                vertices.extend((float(x), float(y), float(z)))
             elif words[:1] == [b"f"]:
                 corners = [int(word.split(b"/")[0]) for word in words[1:]]
                 counts.append(len(corners))
                 # 1 is the first vertex, -1 the last one so far; 0 is none
-                indices += [n - 1 if n > 0 else len(vertices) + n if n else -1 for n in corners]
-        except ValueError:
+                so_far = len(vertices) // 3
+                indices.extend(n - 1 if n > 0 else so_far + n if n else -1 for n in corners)
+        except (ValueError, OverflowError):
             shown = line.strip()[:60].decode("utf-8", "replace")
             raise InputError(f"line {number} is {shown!r}") from None
     if content and not vertices:
         raise InputError("it holds no line that begins with v")
-    return np.array(vertices).reshape(-1, 3), np.array(counts, int), np.array(indices, int)
+    return np.array(vertices).reshape(-1, 3), np.array(counts), np.array(indices)
 
 
 def _stl_bytes(mesh: Mesh, space: str) -> bytes:

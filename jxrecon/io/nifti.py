@@ -174,12 +174,18 @@ def _read_to_end(stream: BufferedIOBase, path: Path) -> None:
 
 
 def _scaled(voxels: np.ndarray, header: nib.Nifti1Header, path: Path) -> np.ndarray:
-    slope, intercept = header.get_slope_inter()
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise InputError(f"{path}: its scaling is invalid ({one_line(error)})") from None
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     if slope == 1.0 and intercept == 0.0 and voxels.dtype.kind == "i" and voxels.itemsize == 2:
         return voxels.astype(np.int16, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite: told below
-        return voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        scaled = voxels.astype(np.float32)
+        scaled *= np.float32(slope)
+        scaled += np.float32(intercept)
+    return scaled
 
 
 def canonical(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+from array import array
+
 import numpy as np
 
 from jxrecon.mesh import Mesh
@@ -13,6 +17,25 @@ _TYPES = {
     "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
+
+
+_POLYGONS = (["vertex_indices"], ["vertex_index"])
+"""Properties of a face that has no other: the names of its list of corners."""
+
+
+def numbers_in(text: bytes | str) -> np.ndarray:
+    """The numbers of a text, float64, without making an object of each.
+
+    Raises:
+        InputError: something else stands between them.
+    """
+    if not text.strip():
+        return np.empty(0)  # NumPy finds a -1 there
+    with warnings.catch_warnings(action="error"):
+        try:
+            return np.fromstring(text, np.float64, sep=" ")
+        except (DeprecationWarning, ValueError):
+            raise InputError("what should be a number is none") from None
 
 
 def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,11 +70,12 @@ def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not count:
             continue
         names = [one for one, _ in properties]
-        values = stream.element(count, properties)
+        least = 3 if name == "face" and names in _POLYGONS else 0
+        values = stream.element(count, properties, least)
         if name == "vertex":
             vertices = np.stack([values[names.index(axis)][1] for axis in "xyz"], axis=1)
         elif name == "face":
-            lists = [n for n, one in enumerate(names) if one in ("vertex_indices", "vertex_index")]
+            lists = [n for n, one in enumerate(names) if [one] in _POLYGONS]
             if not lists:
                 raise InputError("its faces have no list vertex_indices")
             counts, indices = values[lists[0]]
@@ -93,10 +117,15 @@ class _Stream:
 
     def __init__(self, body: bytes, order: str) -> None:
         self.order, self.at = order, 0
-        self.body = body if order else np.array(body.split(), "S").astype(np.float64).tobytes()
+        self.body = body if order else numbers_in(body).tobytes()
 
-    def element(self, count: int, properties: list) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(how many a record, all values in one row) of each property: one a record if no list."""
+    def element(
+        self, count: int, properties: list, least: int = 0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(how many a record, all values in one row) of each property: one a record if no list.
+
+        Lists of fewer than `least` values are refused as soon as one is found.
+        """
         start, first = self.at, self._record(properties)
         fields: list = []
         for n, ((_, types), values) in enumerate(zip(properties, first)):
@@ -109,12 +138,52 @@ class _Stream:
             if all((data[f"length {n}"] == len(first[n])).all() for n in lists):
                 self.at += data.nbytes
                 return [
-                    (np.full(count, len(values)), _typed(data[f"values {n}"].ravel(), types[-1]))
+                    (np.full(count, len(values)), typed(data[f"values {n}"].ravel(), types[-1]))
                     for n, ((_, types), values) in enumerate(zip(properties, first))
                 ]
-        # Lists of different lengths, such as polygons: one record at a time.
-        columns = zip(*(self._record(properties) for _ in range(count)))
-        return [(np.array(list(map(len, rows))), np.concatenate(rows)) for rows in columns]
+        return self._ragged(count, properties, least)
+
+    def _ragged(
+        self, count: int, properties: list, least: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Lists of different lengths, such as polygons: found one by one, then taken all at once."""
+        plan = []
+        for _, types in properties:
+            length = None
+            if types[1:]:
+                code = np.dtype(types[0]).char if self.order else "d"
+                length = struct.Struct((self.order or "=") + code)
+            plan.append((length, self._stored(types[-1]).itemsize, array("q"), array("q")))
+        at, end = self.at, len(self.body)
+        for record in range(count):
+            for length, size, starts, lengths in plan:
+                n = 1
+                if length is not None:
+                    n = int(length.unpack_from(self.body, at)[0])
+                    at += length.size
+                    if n < least:
+                        raise InputError(f"face {record} has {n} corners, expected {least} or more")
+                starts.append(at)
+                lengths.append(n)
+                at += n * size
+            if not self.at <= at <= end:
+                raise InputError("cut short, fewer numbers than its header declares")
+        columns = [
+            (np.array(lengths), self._taken(np.array(starts), np.array(lengths) * size, types[-1]))
+            for (_, types), (_, size, starts, lengths) in zip(properties, plan)
+        ]
+        self.at = at
+        return columns
+
+    def _taken(self, starts: np.ndarray, sizes: np.ndarray, kind: str) -> np.ndarray:
+        """The values in some pieces of the body, which follow each other in order."""
+        first = int(starts[0])
+        steps = np.zeros(int(starts[-1] + sizes[-1]) - first + 1, np.int8)
+        np.add.at(steps, starts - first, np.int8(1))
+        np.add.at(steps, starts + sizes - first, np.int8(-1))
+        inside = np.cumsum(steps, dtype=np.int8).view(bool)[:-1]
+        content = np.frombuffer(self.body, np.uint8, len(inside), first)[inside]
+        return typed(content.view(self._stored(kind)), kind)
 
     def _record(self, properties: list) -> list[np.ndarray]:
         """The values of every property of the next record."""
@@ -130,15 +199,17 @@ class _Stream:
         if self.at + size > len(self.body):
             raise InputError("cut short, fewer numbers than its header declares")
         self.at += size
-        return _typed(np.frombuffer(self.body, self._stored(kind), count, self.at - size), kind)
+        return typed(np.frombuffer(self.body, self._stored(kind), count, self.at - size), kind)
 
     def _stored(self, kind: str) -> np.dtype:
         return np.dtype(self.order + kind if self.order else np.float64)
 
 
-def _typed(values: np.ndarray, kind: str) -> np.ndarray:
-    if np.dtype(kind).kind in "iu" and not np.isfinite(values).all():
-        raise InputError("a whole number that is not finite")
+def typed(values: np.ndarray, kind: str) -> np.ndarray:
+    """Numbers as the type that a file declares; raises InputError where they are none of its kind."""
+    whole = np.dtype(kind).kind not in "iu" or values.dtype.kind != "f"
+    if not whole and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise InputError("what should be a whole number is none")
     return values.astype(kind)
 
 

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from jxrecon.io.ply import triangles_of_strips
+from jxrecon.io.nifti import DEFLATE_RATIO
+from jxrecon.io.ply import numbers_in, triangles_of_strips, typed
 from jxrecon.types import InputError
 
 _TYPES = {
@@ -26,8 +27,10 @@ _XML_TYPES = {
     for bits in (8, 16, 32, 64)
 }
 
-MOST_BYTES = 1 << 31
-"""What a compressed array may unpack to."""
+MOST_BYTES = 1 << 28
+"""What a compressed array may unpack to: 22 million points."""
+
+_MOST_TAGS, _MOST_LINES = 100_000, 100_000  # of XML; of a legacy file, beside its arrays
 
 _Cells: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Corners a cell, and their indices in one row."""
@@ -41,7 +44,10 @@ def read_vtk(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     stream = _Legacy(content)
     vertices, polygons, cells, kinds = np.empty((0, 3)), [], None, None
+    lines = 0
     while (words := stream.words()) is not None:
+        if (lines := lines + 1) > _MOST_LINES:
+            raise InputError(f"more than {_MOST_LINES} lines beside its arrays")
         name = words[0].upper() if words else ""
         if name == "POINTS":
             vertices = stream.array(3 * int(words[1]), _TYPES[words[2].lower()]).reshape(-1, 3)
@@ -92,15 +98,16 @@ class _Legacy:
             if len(content) < dtype.itemsize * count:
                 raise InputError("cut short, fewer bytes than it declares")
             return np.frombuffer(content, dtype)
-        found: list[bytes] = []
-        while len(found) < count:
+        text, found = bytearray(), 0
+        while found < count:
             line = self.stream.readline()
             if not line:
                 raise InputError("cut short, fewer numbers than it declares")
-            found += line.split()
-        if len(found) > count:
+            text += line
+            found += len(line.split())
+        if found > count:
             raise InputError("more numbers than it declares")
-        return np.array(found, "S").astype(kind)
+        return typed(numbers_in(bytes(text)), kind)
 
     def cells(self, count: int, size: int) -> _Cells:
         """Up to version 4 in one row, from 5 on offsets and indices."""
@@ -128,8 +135,10 @@ def read_vtp(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         encoded = b"base64" in attributes
         appended = rest.partition(b"_")[2]
         head += b"</VTKFile>"
-    if b"<!ENTITY" in head:
-        raise InputError("it declares entities, expected plain XML")
+    if b"<!ENTITY" in head or head.count(b"<") > _MOST_TAGS:
+        raise InputError(
+            f"it declares entities or has more than {_MOST_TAGS} tags, expected polydata"
+        )
     root = ElementTree.fromstring(head)
     if root.tag != "VTKFile" or root.get("type") != "PolyData":
         raise InputError(f"it is a {root.get('type') or root.tag}, expected PolyData")
@@ -143,7 +152,7 @@ def read_vtp(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         kind = np.dtype(order + _XML_TYPES[element.get("type", "")])
         form = element.get("format", "ascii")
         if form == "ascii":
-            return np.array((element.text or "").split(), "S").astype(kind)
+            return typed(numbers_in(element.text or ""), kind.str)
         if form == "appended":
             data, coded = appended[int(element.get("offset", 0)) :], encoded
         else:
@@ -184,15 +193,19 @@ def _unpacked(data: bytes, encoded: bool, head: np.dtype, compressed: bool) -> b
             return take(data, width + size)[0][width:]
         return _whole(take(take(data, width)[1], size)[0], size)
     blocks, usual, last = (int(n) for n in np.frombuffer(take(data, 3 * width)[0], head, 3))
-    if not 0 <= blocks * usual <= MOST_BYTES or not 0 <= blocks <= len(data):
-        raise InputError(f"it declares {blocks} blocks of {usual} bytes")
+    total = (blocks - 1) * usual + (last or usual) if blocks else 0
+    if not 0 <= total <= min(MOST_BYTES, DEFLATE_RATIO * len(data)) or not blocks <= len(data):
+        raise InputError(f"it declares {blocks} blocks of {usual} bytes in {len(data)}")
     lengths, rest = take(data, (3 + blocks) * width)
     sizes = np.frombuffer(lengths, head)[3:].astype(np.int64)
-    packed, parts = _whole(take(rest, int(sizes.sum()))[0], int(sizes.sum())), []
-    for end, size in zip(np.cumsum(sizes), sizes):
-        stream = zlib.decompressobj()
-        parts.append(stream.decompress(packed[end - size : end], max(usual, last, 1)))
-    return b"".join(parts)
+    if len(sizes) != blocks or not 0 <= sizes.min(initial=0) <= sizes.max(initial=0) <= len(data):
+        raise InputError("the lengths of its blocks do not fit its bytes")
+    packed, found = _whole(take(rest, int(sizes.sum()))[0], int(sizes.sum())), bytearray()
+    for n, (end, size) in enumerate(zip(np.cumsum(sizes), sizes), 1):
+        expected = last or usual if n == blocks else usual
+        part = zlib.decompressobj().decompress(packed[end - size : end], expected + 1)
+        found += _whole(part, expected)
+    return bytes(found)
 
 
 def _whole(data: bytes, size: int) -> bytes:
