@@ -20,6 +20,9 @@ _REFUSALS = {
 }  # fmt: skip
 """What a full, read-only, foreign or vanished disk answers, and one that holds other things than expected."""
 
+_LONGEST = 2000
+"""Characters of an error line: what a damaged file holds may be of any length."""
+
 
 def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
     """The parser of `jxrecon NAME`, with an example at the end of its help."""
@@ -81,7 +84,8 @@ def _code_of(
         sys.stdout.flush()
         return code
     except InputError as error:
-        return _ended("error:", " ".join(str(error).split()))
+        line = " ".join(str(error).split())
+        return _ended("error:", line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
     except BrokenPipeError:  # who read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + 13
