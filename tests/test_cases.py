@@ -18,6 +18,8 @@ import cases_folders
 import numpy as np
 import pytest
 
+from jxrecon import reconstruct
+from jxrecon.io.nifti import read_volume
 from jxrecon.io.radiographs import read
 
 
@@ -74,11 +76,101 @@ def _reference(cases: Path) -> np.ndarray:
     return _FOUND[cases]
 
 
+CAMERA = "--sad 1000 --sid 1500 --pixel-mm 6.5789475"
+RECONSTRUCT = "reconstruct --method fdk --grid 10,10,10 --spacing-mm 30 --out {out}"
+"""Small and quick: a coarse volume from X-rays of the package's chest CT."""
+
+
+def xrays(frontal: str, lateral: str, flags: str = "") -> str:
+    return f"{RECONSTRUCT} --xray {{case}}/{frontal} {{case}}/{lateral} {flags}"
+
+
+def counts(
+    frontal: str, lateral: str, i0: float, view: str = "frontal", camera: str = CAMERA
+) -> str:
+    flags = f"{camera} --view {view} lateral --intensity raw --i0 {i0}"
+    return xrays(frontal, lateral, flags)
+
+
+def same_volume(most_hu: float) -> Check:
+    """The volume that the same X-rays give as float32, to so many HU on average."""
+
+    def check(written: Written) -> None:
+        (found,) = written.out.glob("*recon.nii.gz")
+        if written.cases not in _VOLUMES:
+            folder, flags = written.cases / "53_tiff_jpeg", f"{CAMERA} --view frontal lateral"
+            words = xrays("frontal.npy", "lateral.npy", f"{flags} --intensity log")
+            out = written.out.with_name("float")
+            words = [word.format(case=folder, out=out) for word in words.split()]
+            assert reconstruct.command(words) == 0
+            (path,) = out.glob("*recon.nii.gz")
+            _VOLUMES[written.cases] = read_volume(path)[0].astype(float)
+        apart = np.abs(read_volume(found)[0] - _VOLUMES[written.cases])
+        assert apart.mean() <= most_hu, apart.mean()
+
+    return check
+
+
+def says(pattern: str, check: Check) -> Check:
+    """The right result, with a line that matches."""
+
+    def both(written: Written) -> None:
+        assert re.search(pattern, written.text), written.text
+        check(written)
+
+    return both
+
+
+_VOLUMES: dict[Path, np.ndarray] = {}
+
 ROWS = [
     Row("20b_nifti_reference", project("src/ref_ct.nii.gz"), same_xray_as_the_nifti),
     Row("20b_nifti_reference", project("src/absent.nii.gz"), "absent.nii.gz: no such file"),
     *(Row(*row) for row in cases_folders.ROWS),
-]
+    Row("02_offset_1024", project("ct.nii.gz"), r"ct.nii.gz: its lowest value is 24.*--hu-offset -1024"),
+    Row("02_offset_1024", project("ct.nii.gz") + " --hu-offset -1024", same_xray_as_the_nifti),
+    Row("02_offset_1024", project("ct.nii.gz") + " --hu-offset 1024", same_xray_as_the_nifti),
+    Row("02_offset_1024", project("ct.nii.gz") + " --hu-scale 2", r"ct.nii.gz: with --hu-scale 2"),
+    Row("13_other_formats", project("ct.mha"), same_xray_as_the_nifti),
+    Row("13_other_formats", project("ct.nrrd"), same_xray_as_the_nifti),
+    Row("20_dcm_reference", project("src"), same_xray_as_the_nifti),
+    Row("23_two_phases", project("src"), r"src: expected one CT series, found .*AcquisitionNumber 2"),
+    Row("24_no_preamble", project("a"), same_xray_as_the_nifti),
+    Row("24_no_preamble", project("b"), same_xray_as_the_nifti),
+    Row("24_no_preamble", project("c"), same_xray_as_the_nifti),
+    Row("31_jpegls", project("src"), r"IM0000.dcm: .*(jxrecon\[dicom\]|no readable pixels)"),
+    Row("31b_jpeg_lossless", project("src"), r"IM0000.dcm: .*(jxrecon\[dicom\]|no readable pixels)"),
+    Row("32_enhanced", project("src"), same_xray_as_the_nifti),
+    Row("32_enhanced", project("src/enhanced.dcm"), same_xray_as_the_nifti),
+    Row("35_not_hu", project("src"), r"IM0000.dcm: its Rescale Type is Z_EFF"),
+    Row("47a_instance_number", project("src"), same_xray_as_the_nifti),
+    Row("46_name_collisions", project("src/q1"), same_xray_as_the_nifti),
+    Row("46_name_collisions", project("src"), r"src: expected one CT series, found"),
+    Row("51_png_modes", xrays("1.png", "RGB.png"), r"1.png: PNG of mode 1 and 1 bits"),
+    Row("51_png_modes", xrays("RGB.png", "RGBA.png"), r"RGB.png .*no patient is so thin"),
+    Row("53_tiff_jpeg", xrays("frontal_16.tif", "lateral_16.tif"), same_volume(0.5)),
+    Row("53_tiff_jpeg", xrays("frontal_32.tiff", "lateral_plain.npz"), same_volume(0.01)),
+    Row("53_tiff_jpeg", xrays("frontal.npy", "lateral_32.tiff"), same_volume(0.01)),
+    Row("53_tiff_jpeg", xrays("frontal.jpg", "lateral.jpg"), r"frontal.jpg: unknown kind.*lossy"),
+    # 12 bits: one count of 4095 is 0.9 % of the beam behind the spine.
+    Row("54_dicom_xrays", xrays("dx_frontal.dcm", "dx_lateral.dcm", "--i0 4095"), same_volume(2)),
+    Row("54_dicom_xrays", xrays("cr_frontal.dcm", "cr_lateral.dcm", "--i0 4095 --view ap rl"),
+        same_volume(2)),
+    Row("54_dicom_xrays", xrays("xa_frontal", "xa_lateral", "--i0 4095 --view ap rl"), same_volume(2)),
+    Row("54_dicom_xrays", xrays("dx_frontal.dcm", "dx_lateral.dcm"), r"dx_frontal.dcm: .*--i0"),
+    Row("54_dicom_xrays", xrays("xa_frontal", "xa_lateral", "--i0 4095"),
+        r"xa_frontal: Positioner.*PatientOrientation.*--view"),
+    Row("57_raw_counts", counts("a_frontal.png", "a_lateral.png", 60000),
+        says("2 of intensity 0, filled", same_volume(2))),
+    Row("57_raw_counts", counts("b_frontal.png", "b_lateral.png", 60000), same_volume(0.5)),
+    Row("57_raw_counts", counts("c_frontal.png", "c_lateral.png", 60000),
+        r"c_frontal.png: air has the intensity 65535, above i0 60000"),
+    Row("57_raw_counts", counts("e8_frontal.png", "e8_lateral.png", 255),
+        says("10 of intensity 0, filled", same_volume(40))),
+    Row("58_two_sizes", counts("frontal.png", "lateral.png", 60000,
+        camera="--sad 1000 --sid 1500 --pixel-mm 6.5789475 13.157895"), same_volume(5)),
+    Row("59_pa_view", counts("pa_as_displayed.png", "lateral.png", 60000, "pa"), same_volume(100)),
+]  # fmt: skip
 
 
 @contextmanager

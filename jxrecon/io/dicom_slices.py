@@ -49,7 +49,7 @@ class Slice(NamedTuple):
         shape: columns, rows.
         slope, intercept: HU = stored x slope + intercept.
         kind: Rescale Type; empty where there is none.
-        number: Instance Number as text.
+        number: Instance Number as text; empty of a frame.
         marks: what may tell the volumes of one series apart.
     """
 
@@ -68,10 +68,8 @@ class Slice(NamedTuple):
     @property
     def name(self) -> str:
         place = ", ".join(f"{x:g}" for x in self.position)
-        frame = (
-            f"frame {self.frame + 1}" if self.frame or not self.number else f"slice {self.number}"
-        )
-        return f"{frame} at ({place}) mm"
+        which = f"slice {self.number}" if self.number else f"frame {self.frame + 1}"
+        return f"{which} at ({place}) mm"
 
 
 def slices_in(path: Path, header: pydicom.Dataset | None = None) -> list[Slice]:
@@ -96,7 +94,8 @@ def slices_in(path: Path, header: pydicom.Dataset | None = None) -> list[Slice]:
             "expected one each, as in enhanced CT"
         )
     return [
-        _slice(path, _flat(header, [*groups[0], frame]), n) for n, frame in enumerate(groups[1])
+        _slice(path, _flat(header, [*groups[0], frame]), n)._replace(number="")
+        for n, frame in enumerate(groups[1])
     ]
 
 

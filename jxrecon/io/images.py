@@ -70,17 +70,18 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
         InputError: there is no such file, it is damaged, cut short or too large, or it holds
             anything but one plane of real numbers.
     """
+    kind = suffix(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected an X-ray")
     readers = {".png": _read_png, ".npz": _read_npz, ".npy": _read_npy}
     readers |= {".tif": _read_tiff, ".tiff": _read_tiff}
-    reader = readers.get(suffix(path), _read_nifti)
+    reader = readers.get(kind, _read_nifti)
     try:
         image, others = reader(path)
     except InputError:
         raise
     except Exception as error:  # a decoder may raise anything on a damaged file
-        what = f"cannot be read as {suffix(path)[1:]}, damaged or cut short"
+        what = f"cannot be read as {kind[1:]}, damaged or cut short"
         raise InputError(f"{path}: {what} ({error})") from None
     if image.dtype.kind not in "iuf":
         raise InputError(f"{path}: pixels of type {image.dtype}, expected real numbers")

@@ -38,7 +38,16 @@ from jxrecon.geometry import AnyCamera, Camera, ParallelCamera, camera_at, finit
 from jxrecon.io import xray_checks
 from jxrecon.io.dicom_files import is_dicom
 from jxrecon.io.dicom_xrays import Said, lacks_orientation, read_dicom_xray
-from jxrecon.io.images import WRITTEN, nifti_bytes, npz_bytes, png_bytes, read_pixels, stem, suffix
+from jxrecon.io.images import (
+    DICOM_SUFFIXES,
+    WRITTEN,
+    nifti_bytes,
+    npz_bytes,
+    png_bytes,
+    read_pixels,
+    stem,
+    suffix,
+)
 from jxrecon.io.xray_pixels import OF_PIXELS, Lines, line_integrals_of
 from jxrecon.io.xray_views import as_displayed, oriented, picture_of, view_angles
 from jxrecon.types import InputError, shown
@@ -144,7 +153,10 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
             sidecar and camera cannot belong together.
     """
     path = Path(path)
-    dicom = read_dicom_xray(path, given.frame) if path.is_file() and is_dicom(path) else None
+    named = suffix(path) in DICOM_SUFFIXES
+    dicom = None
+    if path.is_file() and (named or is_dicom(path)):
+        dicom = read_dicom_xray(path, given.frame)
     image, arrays = (dicom.stored, {}) if dicom else read_pixels(path)
     said: Said = dict(dicom.said) if dicom else {}
     for names in _CAMERA_ARRAYS:
@@ -157,6 +169,8 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
         kinds = [part.get("intensity", ("",))[0] for part in (said, told)]
         if dicom and kinds[0] and kinds[0] != kinds[1]:  # it was written for another image
             told = {k: v for k, v in told.items() if k not in (*OF_PIXELS, "intensity", "inverted")}
+            kind, origin = said["intensity"]
+            said["intensity"] = kind, f"{origin} ({sidecar.name} tells of other pixels)"
         said |= told
     flags = {key: value for key, value in given._asdict().items() if value is not None}
     raw = {said.get("intensity", [None])[0] == "raw", flags.get("intensity") == "raw"}

@@ -25,6 +25,9 @@ OF_PIXELS = ("scale", "offset", "bits", "range")
 DEAD_SHARE = 0.02
 """More pixels without any count than this are no dead ones."""
 
+FEW_COUNTS = 10
+"""Whole numbers below it are known to a tenth at best: their line integrals to 0.1."""
+
 ABOVE_I0 = 0.002
 """How far air may lie below a line integral of 0: i0 is the unattenuated beam."""
 
@@ -156,6 +159,10 @@ def _from_counts(path: Path, counts: np.ndarray, said: Said, lines: Lines) -> np
         raise InputError(
             f"{path}: {dead.sum()} of {dead.size} pixels have the intensity 0, expected at most "
             f"{DEAD_SHARE:.0%}, of dead ones (bright for dark? see --inverted, --intensity)"
+        )
+    if (coarse := float((counts < FEW_COUNTS).mean())) > AIR_SHARE:
+        note(
+            f"{path}: {coarse:.0%} of the pixels have intensities below {FEW_COUNTS}, a tenth at best"
         )
     values = -np.log(np.where(dead, 1.0, counts) / i0)
     if dead.any():

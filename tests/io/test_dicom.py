@@ -201,3 +201,167 @@ def test_a_real_series_is_read_by_its_positions(real_data):
     assert hu.min() == -1024
     # The lungs of a supine patient: air lies in the middle, the couch at the back.
     assert (hu[30:70, 40:60, 20:30] < -500).mean() > 0.2
+
+
+def test_bits_lie_where_the_header_says(tmp_path):
+    """12 of 16 bits, at the top or at the bottom with an old overlay above them, signed or not."""
+    volume, _ = write_series(tmp_path / "plain") if (tmp_path / "plain").mkdir() is None else ()
+    expected, _ = read_folder(tmp_path / "plain")
+    for name, high, signed, code in (
+        ("top", 15, 0, lambda v: (v << 4) | 0x5),
+        ("overlay", 11, 0, lambda v: v | 0xA000),
+        ("signed", 15, 1, lambda v: ((v - 1024) & 0xFFF) << 4),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        tags = {"BitsStored": 12, "HighBit": high, "PixelRepresentation": signed}
+        tags["RescaleIntercept"] = 0 if signed else -1024
+        for k in range(SHAPE[2]):
+            stored = code(volume[:, :, k].T)
+            write_slice(folder / f"{k}", stored, (10, 20, -30 + SPACING[2] * k), **tags)
+        hu, _ = read_folder(folder)
+        np.testing.assert_array_equal(hu, expected, err_msg=name)
+    file = next((tmp_path / "top").iterdir())
+    data = pydicom.dcmread(file)
+    data.BitsStored, data.HighBit = 12, 10
+    data.save_as(file)
+    with pytest.raises(InputError, match="HighBit 10 with 12 bits"):
+        read_folder(tmp_path / "top")
+
+
+def test_slices_without_the_mark_are_read(tmp_path):
+    write_series(tmp_path)
+    expected, _ = read_folder(tmp_path)
+    for n, path in enumerate(sorted(tmp_path.iterdir())):
+        content = path.read_bytes()[132:]
+        if n % 2:  # nor with the group that says how the rest is encoded
+            length = int.from_bytes(content[8:12], "little")
+            content = content[12 + length :]
+        path.write_bytes(content)
+    (tmp_path / "notes.txt").write_text("no DICOM " * 50)
+    np.testing.assert_array_equal(read_folder(tmp_path)[0], expected)
+
+
+def test_acquisitions_in_the_same_places_are_split_or_refused(tmp_path, capsys):
+    one, two = tmp_path / "a", tmp_path / "b"
+    for n, folder in enumerate((one, two)):
+        folder.mkdir()
+        write_series(folder, tags=lambda k, n=n: {"AcquisitionNumber": n + 1})
+    for path in two.iterdir():
+        path.rename(one / f"b{path.name}")
+    first, second = find_series(one.iterdir())
+    assert (first.part, second.part) == ("AcquisitionNumber 1", "AcquisitionNumber 2")
+    assert read_series(second.files)[0].shape == SHAPE
+    for fix in (False, True):
+        with pytest.raises(InputError, match=r"2 volumes \(AcquisitionNumber 1: 6 slices; "):
+            read_series(first.files + second.files, fix)
+        with pytest.raises(InputError, match=r"AcquisitionNumber 2 \(6 files\)"):
+            read_folder(one, fix)
+    for path in one.iterdir():
+        data = pydicom.dcmread(path)
+        del data.AcquisitionNumber
+        data.save_as(path)
+    with pytest.raises(InputError, match=r"6 of 6 places .* hold several slices"):
+        read_folder(one, True)
+    assert "fixed" not in capsys.readouterr().err
+
+
+def test_acquisitions_between_each_others_slices_are_two_and_in_a_row_one(tmp_path):
+    for name, number in (("row", lambda k: 1 + k // 3), ("comb", lambda k: 1 + k % 2)):
+        (tmp_path / name).mkdir()
+        write_series(tmp_path / name, tags=lambda k, n=number: {"AcquisitionNumber": n(k)})
+    assert read_folder(tmp_path / "row")[0].shape == SHAPE
+    with pytest.raises(InputError, match="AcquisitionNumber 1"):
+        read_folder(tmp_path / "comb")
+
+
+def test_repairs_are_told(tmp_path, capsys):
+    volume, files = write_series(tmp_path)
+    files.pop(2).unlink()
+    again = write_slice(tmp_path / "again", volume[:, :, 3].T, (10, 20, -24), InstanceNumber=99)
+    read_series([*files, again], fix=True)
+    told = capsys.readouterr().err
+    assert "1 slice(s) missing before slice 4" in told
+    assert "again" in told
+    assert "dropped" in told
+
+
+def enhanced(path, volume, order, slope=1.0):
+    data = pydicom.dcmread(write_slice(path, volume[:, :, 0].T, (0, 0, 0)))
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
+                 "RescaleIntercept"):  # fmt: skip
+        delattr(data, name)
+    data.NumberOfFrames = len(order)
+    data.PixelData = np.stack([volume[:, :, k].T for k in order]).astype("<u2").tobytes()
+
+    def group(**sequences):
+        made = pydicom.Dataset()
+        for name, tags in sequences.items():
+            item = pydicom.Dataset()
+            for tag, value in tags.items():
+                setattr(item, tag, value)
+            setattr(made, name, [item])
+        return made
+
+    spacing = [SPACING[1], SPACING[0]]
+    scale = {"RescaleSlope": slope, "RescaleIntercept": -1024, "RescaleType": "HU"}
+    data.SharedFunctionalGroupsSequence = [
+        group(
+            PixelMeasuresSequence={"PixelSpacing": spacing},
+            PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+            PixelValueTransformationSequence=scale,
+        )
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        group(PlanePositionSequence={"ImagePositionPatient": [10, 20, -30 + SPACING[2] * k]})
+        for k in order
+    ]
+    data.save_as(path)
+    return path
+
+
+def test_an_enhanced_file_is_the_same_volume_in_any_order_of_frames(tmp_path):
+    (tmp_path / "plain").mkdir()
+    volume, _ = write_series(tmp_path / "plain")
+    expected, affine = read_folder(tmp_path / "plain")
+    path = enhanced(tmp_path / "e.dcm", volume, [3, 0, 5, 1, 4, 2])
+    hu, found = read_series([path])
+    np.testing.assert_array_equal(hu, expected)
+    np.testing.assert_array_equal(found, affine)
+    enhanced(path, volume, [0, 1, 3, 4, 5])
+    with pytest.raises(InputError, match=r"1 slice.s. missing before frame 3"):
+        read_series([path])
+    enhanced(path, volume, [0, 1, 2, 2, 3, 4])
+    with pytest.raises(InputError, match="lies where"):
+        read_series([path])
+
+
+def test_padding_is_air_before_slices_are_interpolated(tmp_path):
+    """Half of a fill value would be tissue; a number that the picture holds, too, counts from a corner."""
+    rows = np.zeros((5, 4), int)
+    rows[3, 1:3] = 1064
+    for name, value in (("far", -1000), ("tissue", 1064)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for k in (0, 1, 2, 4):
+            stored = rows.copy()
+            stored[0] = value
+            tags = {"PixelPaddingValue": value, "PixelRepresentation": int(value < 0)}
+            write_slice(folder / f"{k}", stored, (0, 0, 2.0 * k), **tags)
+        hu, _ = dicom.read_folder(folder, fix=True)
+        expected = np.full((4, 5, 5), -1024)
+        expected[1:3, 1] = 40
+        np.testing.assert_array_equal(hu, expected, err_msg=name)
+
+
+def test_what_is_no_hu_and_what_cannot_be_decoded_is_told(tmp_path):
+    _, files = write_series(tmp_path, tags=lambda k: {"RescaleType": "MGML"})
+    with pytest.raises(InputError, match=r"Rescale Type is MGML.*--hu-offset"):
+        dicom.read_series(files)
+    data = pydicom.dcmread(files[0])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    data.PixelData = pydicom.encaps.encapsulate([b"\0" * 10])
+    data["PixelData"].VR = "OB"
+    data.save_as(files[0])
+    with pytest.raises(InputError, match=r"MPEG2.*(nothing reads|jxrecon\[dicom\])"):
+        read_series(files)
