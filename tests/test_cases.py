@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 
 from jxrecon import reconstruct
+from jxrecon.data.sample import chest_ct_path
+from jxrecon.data.simulated import Scene, simulated_xrays
 from jxrecon.io.nifti import read_volume
-from jxrecon.io.radiographs import read
+from jxrecon.io.radiographs import Given, read
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +70,6 @@ _FOUND: dict[Path, np.ndarray] = {}
 
 def _reference(cases: Path) -> np.ndarray:
     if cases not in _FOUND:
-        from jxrecon.data.simulated import Scene, simulated_xrays
-
         scene = Scene(("frontal",), (24, 24), (9.0, 9.0))
         ct = cases / "20b_nifti_reference" / "src" / "ref_ct.nii.gz"
         _FOUND[cases] = simulated_xrays(ct, scene)[0].line_integrals
@@ -77,7 +77,7 @@ def _reference(cases: Path) -> np.ndarray:
 
 
 CAMERA = "--sad 1000 --sid 1500 --pixel-mm 6.5789475"
-RECONSTRUCT = "reconstruct --method fdk --grid 10,10,10 --spacing-mm 30 --out {out}"
+RECONSTRUCT = "reconstruct --method cgls --grid 10,10,10 --spacing-mm 30 --out {out}"
 """Small and quick: a coarse volume from X-rays of the package's chest CT."""
 
 
@@ -109,6 +109,17 @@ def same_volume(most_hu: float) -> Check:
         assert apart.mean() <= most_hu, apart.mean()
 
     return check
+
+
+def seen_from_behind(written: Written) -> None:
+    """The PA picture is what `project --view pa` makes of the CT it shows: not mirrored."""
+    given = Given("pa", 1000.0, 1500.0, (6.5789475, 6.5789475), intensity="raw", i0=60000.0)
+    found = read(written.cases / "59_pa_view" / "pa_as_displayed.png", given)
+    scene = Scene(("pa",), (96, 112), (6.5789475, 6.5789475))
+    (expected,) = simulated_xrays(chest_ct_path(), scene)
+    np.testing.assert_allclose(found.camera.u, expected.camera.u)
+    apart = np.abs(found.line_integrals - expected.line_integrals).mean()
+    assert apart < 0.02, apart
 
 
 def says(pattern: str, check: Check) -> Check:
@@ -144,7 +155,7 @@ ROWS = [
     Row("32_enhanced", project("src/enhanced.dcm"), same_xray_as_the_nifti),
     Row("35_not_hu", project("src"), r"IM0000.dcm: its Rescale Type is Z_EFF"),
     Row("47a_instance_number", project("src"), same_xray_as_the_nifti),
-    Row("46_name_collisions", project("src/q1"), same_xray_as_the_nifti),
+    Row("46_name_collisions", project("src/q0"), same_xray_as_the_nifti),
     Row("46_name_collisions", project("src"), r"src: expected one CT series, found"),
     Row("51_png_modes", xrays("1.png", "RGB.png"), r"1.png: PNG of mode 1 and 1 bits"),
     Row("51_png_modes", xrays("RGB.png", "RGBA.png"), r"RGB.png .*no patient is so thin"),
@@ -169,7 +180,7 @@ ROWS = [
         says("10 of intensity 0, filled", same_volume(40))),
     Row("58_two_sizes", counts("frontal.png", "lateral.png", 60000,
         camera="--sad 1000 --sid 1500 --pixel-mm 6.5789475 13.157895"), same_volume(5)),
-    Row("59_pa_view", counts("pa_as_displayed.png", "lateral.png", 60000, "pa"), same_volume(100)),
+    Row("59_pa_view", counts("pa_as_displayed.png", "lateral.png", 60000, "pa"), seen_from_behind),
 ]  # fmt: skip
 
 
