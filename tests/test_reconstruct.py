@@ -224,6 +224,24 @@ def test_x_rays_that_the_volume_does_not_explain_end_with_a_warning(run, patient
     assert "Exit code 3" in " ".join(parser().format_help().split())
 
 
+def test_a_run_does_not_go_on_with_other_cases_of_the_same_names(tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    experiment = config.find(str(tmp_path / "toy.py"))
+
+    def begin(*levels, names=("a", "b")):
+        hu = np.stack([np.full((4, 4), level, np.int16) for level in levels])
+        train = SimpleNamespace(names=names, hu=hu)
+        dataset = SimpleNamespace(train=train, rule="Made up.", synthetic=True)
+        start(tmp_path / "run", experiment, str(tmp_path / "toy.py"), None, dataset)
+
+    begin(-700, -650)
+    begin(-700, -650)
+    with pytest.raises(InputError, match=r"other data: case b has the mean -640, then -650\.0"):
+        begin(-700, -640)
+    with pytest.raises(InputError, match="case c has the mean -650, then it was not there"):
+        begin(-700, -650, names=("a", "c"))
+
+
 def _spoilt(patient, folder, **changes):
     """A copy of the frontal X-ray with another sidecar; None takes a key away."""
     xray = read(patient / "ct_frontal.nii.gz")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
 from jxrecon.experiment import Experiment, Xrays
 from jxrecon.files import locked, one_line, read_json, write_file
@@ -117,12 +118,14 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
                 f"{folder} was trained on {saved} volumes, found {cases} in {data or 'built-in data'}:"
                 " give --workdir a new folder"
             )
+        _refuse_others(_read(folder).get("train"), _means(dataset.train), folder)
     elif jax.process_index() == 0:
         contents = {
             "experiment": config.to_dict(experiment),
             "exp": str(Path(exp).absolute()) if exp.endswith(".py") else exp,
             "data": _absolute(data),
             "cases": cases,
+            "train": _means(dataset.train),
             "rule": dataset.rule,
             "synthetic": dataset.synthetic,
             "versions": {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
@@ -133,6 +136,31 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
         experiment.kind.keep(experiment, dataset, folder)
         write_file(folder / "config.json", json.dumps(contents, indent=2) + "\n")
     return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
+
+
+def _means(train: Any) -> dict[str, float]:
+    """Name of each training case -> the mean of its numbers, which another one in its place has not.
+
+    Of sets without an array a case, 0.
+    """
+    parts = train if isinstance(train, tuple) else vars(train).values()
+    count = len(train.names)
+    arrays = [one for one in parts if isinstance(one, np.ndarray) and len(one) == count]
+    means = [float(one.mean()) for one in arrays[0]] if arrays else [0.0] * count
+    return dict(zip(train.names, means))
+
+
+def _refuse_others(saved: Any, found: dict[str, float], folder: Path) -> None:
+    """Refuses to go on with other cases than a run began with; runs from before tell none."""
+    if not isinstance(saved, dict):
+        return
+    for name, mean in found.items():
+        known = saved.get(name)
+        if not isinstance(known, int | float) or not np.isclose(known, mean, rtol=1e-3, atol=1e-3):
+            raise InputError(
+                f"{folder} was trained on other data: case {name} has the mean {mean:.5g}, then "
+                f"{'it was not there' if known is None else shown(known)}: give --workdir a new folder"
+            )
 
 
 def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
