@@ -82,7 +82,7 @@ def test_by_default_two_views_hold_all_of_the_ct(ellipsoid, tmp_path, run):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--view", "front"], "expected frontal, lateral or ANGLE"),
+        (["--view", "front"], "expected frontal, lateral, ap, pa"),
         (["--view", "0", "--view", "0"], "expected different views"),
         (["--pixels", "0"], "expected positive whole numbers"),
         (["--pixels", "16.5"], "expected positive whole numbers"),

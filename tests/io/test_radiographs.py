@@ -307,11 +307,15 @@ FAULTS = {
     ),
     "pickle": (".npz", lambda p, d: np.savez(p, image=np.array([["a"]], object)), "allow_pickle"),
     "complex": (".npz", lambda p, d: np.savez(p, image=_image() * 1j), "type complex64"),
-    "broken json": (".nii", lambda p, d: (d / "x.json").write_text('{"camera": '), "no valid JSON"),
+    "broken json": (
+        ".nii",
+        lambda p, d: (d / "x.json").write_text('{"camera": '),
+        "cannot be read as JSON",
+    ),
     "binary json": (
         ".nii",
         lambda p, d: (d / "x.json").write_bytes(b"\xff\xfe\x00"),
-        "no valid JS",
+        "cannot be read as JSON",
     ),
     "list json": (".nii", lambda p, d: (d / "x.json").write_text("[]"), "expected a JSON object"),
     "absent": (".nii", lambda p, d: p.unlink(), "no such file"),
