@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jxrecon.geometry import parallel_at as parallel_at
     from jxrecon.inference.patient import reconstruct as reconstruct
     from jxrecon.inference.volumes import untrained as untrained
+    from jxrecon.io.ct import read_ct as read_ct
     from jxrecon.io.meshes import read_mesh as read_mesh
     from jxrecon.io.meshes import write_mesh as write_mesh
     from jxrecon.io.nifti import read_volume as read_volume
@@ -55,6 +56,7 @@ _FACE = {
     "evaluate": "evaluation.compare",
     "open_run": "runs.run",
     "parallel_at": "geometry",
+    "read_ct": "io.ct",
     "read_mesh": "io.meshes",
     "read_volume": "io.nifti",
     "read_xray": "io.radiographs:read",

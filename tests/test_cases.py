@@ -100,7 +100,7 @@ def same_volume(most_hu: float) -> Check:
             folder, flags = written.cases / "53_tiff_jpeg", f"{CAMERA} --view frontal lateral"
             words = xrays("frontal.npy", "lateral.npy", f"{flags} --intensity log")
             out = written.out.with_name("float")
-            words = [word.format(case=folder, out=out) for word in words.split()]
+            words = [word.format(case=folder, out=out) for word in words.split()[1:]]
             assert importlib.import_module("jxrecon.reconstruct").command(words) == 0
             (path,) = out.glob("*recon.nii.gz")
             _VOLUMES[written.cases] = read_volume(path)[0].astype(float)
@@ -160,19 +160,15 @@ ROWS = [
     Row("51_png_modes", xrays("RGB.png", "RGBA.png"), r"RGB.png .*no patient is so thin"),
     Row("53_tiff_jpeg", xrays("frontal_16.tif", "lateral_16.tif"), same_volume(0.5)),
     Row("53_tiff_jpeg", xrays("frontal_32.tiff", "lateral_plain.npz"), same_volume(0.01)),
-    Row("53_tiff_jpeg", xrays("frontal.npy", "lateral_32.tiff"), same_volume(0.01)),
     Row("53_tiff_jpeg", xrays("frontal.jpg", "lateral.jpg"), r"frontal.jpg: unknown kind.*lossy"),
     # 12 bits: one count of 4095 is 0.9 % of the beam behind the spine.
     Row("54_dicom_xrays", xrays("dx_frontal.dcm", "dx_lateral.dcm", "--i0 4095"), same_volume(2)),
-    Row("54_dicom_xrays", xrays("cr_frontal.dcm", "cr_lateral.dcm", "--i0 4095 --view ap rl"),
-        same_volume(2)),
-    Row("54_dicom_xrays", xrays("xa_frontal", "xa_lateral", "--i0 4095 --view ap rl"), same_volume(2)),
+    Row("54_dicom_xrays", xrays("cr_frontal.dcm", "xa_lateral", "--i0 4095 --view ap rl"), same_volume(2)),
     Row("54_dicom_xrays", xrays("dx_frontal.dcm", "dx_lateral.dcm"), r"dx_frontal.dcm: .*--i0"),
     Row("54_dicom_xrays", xrays("xa_frontal", "xa_lateral", "--i0 4095"),
         r"xa_frontal: Positioner.*PatientOrientation.*--view"),
     Row("57_raw_counts", counts("a_frontal.png", "a_lateral.png", 60000),
         says("2 of intensity 0, filled", same_volume(2))),
-    Row("57_raw_counts", counts("b_frontal.png", "b_lateral.png", 60000), same_volume(0.5)),
     Row("57_raw_counts", counts("c_frontal.png", "c_lateral.png", 60000),
         r"c_frontal.png: air has the intensity 65535, above i0 60000"),
     Row("57_raw_counts", counts("e8_frontal.png", "e8_lateral.png", 255),
