@@ -14,6 +14,7 @@ from written_dicom import write_ct_folder, write_dicom
 from jxrecon import project
 from jxrecon.data.scenes import scenes_of
 from jxrecon.data.volumes import load
+from jxrecon.flags import xrays_of
 from jxrecon.io.dicom import find_series, read_series
 from jxrecon.io.nifti import read_volume, write_volume
 from jxrecon.io.radiographs import read
@@ -165,3 +166,15 @@ def test_the_phases_of_a_4d_ct_are_read_in_any_order_and_a_lost_slice_named(real
     cut.write_bytes(by_height[5].read_bytes()[:-3000])
     with pytest.raises(InputError, match=str(cut)):
         read_series([cut if path == by_height[5] else path for path in one.files])
+
+
+def test_a_flag_holds_for_all_xrays_or_for_each():
+    words = ["--method", "sirt", "--out", "o", "--xray", "a.png", "b.png", "--view", "pa", "ll"]
+    words += ["--sad", "900", "--pixel-mm", "2", "3,4", "--patient-orientation", "L,F", "P,F"]
+    parse = import_module("jxrecon.reconstruct").parser().parse_args
+    (_, one), (_, other) = xrays_of(parse(words))
+    assert (one.view, one.source_axis_mm, one.pixel_mm) == ("pa", 900, (2, 2))
+    assert (other.view, other.source_axis_mm, other.pixel_mm) == ("ll", 900, (3, 4))
+    assert (one.patient_orientation, other.patient_orientation) == (("L", "F"), ("P", "F"))
+    with pytest.raises(InputError, match="3 --i0 for 2 --xray"):
+        xrays_of(parse([*words, "--i0", "1", "2", "3"]))

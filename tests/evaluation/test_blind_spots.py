@@ -166,7 +166,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert "expected an experiment of volumes" in refused(capsys, "--exp", "igcn_liver", *out)
     air = tmp_path / "air.nii.gz"
     write_volume(air, np.full((9, 9, 9), -1000.0), np.diag([4.0, 4.0, 4.0, 1.0]))
-    assert "no body found" in refused(capsys, "--ct", air, *out)
+    assert "expected tissue" in refused(capsys, "--ct", air, *out)
     ct = tmp_path / "ct.nii.gz"
     write_ct(ct, 0)
     assert "at least 7" in refused(capsys, "--ct", ct, "--spacing-mm", 40, *out)
