@@ -151,9 +151,11 @@ def _check_array(stream: Any, path: Path) -> None:
     """Refuses an array from its header, before its numbers are read."""
     version = np.lib.format.read_magic(stream)
     headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, _, _ = headers[version != (1, 0)](stream)
-    if len(shape) != 2:
-        raise InputError(f"{path}: the image has the shape {shape}, expected [rows, columns]")
+    shape, _, dtype = headers[version != (1, 0)](stream)
+    if len(shape) != 2 or dtype.kind not in "iuf":
+        raise InputError(
+            f"{path}: the image is {dtype}{list(shape)}, expected real [rows, columns]"
+        )
     _check_size(path, shape)
 
 

@@ -56,7 +56,9 @@ def mixed_lists(path: Path) -> None:
 
 def spaces(path: Path) -> None:
     """An ASCII STL of blank lines, over which a careless pattern goes again from each of them."""
-    path.write_bytes(b"solid\nfacet\n" + b"\n" * 200_000 + b"vertex " + b" " * 200_000 + b"\nendsolid\n")
+    path.write_bytes(
+        b"solid\nfacet\n" + b"\n" * 200_000 + b"vertex " + b" " * 200_000 + b"\nendsolid\n"
+    )
 
 
 def wide(path: Path) -> None:
@@ -132,7 +134,7 @@ def test_an_npz_of_wide_words_is_refused(tmp_path: Path) -> None:
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode()
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("image.npy", content)
-    with pytest.raises(InputError, match=r"image is \|S1000000\[8000, 8000\], expected real"):
+    with pytest.raises(InputError, match=r"the image is \|S1000000\[8000, 8000\], expected real"):
         read_pixels(tmp_path / "x.npz")
 
 

@@ -298,15 +298,15 @@ FAULTS = {
     "png bomb": (".png", lambda p, d: p.write_bytes(_png_claiming(60000, 60000)), "bomb|declares"),
     "large png": (".png", lambda p, d: p.write_bytes(_png_claiming(9000, 9000)), "9000 x 9000 pix"),
     "npz bomb": (".npz", lambda p, d: _npz_claiming(p, (10**9, 10**9)), "declares 1000000000 x"),
-    "npz of 3-D": (".npz", lambda p, d: np.savez(p, image=np.zeros((2, 2, 2))), "expected \\[rows"),
+    "npz of 3-D": (".npz", lambda p, d: np.savez(p, image=np.zeros((2, 2, 2))), "expected real"),
     "colour": (".png", lambda p, d: Image.new("RGB", (7, 5), (1, 2, 3)).save(p), "channels differ"),
     "no key image": (
         ".npz",
         lambda p, d: np.savez(p, a=_image(), b=_image()),
         "expected the key image",
     ),
-    "pickle": (".npz", lambda p, d: np.savez(p, image=np.array([["a"]], object)), "allow_pickle"),
-    "complex": (".npz", lambda p, d: np.savez(p, image=_image() * 1j), "type complex64"),
+    "pickle": (".npz", lambda p, d: np.savez(p, image=np.array([["a"]], object)), "expected real"),
+    "complex": (".npz", lambda p, d: np.savez(p, image=_image() * 1j), "is complex64"),
     "broken json": (
         ".nii",
         lambda p, d: (d / "x.json").write_text('{"camera": '),
