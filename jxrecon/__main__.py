@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train an experiment and evaluate it",
     "evaluate": "compare runs and their rivals: tables, tests, a report",
     "reconstruct": "a CT volume or an organ's surface from X-ray files",
+    "check": "whether X-rays are what is told of them: views, flips, distances",
     "register": "the pose of a CT from its X-rays",
     "project": "X-rays of a CT file",
     "prepare": "data sets in the layout that an experiment expects",

@@ -13,6 +13,9 @@ from jxrecon.experiment import Experiment, Kind
 from jxrecon.inference.surfaces import reconstruct_surface
 from jxrecon.inference.volumes import reconstruct_volume
 from jxrecon.io.meshes import read_mesh, write_mesh
+from jxrecon.likelihood.check import CHECK, shadows_of, write_shadows
+from jxrecon.likelihood.model import FEWEST_PATIENTS
+from jxrecon.likelihood.patients import patients_of
 from jxrecon.mesh import Mesh, template
 from jxrecon.methods.base.method import Problem, StyleProblem, SurfaceProblem
 from jxrecon.report import surfaces, volumes
@@ -30,8 +33,14 @@ def _volumes_acquired(experiment: Experiment, cases: Any) -> Acquisition:
     return acquisition(cases, experiment.field.grid, experiment.views.cameras, experiment.xrays)
 
 
-def _keep_surround(experiment: Experiment, dataset: Any, folder: Path) -> None:
-    """For methods that take X-rays for those of the field alone, where they show more."""
+def _keep_of_volumes(experiment: Experiment, dataset: Any, folder: Path) -> None:
+    """The surround for methods that take X-rays for those of the field alone; the check of real patients.
+
+    SYNTHETIC training cases are made again wherever a check is asked for.
+    """
+    if not dataset.synthetic and len(dataset.train.names) >= FEWEST_PATIENTS:
+        patients = patients_of(dataset.train, experiment.field.grid)
+        write_shadows(folder / CHECK, shadows_of(patients, experiment.views.cameras))
     problem = _volume_problem(experiment, len(dataset.train.names), folder)
     if experiment.build(experiment.settings, problem).field_model:
         surround = _volumes_acquired(experiment, dataset.train).surround()
@@ -52,7 +61,7 @@ VOLUMES = Kind(
     finds="CT volumes",
     problem=_volume_problem,
     acquire=_volumes_acquired,
-    keep=_keep_surround,
+    keep=_keep_of_volumes,
     judge=volume_judge,
     sections=volumes.sections,
     reconstruct=reconstruct_volume,

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     add("--surround", type=Path, metavar="RUN", help="with --method: a run whose training cases teach what "
         "the patient adds to X-rays of the field")  # fmt: skip
     add_trust_flag(made)
+    add("--refine-pose", action="store_true", help="first find, by what training patients' X-rays look "
+        "like, where all X-rays but the first were taken from")  # fmt: skip
     add_xray_flags(made)
     return made
 
@@ -107,7 +109,13 @@ def _request(options: argparse.Namespace) -> Any:
         mesh = sound(mesh, str(options.mesh), largest=True)
     surround = None if options.surround is None else open_run(options.surround, options.trust)
     return Request(
-        which, options.seed, mesh, str(options.mesh), xrays=options.xrays, surround=surround
+        which,
+        options.seed,
+        mesh,
+        str(options.mesh),
+        xrays=options.xrays,
+        surround=surround,
+        refine_pose=options.refine_pose,
     )
 
 

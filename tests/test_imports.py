@@ -15,6 +15,7 @@ IMAGING = {*CAMERAS, "pose", "drr", "phantom", "mesh"}
 WORK = {"compile", "files", "interrupt", "terminal"}
 LEARNING = {"experiment", "metrics", "methods.base", "runs"}
 FILES_IN = {"io", "data"}
+JUDGING = {"likelihood", "inference", "evaluation"}
 KNOWS = {
     "types": set(),
     "units": {"types"},
@@ -38,19 +39,21 @@ KNOWS = {
     "data": {*IMAGING, "deformation", "experiment", "io", *WORK},
     "methods.base": {*IMAGING, "nn", "metrics"},
     "methods": {*IMAGING, "nn", "metrics", "methods.base"},
+    "likelihood": {*IMAGING, *WORK, *FILES_IN},
     "registration": {*IMAGING, "nn", "compile", *FILES_IN},
     "correspondence": {*IMAGING, "nn", "io", *WORK},
     "runs": {*CAMERAS, "experiment", "methods.base", *WORK},
-    "inference": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "correspondence"},
-    "evaluation": {*IMAGING, *WORK, *LEARNING, *FILES_IN},
+    "inference": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "correspondence", "likelihood"},
+    "evaluation": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "likelihood"},
     "report": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "registration", "inference", "evaluation"},
-    "kinds": {*IMAGING, *WORK, *LEARNING, *FILES_IN, "inference", "evaluation", "report"},
+    "kinds": {*IMAGING, *WORK, *LEARNING, *FILES_IN, *JUDGING, "report"},
     "rivals": {"methods", "experiment"},
 }
 """Part -> the parts that it may import beside itself."""
 
 COMMANDS = {
     "train",
+    "check",
     "evaluate",
     "reconstruct",
     "register",

@@ -29,6 +29,7 @@ class Request(NamedTuple):
             the patient where the run learnt from X-rays of patients.
         surround: a run whose training cases teach what the patient adds to X-rays of the field; None: the
             run itself.
+        refine_pose: whether the poses of all X-rays but the first are found by their likelihood first.
     """
 
     checkpoint: int | Literal["latest", "best"] = "latest"
@@ -39,6 +40,7 @@ class Request(NamedTuple):
     progress: Callable[[str], None] = lambda line: None
     xrays: Literal["patient", "field"] | None = None
     surround: Run | None = None
+    refine_pose: bool = False
 
 
 def reconstruct(
@@ -51,6 +53,7 @@ def reconstruct(
     mesh: Mesh | None = None,
     xrays: Literal["patient", "field"] | None = None,
     surround: Run | None = None,
+    refine_pose: bool = False,
 ) -> Any:
     """A CT volume or an organ's surface from X-rays in memory.
 
@@ -65,6 +68,7 @@ def reconstruct(
         xrays: what the X-rays show, the whole "patient" or the "field" alone; None: the patient where the
             run learnt from X-rays of patients.
         surround: for `untrained`: a run whose cases teach what the patient adds to X-rays of the field.
+        refine_pose: whether the poses of all X-rays but the first are found by their likelihood first.
 
     Returns:
         `inference.volumes.Volume` (hu, affine, errors, ...) or `inference.surfaces.Surface`.
@@ -89,7 +93,9 @@ def reconstruct(
             )
         centre = np.asarray(isocentre_mm, np.float64)
         radiographs.append(Radiograph(pixels, camera, f"image {n}", centre))
-    request = Request(checkpoint, seed, mesh, xrays=xrays, surround=surround)
+    request = Request(
+        checkpoint, seed, mesh, xrays=xrays, surround=surround, refine_pose=refine_pose
+    )
     return find_in_xrays(run, radiographs, request)
 
 

@@ -25,6 +25,7 @@ from jxrecon.data.acquisition import acquisition
 from jxrecon.data.surround import SURROUND, Surround, read_surround
 from jxrecon.files import cache_folder, write_file
 from jxrecon.geometry import Grid, camera_at, same_cameras
+from jxrecon.inference import geometry
 from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
@@ -129,14 +130,15 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
             f"--mesh {request.mesh_origin}: {run.experiment.name} finds a volume, expected none"
         )
     isocentre = common_isocentre(list(xrays))
-    problem = run.problem
-    views = [centred_view(xray, isocentre, problem.cameras[0]) for xray in xrays]
+    views = [centred_view(xray, isocentre, run.problem.cameras[0]) for xray in xrays]
     for view in views:
-        check_field(problem.grid, view)
-    cameras, key = tuple(view.camera for view in views), jax.random.key(request.seed)
+        check_field(run.problem.grid, view)
+    key = jax.random.key(request.seed)
     state, step = (run.method.init(key), 0) if run.untrained else restore(run, request.checkpoint)
     request.say(title(run, step))
-    request.say(_what_is_found(problem.grid, isocentre, views))
+    request.say(_what_is_found(run.problem.grid, isocentre, views))
+    run, state, views, poses = _geometry(run, state, views, request)
+    problem, cameras = run.problem, tuple(view.camera for view in views)
 
     def progress(iteration: int, objective: float) -> None:
         request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
@@ -161,9 +163,27 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         {name: np.asarray(values) for name, values in result.trace.items()},
         tuple(views),
         tuple(reprojections(hu, problem.grid, views)),
-        {**facts(run, step, request), "isocentre_mm": isocentre.tolist(), "xrays_show": told},
+        {
+            **facts(run, step, request),
+            "isocentre_mm": isocentre.tolist(),
+            "xrays_show": told,
+            **poses,
+        },
         None if result.deviation is None else np.asarray(result.deviation),
     )
+
+
+def _geometry(
+    run: Run, state: Any, views: list[View], request: Request
+) -> tuple[Run, Any, list[View], dict[str, Any]]:
+    """(run, state, X-rays, more facts) with the poses that are asked for; a warning where they look wrong."""
+    if not request.refine_pose:
+        if line := geometry.warning(run, views, request):
+            request.say(line)
+        return run, state, views, {}
+    moved, found = geometry.refined(run, views, request)
+    run, state = geometry.refitted(run, state, views, moved, request.say)
+    return run, state, moved, {"refined_pose": geometry.facts_of(found)}
 
 
 def _shown(

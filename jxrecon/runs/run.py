@@ -3,6 +3,7 @@
 config.json       everything the run depends on; `--exp`, data and this file make it again
 checkpoints/      the latest two and the best
 surround.npz      what the patient adds to X-rays of the field, where the method needs it (data/surround.py)
+check.npz         what X-rays by right and wrong cameras look like, of real patients (likelihood/check.py)
 metrics.jsonl     one JSON object a line: step, split and the terms of the paper
 tensorboard/      the same for TensorBoard
 recon/, cases.csv, summary.json, report.html      the evaluation

@@ -1,0 +1,227 @@
+"""What training patients say about the geometry of a patient's X-rays: a check, a warning, poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jxrecon.compile import jit
+from jxrecon.data.acquisition import acquisition
+from jxrecon.data.volumes import VolumeSet
+from jxrecon.files import cache_folder
+from jxrecon.geometry import AnyCamera, vectors
+from jxrecon.inference.patient import Request
+from jxrecon.io.views import View
+from jxrecon.likelihood.check import (
+    CHECK,
+    Check,
+    Finding,
+    Shadows,
+    check_of,
+    judge,
+    places_among,
+    read_shadows,
+    shadows_of,
+    write_shadows,
+)
+from jxrecon.likelihood.patients import Patients, patients_of
+from jxrecon.likelihood.pose import PARAMETERS, Refined, refine
+from jxrecon.methods.base.trained_views import WITHIN_DEG
+from jxrecon.runs.run import Run
+from jxrecon.types import InputError, PyTree
+
+Say = Callable[[str], None]
+
+_SHOWN = 5
+"""Hypotheses that are listed."""
+
+
+def training_cases(run: Run) -> VolumeSet:
+    """The cases that a run learnt from.
+
+    Raises:
+        InputError: it knows none, or its data is not at hand.
+    """
+    if run.untrained or run.experiment.load is None:
+        raise InputError(
+            f"{run.experiment.name} knows no training cases, expected a run that does (--run, --surround)"
+        )
+    data: VolumeSet = run.experiment.load(run.experiment, run.data, cache_folder("data")).train
+    return data
+
+
+def training_patients(run: Run) -> Patients:
+    """The same as patients to be projected; errors as there."""
+    return patients_of(training_cases(run), run.problem.grid)
+
+
+def check_for(run: Run, cameras: Sequence[AnyCamera], say: Say) -> Check:
+    """The check of X-rays by these cameras: stored with the run, or made of its training cases.
+
+    Args:
+        run: trained on CT volumes.
+        cameras: as told, about the isocentre.
+        say: called with what is done, before it takes its time.
+
+    Raises:
+        InputError: there is none for these cameras, and the training cases are not at hand.
+    """
+    return check_of(_stored(run, cameras) or _learnt(run, cameras, say))
+
+
+def _stored(run: Run, cameras: Sequence[AnyCamera]) -> Shadows | None:
+    path = run.folder / CHECK
+    return read_shadows(path).of(cameras) if not run.untrained and path.is_file() else None
+
+
+def _learnt(run: Run, cameras: Sequence[AnyCamera], say: Say) -> Shadows:
+    say(f"learning from {run.rule} what X-rays by such cameras look like")
+    try:
+        patients = training_patients(run)
+    except InputError as error:
+        raise InputError(
+            f"{run.folder}: has no {CHECK} for these cameras, and its training cases are not at hand: {error}"
+        ) from None
+    if places_among(cameras, run.problem.cameras) is None:
+        return shadows_of(patients, cameras)
+    found = shadows_of(patients, run.problem.cameras)
+    try:
+        write_shadows(run.folder / CHECK, found)
+    except InputError as error:
+        say(f"{error}; not kept")
+    mine = found.of(cameras)
+    assert mine is not None  # of the trained cameras
+    return mine
+
+
+def warning(run: Run, views: Sequence[View], request: Request) -> str | None:
+    """A line where another geometry is clearly likelier or the patient unlike the training; else None.
+
+    Looks only where that costs seconds: with what the run has stored, or where its training files are at
+    hand and the cameras those of the training.
+    """
+    source = request.surround or run
+    if source.untrained or request.xrays not in (None, source.experiment.xrays.of):
+        return None
+    cameras = [view.camera for view in views]
+    trained = places_among(cameras, source.problem.cameras) is not None
+    at_hand = trained and source.data is not None and source.data.is_dir()
+    try:
+        shadows = _stored(source, cameras)
+        if shadows is None and at_hand:
+            shadows = _learnt(source, cameras, request.say)
+        if shadows is None:
+            return None
+        found = judge(check_of(shadows), [view.image for view in views])
+    except InputError as error:
+        return f"the X-rays' geometry is not checked: {error}"
+    if found.doubted:
+        return (
+            f"warning: these X-rays are likelier to be {_quoted(found)} than as told, by "
+            f"{found.ahead[0]:.0f} nats (margin {found.margin:.0f}); jxrecon check says more"
+        )
+    if found.strange:
+        return (
+            f"warning: the patient is unlike those of the training (distance {found.distance:.2f}, farther "
+            f"than {found.nearer:.0%} of them): do not trust the result"
+        )
+    return None
+
+
+def _quoted(found: Finding) -> str:
+    return " or ".join(f'"{name}"' for name in (found.best, *found.as_likely))
+
+
+def lines(found: Finding) -> list[str]:
+    """What a check found, as lines to print."""
+    ahead = max(found.ahead[0], 0.0)
+    first = "as told: no other hypothesis is clearly likelier"
+    if found.doubted:
+        first = f"NOT AS TOLD: likelier to be {_quoted(found)}"
+    second = "UNLIKE" if found.strange else "like"
+    rows = [
+        f"{first} ({ahead:.0f} nats at most, margin {found.margin:.0f})",
+        f"{second} the training patients: distance {found.distance:.2f} by the likeliest hypothesis, farther "
+        f"than {found.nearer:.0%} of those left out",
+        "likeliest hypotheses, nats above what is told:",
+    ]
+    listed = list(zip(found.names, found.ahead))[:_SHOWN]
+    rows += [f"  {ahead:10.0f}  {name}" for name, ahead in listed]
+    blind = [name for name, told in zip(found.names, found.told) if not told]
+    if blind:
+        rows.append(
+            f"cannot be told from X-rays, people being nearly symmetric: {', '.join(blind)}"
+        )
+    return rows
+
+
+def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[View], Refined]:
+    """The X-rays with the poses of all but the first found, by the training patients of a run.
+
+    Raises:
+        InputError: the training cases are not at hand, or there is one X-ray alone.
+    """
+    source = request.surround or run
+    request.say(f"learning from {source.rule} where the X-rays were taken from")
+    told = [view.camera for view in views]
+    found = refine([view.image for view in views], told, training_patients(source))
+    for view, motion, deviation, limit in zip(
+        views[1:], found.motion, found.deviation, found.at_limit
+    ):
+        request.say(
+            f"{view.origin} was taken from elsewhere than told (+- one standard deviation):"
+        )
+        for name, value, spread in zip(PARAMETERS, motion, deviation):
+            request.say(f"  {name:<42}{value:+6.1f} +- {spread:.1f}")
+        if limit:
+            request.say(
+                "  at the limit of the search: farther off than is looked, or an unusual patient"
+            )
+    moved = [view._replace(camera=camera) for view, camera in zip(views, found.cameras)]
+    return moved, found
+
+
+def facts_of(found: Refined) -> dict[str, Any]:
+    """The poses found, for the JSON file beside a volume."""
+    return {
+        "parameters": PARAMETERS,
+        "motion": found.motion.round(3).tolist(),
+        "deviation": found.deviation.round(3).tolist(),
+        "cameras": [camera.to_dict() for camera in found.cameras],
+    }
+
+
+def refitted(
+    run: Run, state: PyTree, told: Sequence[View], views: Sequence[View], say: Say
+) -> tuple[Run, PyTree]:
+    """Run and state for the cameras found, where the method knows X-rays of its own views alone.
+
+    A method that is fitted in closed form (the linear prior, and that within lift) is fitted anew, on its
+    training patients projected by these cameras. Of another one the X-rays will be resampled.
+    """
+    if not run.method.own_views:
+        return run, state
+    places = _places([view.camera for view in told], run.problem.cameras)
+    if run.method.fit is None or places is None:
+        say(
+            "X-rays are resampled to the trained views: exact in the plane through the isocentre alone"
+        )
+        return run, state
+    say("projecting the training patients anew, to fit the linear prior to the poses found")
+    cameras = tuple(views[place].camera for place in places)
+    problem = run.problem._replace(cameras=cameras)
+    method = run.experiment.build(run.experiment.settings, problem)
+    cases = acquisition(training_cases(run), problem.grid, cameras, run.experiment.xrays)
+    state = jit(method.fit)(state, cases.everything())
+    return run._replace(problem=problem, method=method), state
+
+
+def _places(told: Sequence[AnyCamera], trained: Sequence[AnyCamera]) -> list[int] | None:
+    """Which view stands where each trained camera stood; None where one stands elsewhere."""
+    axes = [vectors(camera)[0] / np.linalg.norm(vectors(camera)[0]) for camera in (*told, *trained)]
+    cosines = np.array(axes[len(told) :]) @ np.array(axes[: len(told)]).T
+    near = cosines.max(1) >= np.cos(np.radians(WITHIN_DEG))
+    places = [int(place) for place in cosines.argmax(1)]
+    return places if near.all() and len(set(places)) == len(places) else None

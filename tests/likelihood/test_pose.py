@@ -1,0 +1,85 @@
+"""The pose of the second X-ray on SYNTHETIC subjects, and the gradient that finds it."""
+
+import numpy as np
+import pytest
+
+from jxrecon.geometry import biplanar, parallel_at
+from jxrecon.likelihood.pose import PRIOR, move, refine, search_of
+from jxrecon.types import InputError
+
+CAMERAS = biplanar(shape=(48, 48), pixel_mm=8.0)
+
+
+@pytest.fixture(scope="module")
+def search(patients):
+    return search_of(patients, CAMERAS)
+
+
+def test_motions_mean_what_they_are_called():
+    angle = move(CAMERAS[1], np.array([90.0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(angle.source, [0, -1000, 0], atol=1e-2)  # further round the patient
+    tilt = move(CAMERAS[1], np.array([0, 90.0, 0, 0, 0]))
+    np.testing.assert_allclose(np.abs(tilt.source), [0, 0, 1000], atol=1e-2)
+    turn = move(CAMERAS[1], np.array([0, 0, 90.0, 0, 0]))
+    np.testing.assert_allclose(turn.source, CAMERAS[1].source, atol=1e-2)
+    np.testing.assert_allclose(turn.u, CAMERAS[1].v, atol=1e-4)
+    shift = move(CAMERAS[1], np.array([0, 0, 0, 0, 7.0]))
+    np.testing.assert_allclose(shift.source - CAMERAS[1].source, [0, 0, -7], atol=1e-2)
+
+
+def test_the_likelihoods_gradient_is_that_of_differences(search):
+    near = search.near[0]
+    a, b = np.triu_indices(11)
+    pairs = near.products[a, b] + near.products[b, a] * (a != b)[:, None, None]
+    along, own = near.products_of(3)
+
+    def at(t):
+        powers = np.zeros((6, 11))
+        powers[0] = np.concatenate([[1.0], t, t * t])
+        powers[1:, 1:6], powers[1:, 6:] = np.eye(5), np.diag(2.0 * t)
+        both = powers[:, a] * powers[0, b] + powers[0, a] * powers[:, b]
+        both[0] /= 2.0
+        return near._log_likelihood(np.tensordot(both, pairs, 1), powers @ along, own)
+
+    t = np.array([0.2, -0.3, 0.1, 0.4, -0.2])
+    slope = [(at(t + d)[0] - at(t - d)[0]) / 2e-4 for d in np.eye(5) * 1e-4]
+    np.testing.assert_allclose(at(t)[1], slope, rtol=1e-4, atol=1e-4)
+
+
+MOTIONS = [[4.0, 0, 0, 0, 0], [0, -5.0, 0, 0, 0], [0, 0, 5.0, 0, 0], [0, 0, 0, 6.0, -8.0]]
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_pose_of_a_patient_who_is_known_is_found_exactly(search, patients, motion):
+    near, n = search.near[0], 5
+    first = patients.xrays(CAMERAS[0])[n].ravel()
+    second = patients.xrays(move(CAMERAS[1], np.array(motion)), near=CAMERAS[1])[n].ravel()
+    everybody = np.ones(len(near.first), bool)
+    found = near.likeliest(near.products_with(first, second), everybody)
+    np.testing.assert_allclose(found, motion, atol=1.0)
+
+
+def test_the_deviation_covers_what_is_missed_on_new_patients(search, taken):
+    motion = np.array([0, 5.0, 0, 0, 0])
+    stood = move(CAMERAS[1], motion)
+    missed = []
+    for number in (16, 17, 18):
+        found = search.refine([taken(number, CAMERAS[0]), taken(number, stood)])
+        missed.append((found.motion[0] - motion) / found.deviation[0])
+        assert found.cameras[0] is CAMERAS[0]
+        np.testing.assert_array_equal(
+            found.cameras[1].source, move(CAMERAS[1], found.motion[0]).source
+        )
+    assert np.sqrt(np.mean(np.square(missed))) < 2.5
+    assert (found.deviation[0] <= PRIOR).all()
+
+
+def test_one_x_ray_parallel_rays_and_few_patients_are_refused(patients):
+    image = np.zeros((48, 48))
+    with pytest.raises(InputError, match="1 X-ray, expected two"):
+        refine([image], CAMERAS[:1], patients)
+    rays = [CAMERAS[0], parallel_at(90.0, shape=(48, 48), pixel_mm=8.0)]
+    with pytest.raises(InputError, match="parallel rays"):
+        refine([image, image], rays, patients)
+    with pytest.raises(InputError, match="3 training patients, expected at least 8"):
+        refine([image, image], CAMERAS, patients._replace(mu=patients.mu[:3]))
