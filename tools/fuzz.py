@@ -295,10 +295,11 @@ class Outcome(NamedTuple):
 class Worker:
     """A process that makes the good files in a folder and reads them when it is told to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ending: str) -> None:
+        """Begins; `ending` is that of the files, empty for all."""
         spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(folder, theirs), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(folder, ending, theirs), daemon=True)
         self._process.start()
         theirs.close()
         self.paths: list[Path] = self._pipe.recv()
@@ -319,8 +320,8 @@ class Worker:
             return None
 
 
-def _serve(folder: Path, pipe: Any) -> None:
-    good = samples(folder)
+def _serve(folder: Path, ending: str, pipe: Any) -> None:
+    good = [one for one in samples(folder) if one.path.name.endswith(ending)]
     for sample in good:
         try:
             sample.read()
@@ -375,11 +376,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--count", type=int, default=500, help="files (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--only", default="", metavar="ENDING", help="files of this ending alone")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the files of faults go")
     options = parser.parse_args(arguments)
     totals, most, begun = Counter[str](), 0, 0
     while begun < options.count:
-        with tempfile.TemporaryDirectory() as folder, Worker(Path(folder)) as worker:
+        with tempfile.TemporaryDirectory() as folder, Worker(Path(folder), options.only) as worker:
             while begun < options.count:
                 begun += 1
                 path, outcome, damaged = _one(worker, options.seed, begun - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from jxrecon.files import MAX_BYTES, one_line
 from jxrecon.types import InputError
+
+# What is wrong is told where it is used, and not where pydicom comes upon it.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 PIXELS = (
     "PixelData", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows",
@@ -56,6 +60,10 @@ def read_elements(path: Path, names: Sequence[str]) -> pydicom.Dataset:
                 specific_tags=[*names],
                 force=True,
             )
+            for dataset in (found.file_meta, found):
+                for tag in dataset.keys():  # noqa: SIM118 # decodes them, as is done where they are used
+                    with suppress(ValueError, TypeError, OverflowError, LookupError):
+                        dataset[tag]
     except Exception as error:  # a damaged file makes it raise anything
         raise InputError(f"{path}: cannot be read as DICOM ({one_line(error)[:160]})") from None
     if "TransferSyntaxUID" not in found.file_meta:

@@ -14,11 +14,12 @@ from jaxtyping import Float, Shaped
 
 from jxrecon.files import MAX_BYTES, component, one_line
 from jxrecon.io.nifti import DEFLATE_RATIO, canonical, is_frame
-from jxrecon.types import InputError
+from jxrecon.types import InputError, shown
 
 ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
 
-_LARGEST_HEADER = 1 << 16
+_LARGEST_HEADER, _LONGEST_LINE = 1 << 16, 1000
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _SPACES = {
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps",
 }  # fmt: skip
@@ -52,6 +53,7 @@ def read_itk(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray,
             raise InputError(
                 f"{path}: its header has no {what}, expected where it lies in the world"
             )
+    _check_counts(path, header, nrrd)
     if nrrd and header["space"].lower() not in _SPACES:
         raise InputError(
             f"{path}: its space is {header['space']}, expected left-posterior-superior or so"
@@ -97,7 +99,39 @@ def _header(path: Path, nrrd: bool) -> dict[str, str]:
     end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)\nElementDataFile[^\n]*", text)
     lines = text[: end.end() if end else None].decode("latin-1").splitlines()
     pairs = (re.split(r":=?|=", line, maxsplit=1) for line in lines if not line.startswith("#"))
-    return {pair[0].strip().lower(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    if max(map(len, lines), default=0) > _LONGEST_LINE:  # ITK goes over them again and again
+        raise InputError(f"{path}: a line of its header is longer than {_LONGEST_LINE} characters")
+    fields: dict[str, str] = {}
+    for name, value in (pair for pair in pairs if len(pair) == 2):
+        if name.strip().lower() in fields and not nrrd:
+            raise InputError(f"{path}: its header has {name.strip()} twice, expected once")
+        fields[name.strip().lower()] = value.strip()
+    return fields
+
+
+def _check_counts(path: Path, header: dict[str, str], nrrd: bool) -> None:
+    """Refuses numbers of axes that do not fit each other: on some of them ITK crashes.
+
+    Raises:
+        InputError: there are not three or four axes, or a field has more or fewer numbers than axes.
+    """
+    count, sizes = ("dimension", "sizes") if nrrd else ("ndims", "dimsize")
+    axes = header.get(count, "")
+    if axes not in ("3", "4"):
+        raise InputError(f"{path}: {count} is {shown(axes)}, expected 3 axes")
+    n = int(axes)
+    wanted = {sizes: n}
+    if not nrrd:
+        place = _PLACE["MetaImage"]
+        wanted |= dict.fromkeys((*place["Offset"], *place["ElementSpacing"]), n)
+        wanted |= dict.fromkeys(place["TransformMatrix"], n * n)
+    for name, length in wanted.items():
+        words = header.get(name, "").split()
+        good = len(words) == length and all(_NUMBER.fullmatch(word) for word in words)
+        if not good and (name in header or name == sizes):
+            raise InputError(
+                f"{path}: {name} is {shown(' '.join(words))}, expected {length} numbers"
+            )
 
 
 def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:

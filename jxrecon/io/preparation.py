@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from jxrecon.files import make_folder, one_line, write_file
+from jxrecon.files import append_to, locked, one_line, write_file
 from jxrecon.terminal import CaseBar, note, noted
 from jxrecon.types import InputError
 
@@ -142,10 +142,21 @@ def prepare(
         how: see `How`.
 
     Raises:
-        InputError: `out` cannot be written, or the disk is full.
+        InputError: `out` cannot be written or is being filled by another process, or the disk is full.
     """
-    if not how.dry:
-        make_folder(out)
+    if how.dry:
+        return _prepared(sources, out, make, settings, how)
+    with locked(out, "preparation"):
+        return _prepared(sources, out, make, settings, how)
+
+
+def _prepared(
+    sources: Sequence[Source],
+    out: Path,
+    make: Callable[[Source], Made],
+    settings: dict[str, Any],
+    how: How,
+) -> Outcome:
     known = _read_manifest(out / MANIFEST)
     settings = json.loads(json.dumps(settings))
     rows: dict[str, Row] = {}
@@ -161,7 +172,7 @@ def prepare(
         skipped += done
         size += 0 if done else made["size"]
         if not (how.dry or done):
-            with (out / MANIFEST).open("a", encoding="utf-8") as lines:
+            with append_to(out / MANIFEST) as lines:
                 lines.write(json.dumps(made) + "\n")
     ordered = [rows[source.name] for source in sources if source.name in rows]
     left_out = [rejected[source.name] for source in sources if source.name in rejected]
