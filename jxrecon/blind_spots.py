@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
         InputError: an argument or the data is not as it should be, or the folder cannot be written.
     """
     from jxrecon.evaluation import blind_spots
-    from jxrecon.files import make_folder, write_file
+    from jxrecon.files import check_writable, make_folder, write_file
     from jxrecon.report.blind_spots import write_page
 
     if options.limit is not None and options.limit < 1:
@@ -62,6 +62,7 @@ def main(options: argparse.Namespace) -> int:
     for option, value in (("--spacing-mm", options.spacing_mm), ("--blur-mm", options.blur_mm)):
         if not 0 < value < 100:
             raise InputError(f"{option} {value:g}: expected more than 0 and less than 100 mm")
+    check_writable(options.out)
     data, blur = _cases(options), options.blur_mm
     data = data._replace(cases=data.cases[: options.limit])
     blind_spots.check(data)

@@ -73,12 +73,16 @@ def main(options: argparse.Namespace) -> int:
         InputError: an argument, a run or its data is not as it should be.
     """
     from jxrecon.evaluation.summary import print_summary
+    from jxrecon.files import check_writable
     from jxrecon.report.page import write_report
 
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
     if options.run is not None and (options.runs or options.methods or options.views):
         raise InputError("--run and --runs, --methods or --views: expected one run or a comparison")
+    out = options.out or options.run
+    if out is not None and (out is options.out or out.is_dir()):
+        check_writable(out)
     if options.run is not None:
         results = _one(options)
     elif options.runs or options.methods:

@@ -125,6 +125,29 @@ def make_folder(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be made or written to, before any time is spent; leaves nothing behind.
+
+    Raises:
+        InputError: it cannot; on full, read-only and foreign disks, or where a file lies in its place.
+    """
+    made: list[Path] = []
+    probe = folder / f".probe_{os.getpid()}"
+    try:
+        for place in (*list(folder.parents)[::-1], folder):
+            if not place.exists():
+                place.mkdir()
+                made.append(place)
+        probe.mkdir()
+        made.append(probe)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        for place in reversed(made):
+            with suppress(OSError):
+                place.rmdir()
+
+
 MOST_NAME_BYTES = 200
 """Longest name of a case: file systems allow 255, and an ending follows."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.files import check_writable
 from jxrecon.flags import add_exposure_flags, add_hu_flags, exposure_of, scene_of, stated_of
 from jxrecon.types import InputError
 
@@ -54,6 +55,7 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.io import radiographs
 
     scene, exposure = _scene(options), exposure_of(options)
+    check_writable(options.out)
     xrays = simulated_xrays(options.ct, scene, exposure, options.method, stated_of(options))
     for view, xray in zip(scene.views, xrays):
         for ending in _ENDINGS[options.format]:

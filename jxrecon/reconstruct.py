@@ -63,6 +63,7 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         InputError: a flag, an X-ray, a run or a mesh is not as it should be.
     """
+    from jxrecon.files import check_writable
     from jxrecon.flags import xrays_of
     from jxrecon.inference.patient import find_in_xrays
     from jxrecon.inference.styles import open_style
@@ -71,6 +72,7 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.io import radiographs
     from jxrecon.terminal import Spinner
 
+    check_writable(options.out)
     request = _request(options)
     xrays = [radiographs.read(path, given) for path, given in xrays_of(options)]
     if options.style is not None:

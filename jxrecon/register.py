@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.files import write_file
+from jxrecon.files import check_writable, write_file
 from jxrecon.flags import add_hu_flags, add_xray_flags, stated_of, xrays_of
 from jxrecon.types import InputError
 
@@ -61,6 +61,7 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.terminal import Spinner
 
     search = _search(options)
+    check_writable(options.out)
     case = _case(options, search)
     for xray in case.xrays:
         print(radiographs.table(xray))

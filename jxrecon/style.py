@@ -43,9 +43,12 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         InputError: an argument, an image folder or the run folder is not as it should be.
     """
+    from jxrecon.files import check_writable
     from jxrecon.runs.loop import fit_or_tell, say
     from jxrecon.runs.run import continues, open_run, start
 
+    if options.workdir is not None:
+        check_writable(options.workdir)
     experiment, dataset = _experiment(options)
     folder = options.workdir or Path("runs", f"style-{experiment.size}")
     if continues(folder, experiment, None) and (saved := open_run(folder).rule) != dataset.rule:

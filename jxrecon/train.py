@@ -88,7 +88,7 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     """The run of these options, new or to be resumed, and its data."""
     import jax
 
-    from jxrecon.files import cache_folder
+    from jxrecon.files import cache_folder, check_writable
     from jxrecon.runs import config
     from jxrecon.runs.loop import say
     from jxrecon.runs.run import continues, start
@@ -104,6 +104,7 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     parts = [Path(options.exp).stem, experiment.size]
     parts += [options.data.absolute().name] if options.data else []
     folder = options.workdir or Path("runs", "-".join(parts))
+    check_writable(folder)
     continues(folder, experiment, options.data)  # refuses before the data is read
     dataset = experiment.load(experiment, options.data, cache_folder("data"))
     run = start(folder, experiment, options.exp, options.data, dataset)

@@ -1,4 +1,4 @@
-"""Names out of data as parts of paths."""
+"""Names out of data as parts of paths; locks; who writes what and where."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jxrecon.files import append_to, as_component, component, locked, write_file
+from jxrecon.files import append_to, as_component, check_writable, component, locked, write_file
 from jxrecon.types import InputError
 
 ELSEWHERE = ["", ".", "..", "../a", "a/../b", "/etc", "a\\b", "C:a", "a\0b", "x" * 300, "\ud800"]
@@ -68,3 +68,13 @@ def test_writers_follow_the_umask_and_no_link(tmp_path: Path):
     assert target.read_text() == "of others"
     assert link.read_text() == "ours"
     assert link.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_is_tried_before_it_is_needed_and_left_as_it_was(tmp_path: Path):
+    check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for bad in ("file", "file/below", "x" * 300):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_writable(tmp_path / bad)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
