@@ -104,7 +104,8 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     parts = [Path(options.exp).stem, experiment.size]
     parts += [options.data.absolute().name] if options.data else []
     folder = options.workdir or Path("runs", "-".join(parts))
-    check_writable(folder)
+    if jax.process_index() == 0:
+        check_writable(folder)
     continues(folder, experiment, options.data)  # refuses before the data is read
     dataset = experiment.load(experiment, options.data, cache_folder("data"))
     run = start(folder, experiment, options.exp, options.data, dataset)

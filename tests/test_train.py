@@ -272,6 +272,33 @@ def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_pat
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
+def test_kills_at_random_change_no_bit(toy: Path, tmp_path: Path) -> None:
+    """A hundred SIGKILLs of one training, in steps, saves and while it resumes (JXRECON_KILLS: how many)."""
+    random, count = np.random.default_rng(0), int(os.environ.get("JXRECON_KILLS", "100"))
+    longer = [
+        f"--set=schedule.{field}" for field in ("steps=100000", "save_every=3", "log_every=1")
+    ]
+    folder, whole = tmp_path / "killed", tmp_path / "whole"
+    for _ in range(count):
+        with begin(toy, folder, *longer) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("first step"):
+                    break
+            else:
+                pytest.fail(f"ended with {process.wait()}")
+            time.sleep(random.uniform(0.0, 0.5))
+            process.kill()
+    done = restore(opened(folder))[1]
+    longer[0] = f"--set=schedule.steps={done + 10}"
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"steps": 100000', f'"steps": {done + 10}'))
+    assert run_toy(toy, folder, *longer) == 0
+    assert run_toy(toy, whole, *longer) == 0
+    assert_same_run(folder, whole)
+
+
 FITTED = """def build(settings, problem):
     def train_step(state, batch, key):
         seen = state["seen"].at[batch.index].add(1)

@@ -130,6 +130,10 @@ def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tup
     except Diverged as stop:
         print("error:", stop, file=sys.stderr)
         return None, 1
+    except RuntimeError as error:
+        if jax.process_count() > 1:  # what a collective raises when a process is gone
+            sharding.lost(error)
+        raise
 
 
 def _compiled(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jxrecon.types import InputError, PyTree
+
+_HEARTBEAT_SECONDS = 20  # without a sign of life from a process
+_LONGEST_EVALUATION = 86_400  # seconds that the others wait for the first process, which evaluates
 
 _SMALLEST_SPLIT = 2**14  # elements; below it a gather costs more than the memory it saves
 
@@ -105,6 +111,47 @@ def to_process(leaf: jax.Array) -> np.ndarray | jax.Array:
     return to_host(leaf)
 
 
+def lost(error: object) -> NoReturn:
+    """Ends this process in a line: another one of the training is gone, and nothing can go on without it."""
+    with suppress(OSError):
+        os.write(2, f"{_LOST} ({' '.join(str(error).split())[:200]})\n".encode())
+    os._exit(1)
+
+
+_LOST = "error: another process of this training was lost: start all of them again to go on"
+
+_FILTER = r"""
+import os, re, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+rest, told, fatal = b"", False, False
+while part := os.read(0, 65536):
+    *lines, rest = (rest + part).splitlines(keepends=True) or [b""]
+    if not re.match(rb"F[0-9]", rest):
+        lines, rest = [*lines, rest], b""
+    for line in lines:
+        fatal = fatal or re.match(rb"F[0-9]{4} ", line) is not None
+        told = told or line.startswith(b"error: another process")
+        if not fatal:
+            os.write(2, line)
+if (fatal or rest) and not told:
+    os.write(2, sys.argv[1].encode() + b"\n")
+"""
+"""Hands stderr on, up to what C++ says when it ends the process."""
+
+
+def _without_stacks() -> None:
+    """Where the first process is gone, C++ ends the others with a stack: one line in its place.
+
+    No handler hears of it, so what this process writes to stderr passes another one, which ends with it.
+    """
+    reader, writer = os.pipe()
+    subprocess.Popen([sys.executable, "-c", _FILTER, _LOST], stdin=reader, start_new_session=True)
+    os.dup2(writer, 2)
+    os.close(reader)
+    os.close(writer)
+
+
 def join_processes() -> None:
     """Joins the other processes of a training; before JAX computes anything.
 
@@ -118,7 +165,13 @@ def join_processes() -> None:
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         )
-        jax.distributed.initialize(num_processes=count, process_id=number)
+        _without_stacks()
+        jax.distributed.initialize(
+            num_processes=count,
+            process_id=number,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_LONGEST_EVALUATION,
+        )
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"--distributed: {error}; expected a cluster that jax.distributed knows, or"
