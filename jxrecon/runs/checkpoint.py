@@ -218,6 +218,9 @@ class Checkpoints:
         self._records.pop(step, None)
         for part in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(part, ignore_errors=True)  # a full disk has room again
+        for place in (self.folder, self.folder.parent):
+            with suppress(OSError):  # empty: Orbax made them anew after they had been removed
+                place.rmdir()
         return InputError(
             f"checkpoint step {step} could not be written to {self.folder}"
             f" ({_one_line(error)}); the checkpoints before it are intact"
