@@ -246,9 +246,8 @@ def test_a_folder_that_vanishes_ends_the_training(
     monkeypatch.setattr(loop, "batch_at", removing)
     assert run_toy(toy, folder) == 2
     assert re.search(r"^error: .*(removed or replaced|not be written)", capsys.readouterr().err)
-    assert not [
-        path for path in folder.rglob("*") if path.is_file()
-    ]  # Orbax may have begun a folder
+    # a save that was under way may have made its folder anew, no more
+    assert {path.name for path in folder.glob("*")} <= {"checkpoints"}
     assert {path.name for path in tmp_path.iterdir()} <= {"moved", "run"}
 
 
