@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "demo": "two X-rays in, a CT out, by the weights that ship; no data needed",
     "train": "train an experiment and evaluate it",
     "evaluate": "compare runs and their rivals: tables, tests, a report",
     "reconstruct": "a CT volume or an organ's surface from X-ray files",

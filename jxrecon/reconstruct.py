@@ -12,6 +12,9 @@ from typing import Any
 from jxrecon.cli import command_parser, entry
 from jxrecon.types import InputError
 
+SHIPPED = {1: "lift_hn_single", 2: "lift_hn"}
+"""Number of X-rays -> the weights that ship for them."""
+
 UNEXPLAINED = 3
 """Exit code of a volume with a re-projection error over 0.2."""
 
@@ -22,18 +25,22 @@ def parser() -> argparse.ArgumentParser:
 
     made = command_parser(
         "reconstruct",
-        "A CT volume (HU, NIfTI), or an organ's surface with --mesh, from X-rays: by a trained run, or by a "
-        "method that needs no training. Exit code 3 after a warning: the volume is written, but explains an "
-        "X-ray of its field with an error |Ax - y| / |y| over 0.2.",
-        "jxrecon reconstruct --run runs/x2vision_hn-small --xray a.png --xray b.png --out out",
+        "A CT volume (HU, NIfTI), or an organ's surface with --mesh, from X-rays: by the weights that ship "
+        "(head and neck; a frontal X-ray, or a frontal and a lateral one), by a trained run, or by a method "
+        "that needs no training. Exit code 3 after a warning: the volume is written, but explains an X-ray "
+        "of its field with an error |Ax - y| / |y| over 0.2.",
+        "jxrecon reconstruct frontal.png lateral.png --sad 1000 --sid 1500 --pixel-mm 0.4 --intensity log",
     )
     add = made.add_argument
-    add("--run", type=Path, metavar="DIR", help="folder of a trained run")
+    add("files", type=Path, nargs="*", metavar="XRAY", help="as --xray")
+    add("--run", type=Path, metavar="DIR", help="folder of a trained run, or the name of weights that ship "
+        "(lift_hn from two X-rays, lift_hn_single from one)")  # fmt: skip
     add("--method", metavar="NAME", help="instead of --run: fdk, sirt, cgls, tv, nerp")
     add("--exp", default="x2vision_hn", help="experiment that lists --method (%(default)s)")
     add("--grid", metavar="X,Y,Z", help="voxels about the isocentre, with --method")
     add("--spacing-mm", metavar="S", help="their spacing, S or X,Y,Z in mm, with --method")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of what is found")
+    add("--out", type=Path, default=Path("reconstruction"), metavar="DIR", help="folder of what is found "
+        "(%(default)s)")  # fmt: skip
     add("--mesh", type=Path, metavar="FILE", help="the organ's known shape, in the X-rays' world")
     piece = "of --mesh: leave other pieces out, however large they are"
     add("--largest-piece", action="store_true", help=piece)
@@ -50,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add_trust_flag(made)
     add("--refine-pose", action="store_true", help="first find, by what training patients' X-rays look "
         "like, where all X-rays but the first were taken from")  # fmt: skip
-    add_xray_flags(made)
+    add_xray_flags(made, required=False)
     return made
 
 
@@ -72,6 +79,9 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.io import radiographs
     from jxrecon.terminal import Spinner
 
+    options.xray = [*options.files, *(options.xray or [])]
+    if not options.xray:
+        raise InputError("no X-ray was given, expected files such as frontal.png lateral.png")
     check_writable(options.out)
     request = _request(options)
     xrays = [radiographs.read(path, given) for path, given in xrays_of(options)]
@@ -127,10 +137,10 @@ def _run(options: argparse.Namespace) -> Any:
     from jxrecon.io.xray_views import numbers
     from jxrecon.runs.run import open_run
 
-    if (options.run is None) == (options.method is None):
+    if options.run is not None and options.method is not None:
         raise InputError(f"--run {options.run}, --method {options.method}: expected one of them")
-    if options.run is not None:
-        return open_run(options.run, options.trust)
+    if options.method is None:
+        return open_run(options.run or _shipped(len(options.xray)), options.trust)
     shape = spacing = None
     if options.grid is not None:
         counts = numbers(options.grid, (3,), "--grid")
@@ -146,20 +156,24 @@ def _run(options: argparse.Namespace) -> Any:
     return untrained(options.method, shape, spacing, options.exp)
 
 
+def _shipped(count: int) -> str:
+    """The name of the weights that ship for so many X-rays."""
+    if count not in SHIPPED:
+        raise InputError(
+            f"{count} X-rays: the weights that ship take one or two, expected --run DIR or --method NAME"
+        )
+    return SHIPPED[count]
+
+
 def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> int:
-    from jxrecon.files import write_file
     from jxrecon.io.images import stem
-    from jxrecon.report.preview import preview_png
+    from jxrecon.report.viewer import told, write_reconstruction
 
     words = zip(*(stem(path).split("_") for path in options.xray))
     shared = takewhile(lambda same: len(set(same)) == 1, words)
     name = "_".join([*(same[0] for same in shared), "recon"])  # ct_frontal, ct_lateral -> ct_recon
-    path, *_ = volume.write(options.out, name, **more)
-    write_file(options.out / f"{name}_preview.png", preview_png(volume))
-    shows = " (the X-ray shows all of the patient, the volume its field)" if volume.beyond else ""
-    for view, error in zip(volume.views, volume.errors):
-        print(f"re-projection error |Ax - y| / |y| {error:.4f}  {view.origin}{shows}")
-    print(path)
+    paths = write_reconstruction(options.out, name, volume, **more)
+    print(*told(volume), paths[0], paths[-1], sep="\n")
     for line in volume.unexplained:
         print(f"warning: {line}", file=sys.stderr)
     return UNEXPLAINED if volume.unexplained else 0

@@ -52,6 +52,7 @@ KNOWS = {
 """Part -> the parts that it may import beside itself."""
 
 COMMANDS = {
+    "demo",
     "train",
     "check",
     "evaluate",

@@ -31,7 +31,7 @@ from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.io.views import View, centred_view, check_field, common_isocentre
 from jxrecon.methods.base.method import Problem
-from jxrecon.runs import config
+from jxrecon.runs import config, shipped
 from jxrecon.runs.run import Run, restore
 from jxrecon.types import InputError
 
@@ -136,6 +136,8 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     key = jax.random.key(request.seed)
     state, step = (run.method.init(key), 0) if run.untrained else restore(run, request.checkpoint)
     request.say(title(run, step))
+    if run.weights is not None:
+        request.say(shipped.expected_time(run.weights))
     request.say(_what_is_found(run.problem.grid, isocentre, views))
     run, state, views, poses = _geometry(run, state, views, request)
     problem, cameras = run.problem, tuple(view.camera for view in views)

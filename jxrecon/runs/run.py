@@ -27,7 +27,7 @@ import numpy as np
 
 from jxrecon.experiment import Experiment, Xrays
 from jxrecon.files import locked, one_line, read_json, write_file
-from jxrecon.runs import config, sharding
+from jxrecon.runs import config, sharding, shipped
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree, shown
 from jxrecon.units import NOTHING_STATED
@@ -47,6 +47,7 @@ class Run(NamedTuple):
         synthetic: whether the volumes are made up.
         rule: the sentence that says where the volumes come from and how they were cut.
         untrained: whether the method has nothing to learn: there is no folder, its state is made anew.
+        weights: of `runs.shipped`, in place of a folder; None: the folder's checkpoints.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Run(NamedTuple):
     synthetic: bool
     rule: str
     untrained: bool = False
+    weights: Path | None = None
 
 
 class Trained(NamedTuple):
@@ -165,7 +167,7 @@ def _refuse_others(saved: Any, found: dict[str, float], folder: Path) -> None:
 
 
 def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
-    """The run that a folder holds.
+    """The run that a folder holds, or, where there is no such folder, the weights of this name that ship.
 
     Args:
         folder: the run folder.
@@ -177,7 +179,9 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
             file that is not trusted.
     """
     folder = Path(folder)
-    saved, origin = _read(folder), str(folder / "config.json")
+    weights = None if folder.exists() else shipped.path_of(str(folder))
+    saved = _read(folder) if weights is None else shipped.read_config(weights)[0]
+    origin = str(weights or folder / "config.json")
     size = saved["experiment"].get("size")
     if not isinstance(size, str):
         raise InputError(
@@ -187,7 +191,7 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
     experiment = config.from_dict(found, saved["experiment"], f"{origin}: experiment")
     data = None if saved["data"] is None else Path(saved["data"])
     try:
-        return _assemble(
+        run = _assemble(
             folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"]
         )
     except InputError:
@@ -195,6 +199,7 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
     except Exception as error:  # whatever settings that nobody checked make a method raise
         line = f"{type(error).__name__}: {one_line(error)}"[:200]
         raise InputError(f"{origin}: its settings make no {experiment.name} ({line})") from error
+    return run._replace(weights=weights)
 
 
 def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tuple[PyTree, int]:
@@ -209,6 +214,9 @@ def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tupl
     """
     if run.untrained:
         return run.method.init(jax.random.key(run.experiment.schedule.seed)), 0
+    if run.weights is not None:
+        abstract = jax.eval_shape(lambda: run.method.ship(run.method.init(jax.random.key(0))))
+        return shipped.read(run.weights, abstract), shipped.read_config(run.weights)[1]
     checkpoints = Checkpoints(run.folder / "checkpoints", read_only=True)
     abstract = abstract_state(run, sharding.make_mesh())
     try:

@@ -12,6 +12,7 @@ from jxrecon.drr import beam, project
 from jxrecon.geometry import biplanar, centred_grid
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.lift import inputs, losses, method, networks
+from jxrecon.methods.volumes.lift.compact import compact
 from jxrecon.methods.volumes.lift.method import Settings
 from jxrecon.types import InputError, TrainingVolumes, VolumeBatch
 from jxrecon.units import Window
@@ -110,7 +111,7 @@ def test_before_training_lift_is_the_linear_prior():
     _, state = started()
     case = batch([2])
     images = tuple(y[0] for y in case.images)
-    for index, left_out in ((2, 2), (-1, N), (2 + N, 2)):
+    for index, left_out in ((2, 2), (-1, -1), (2 + N, 2)):
         found = runs()(state, images, index)
         prior = inputs.explain(state.prior, images, jnp.asarray(left_out)).hu
         np.testing.assert_allclose(found.hu, np.clip(prior, -1024, 2000), atol=0.1)
@@ -226,3 +227,39 @@ def test_the_size_of_the_error_teaches_the_mean_nothing():
         lambda s: losses.objective(found, s + 0 * size, truth, losses.Weights())[1]["NLL"]
     )(sizes)
     assert sizes[jnp.argmin(nll)] == pytest.approx(np.log(0.3), abs=0.06)
+
+
+def test_what_ships_explains_x_rays_as_the_prior_does_but_holds_no_training_volume():
+    _, state = started()
+    shipped = jit(method.ship)(state)
+    known = {leaf.shape for leaf in jax.tree.leaves(shipped.prior)}
+    assert HU.shape not in known
+    rank = min(state.prior.basis.r.shape)
+    images = tuple(jnp.asarray(IMAGES[1, v]) for v in range(2))
+    whole = inputs.explain(state.prior, images, jnp.asarray(-1))
+    found = inputs.explain(shipped.prior, images, jnp.asarray(-1))
+    assert shipped.prior.components.unit.shape == (rank,)
+    for a, b in zip(whole.images, found.images):
+        np.testing.assert_allclose(a, b, atol=0.03 * float(jnp.max(a)))
+    prior = shipped.prior
+    t = prior.reading.against(jnp.concatenate([y.ravel() for y in images]) - prior.seen)
+    again = np.asarray(prior.mean + prior.components.of(t))
+    coarse = 1000 * np.asarray(beam.hu_to_mu(whole.hu)).reshape(8, 2, 8, 2, 8, 2).mean((1, 3, 5))
+    assert np.sqrt(np.mean((coarse - np.maximum(again, 0.0)) ** 2)) < 0.05 * np.std(coarse)
+
+
+def test_fewer_components_explain_less():
+    _, state = started()
+    hu, basis, _ = state.prior
+    weights = state.prior.without(N)
+    images = jnp.concatenate([jnp.asarray(IMAGES[1, v]).ravel() for v in range(2)])
+    whole = state.prior.explain(images, jnp.asarray(-1))[1]
+    errors = [
+        float(
+            jnp.linalg.norm(
+                compact(hu, basis, weights, rank).explain(images, jnp.asarray(0))[1] - whole
+            )
+        )
+        for rank in (1, 3, 11)
+    ]
+    assert errors[0] > errors[1] > errors[2]

@@ -103,6 +103,7 @@ class Method(NamedTuple):
         fit: (state, `TrainingVolumes`) -> state: what is learnt at once, before the first step.
         kept_out: training cases, evenly spread, that no step learns from, for `finish`.
         finish: (state, batch of the cases kept out) -> state, after the last step.
+        ship: (state) -> what of it reconstructs, small enough to be handed on; pure.
     """
 
     init: Callable[[Key], PyTree]
@@ -115,6 +116,7 @@ class Method(NamedTuple):
     fit: Callable[[PyTree, Any], PyTree] | None = None
     kept_out: int = 0
     finish: Callable[[PyTree, Any], PyTree] | None = None
+    ship: Callable[[PyTree], PyTree] | None = None
 
 
 class SurfaceMethod(NamedTuple):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Int16
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.methods.base import linear_posterior
 from jxrecon.methods.base.linear_posterior import Basis, Weights
+from jxrecon.methods.volumes.lift.compact import Compact
 from jxrecon.nn.conv import space_to_depth
 from jxrecon.units import Window
 
@@ -42,6 +43,18 @@ class Prior(NamedTuple):
     hu: Int16[Array, "n x y z"]
     basis: Basis
     weights: Weights
+
+    def explain(
+        self, y: Float[Array, " pixels"], index: Int[Array, ""]
+    ) -> tuple[Float[Array, "x y z"], Float[Array, " pixels"]]:
+        """(MAP in HU, the X-ray that the prior expects of it); `index` as of `inputs.explain`."""
+        n = self.hu.shape[0]
+        weights = self.without(jnp.where(index < 0, n, index % n)).of(self.basis.coordinates(y))
+        return linear_posterior.volume_of(self.hu, weights), self.basis.expected(weights)
+
+    def without(self, patient: Int[Array, ""] | int) -> Weights:
+        """The weights that leave this training patient out; n: nobody."""
+        return jax.tree.map(lambda all_of: all_of[patient], self.weights)
 
 
 class Explained(NamedTuple):
@@ -70,22 +83,22 @@ def empty_prior(shape: tuple[int, int, int], cases: int, pixels: int) -> Prior:
 
 
 def explain(
-    prior: Prior, images: Sequence[Float[Array, "rows columns"]], left_out: Int[Array, ""]
+    prior: Prior | Compact,
+    images: Sequence[Float[Array, "rows columns"]],
+    index: Int[Array, ""],
 ) -> Explained:
     """The prior's MAP of one case's X-rays.
 
     Args:
         prior: fitted on the X-rays of the same cameras.
         images: line integrals.
-        left_out: the training patient who shall not be known, by volume or mirror image; n: nobody.
+        index: of a training case or mirror image, whose patient the prior shall not know; below 0: of nobody.
     """
     y = jnp.concatenate([jnp.minimum(image, STARVED).ravel() for image in images])
-    table = jax.tree.map(lambda all_of: all_of[left_out], prior.weights)
-    weights = table.of(prior.basis.coordinates(y))
-    expected = prior.basis.expected(weights)
+    hu, expected = prior.explain(y, index)
     ends = np.cumsum([image.size for image in images])[:-1].tolist()
     parts = [part.reshape(image.shape) for part, image in zip(jnp.split(expected, ends), images)]
-    return Explained(linear_posterior.volume_of(prior.hu, weights), tuple(parts))
+    return Explained(hu, tuple(parts))
 
 
 def half(grid: Grid) -> Grid:

@@ -35,6 +35,7 @@ from jxrecon.methods.base import calibration, linear_posterior
 from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
 from jxrecon.methods.base.trained_views import on_trained_pixels
 from jxrecon.methods.volumes.lift import inputs, losses, networks
+from jxrecon.methods.volumes.lift.compact import Compact, compact
 from jxrecon.nn.optimise import descend
 from jxrecon.types import InputError, Key, PyTree, Terms, TrainingVolumes, VolumeBatch
 
@@ -83,7 +84,7 @@ class State(struct.PyTreeNode):
         params: of the network.
         ema: their running mean.
         optimiser: of AdamW.
-        prior: fitted once, before the first step.
+        prior: fitted once, before the first step; `Compact` in a state that is handed on.
         scale: factor on the deviations, 1 before `calibrate`.
     """
 
@@ -91,7 +92,7 @@ class State(struct.PyTreeNode):
     params: PyTree
     ema: PyTree
     optimiser: PyTree
-    prior: inputs.Prior
+    prior: inputs.Prior | Compact
     scale: Float[Array, ""]
 
 
@@ -133,6 +134,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         fit=fit,
         kept_out=settings.calibration,
         finish=partial(calibrate, model),
+        ship=ship,
     )
 
 
@@ -188,25 +190,28 @@ def fit(state: State, everything: TrainingVolumes) -> State:
     return state.replace(prior=inputs.prior_of(everything.hu, seen.T))
 
 
-def _left_out(prior: inputs.Prior, index: Int[Array, ""]) -> Int[Array, ""]:
-    """Whom the prior must not know: the patient of a training case or mirror image, n for nobody."""
-    n = prior.hu.shape[0]
-    return jnp.where(index < 0, n, index % n)
+def ship(state: State) -> State:
+    """What reconstructs, without the training volumes and all that only training needs."""
+    if isinstance(state.prior, Compact):
+        return state
+    hu, basis, _ = state.prior
+    prior = compact(hu, basis, state.prior.without(hu.shape[0]))
+    return state.replace(params={}, optimiser=(), prior=prior)
 
 
 def see(
     model: Model,
-    prior: inputs.Prior,
+    prior: inputs.Prior | Compact,
     images: Sequence[Float[Array, "rows columns"]],
     index: Int[Array, ""],
 ) -> tuple[Float[Array, "x y z"], Float[Array, "i j k c"]]:
     """(the prior's MAP in HU, the network's input) of one case."""
-    explained = inputs.explain(prior, images, _left_out(prior, index))
+    explained = inputs.explain(prior, images, index)
     grid, cameras, window, _ = model.problem
     return explained.hu, inputs.features(grid, window, explained, images, cameras)
 
 
-def _seen(model: Model, prior: inputs.Prior, batch: VolumeBatch) -> tuple[Array, Array]:
+def _seen(model: Model, prior: inputs.Prior | Compact, batch: VolumeBatch) -> tuple[Array, Array]:
     """`see` for all cases of a batch, one after the other; the MAP in units of the window's width."""
 
     def one(case: VolumeBatch) -> tuple[Array, Array]:
@@ -312,7 +317,7 @@ def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms
 
     def one(case: VolumeBatch) -> Terms:
         found = posterior(model, state, case.images)
-        prior = inputs.explain(state.prior, case.images, jnp.asarray(state.prior.hu.shape[0]))
+        prior = inputs.explain(state.prior, case.images, jnp.asarray(-1))
         truth, unit, start = (_unit(model, hu) for hu in (case.hu, found.hu, prior.hu))
         tissue = case.hu > calibration.TISSUE_HU
         error = model.problem.window.range * (unit - truth)

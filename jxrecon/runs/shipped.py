@@ -1,0 +1,122 @@
+"""Weights that come with the package: one safetensors file each, its card beside it, checked on reading.
+
+jxrecon/weights/NAME.safetensors   arrays of the state that `Method.ship` makes, large ones in 16 bits;
+                                   as metadata the run's config.json and step
+jxrecon/weights/NAME.md            the card: data, training, results, what they are not for
+jxrecon/weights/SHA256SUMS         of the safetensors files, as `sha256sum -c` reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from jxrecon.files import write_file
+from jxrecon.types import InputError, PyTree
+
+FOLDER = Path(__file__).parents[1] / "weights"
+SUMS = "SHA256SUMS"
+FEW = 256
+"""Arrays of no more numbers keep 32 bits."""
+
+
+def names() -> list[str]:
+    """Of the weights at hand, in alphabetical order."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def path_of(name: str) -> Path | None:
+    """The file of these weights; None where there is none."""
+    return FOLDER / f"{name}.safetensors" if name in names() else None
+
+
+def write(path: Path, state: PyTree, config: dict[str, Any], step: int) -> None:
+    """Writes weights and their line in SHA256SUMS.
+
+    Args:
+        path: NAME.safetensors.
+        state: of `Method.ship`.
+        config: what the run's config.json holds.
+        step: of the checkpoint.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    arrays = {jax.tree_util.keystr(place): _narrow(np.asarray(leaf)) for place, leaf in leaves}
+    content = save(arrays, {"config": json.dumps(config), "step": str(step)})
+    write_file(path, content)
+    sums = path.parent / SUMS
+    lines = sums.read_text().splitlines() if sums.exists() else []
+    lines = [line for line in lines if not line.endswith(f"  {path.name}")]
+    lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.name}")
+    write_file(sums, "\n".join(sorted(lines, key=lambda line: line[66:])) + "\n")
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], int]:
+    """(what the run's config.json held, step) of weights, once the file is known to be whole.
+
+    Raises:
+        InputError: the file is not the one that SHA256SUMS names.
+    """
+    with _opened(path) as file:
+        facts = file.metadata()
+    return json.loads(facts["config"]), int(facts["step"])
+
+
+def expected_time(path: Path) -> str:
+    """How long a reconstruction by these weights takes, in words."""
+    seconds = float(read_config(path)[0]["cpu_seconds"])
+    return f"takes about {seconds:.0f} s of one CPU core, compiling included; less when started again"
+
+
+def read(path: Path, abstract: PyTree) -> PyTree:
+    """The state of weights.
+
+    Args:
+        path: NAME.safetensors.
+        abstract: its shapes and dtypes, of `Method.ship`.
+
+    Raises:
+        InputError: the file is not the one that SHA256SUMS names, or of another version of the method.
+    """
+    with _opened(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def one(place: Any, leaf: Any) -> Any:
+        array = arrays.pop(jax.tree_util.keystr(place), None)
+        if array is None or array.shape != leaf.shape:
+            found = "none" if array is None else str(array.shape)
+            raise InputError(
+                f"{path}: {jax.tree_util.keystr(place)} is {found}, expected {leaf.shape}: these weights "
+                "belong to another version"
+            )
+        return jnp.asarray(array, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, abstract)
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """Large arrays of floats in 16 bits; all else as it is."""
+    if not np.issubdtype(array.dtype, np.floating) or array.size <= FEW:
+        return array
+    if not np.isfinite(array).all() or np.abs(array).max(initial=0.0) > np.finfo(np.float16).max:
+        raise InputError(f"weights reach {np.abs(array).max():g}, expected what 16 bits hold")
+    return array.astype(np.float16)
+
+
+def _opened(path: Path) -> Any:
+    sums = dict(line.split("  ")[::-1] for line in (path.parent / SUMS).read_text().splitlines())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sums.get(path.name):
+        raise InputError(
+            f"{path}: not the file that {SUMS} names: it is damaged or was changed; install jxrecon anew"
+        )
+    try:
+        return safe_open(path, "numpy")
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
