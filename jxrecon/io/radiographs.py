@@ -49,7 +49,7 @@ from jxrecon.io.images import (
     suffix,
 )
 from jxrecon.io.xray_pixels import OF_PIXELS, Lines, line_integrals_of
-from jxrecon.io.xray_views import as_displayed, oriented, picture_of, view_angles
+from jxrecon.io.xray_views import as_displayed, named_view, oriented, picture_of, view_angles
 from jxrecon.types import InputError, shown
 
 _DISTANCES = ("source_axis_mm", "source_detector_mm", "pixel_mm")
@@ -142,7 +142,9 @@ def table(radiograph: Radiograph) -> str:
 
 
 def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
-    """Reads an X-ray with its camera from its sidecar or from flags, `given`; nothing is guessed.
+    """Reads an X-ray with its camera from its sidecar, its tags or from flags, `given`.
+
+    Nothing is guessed but the view, where nothing tells it and the file's name says one, as frontal.png.
 
     Args:
         path: DICOM, or one of `images.SUFFIXES`: one grey channel at its full bit depth.
@@ -173,10 +175,7 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
             said["intensity"] = kind, f"{origin} ({sidecar.name} tells of other pixels)"
         said |= told
     flags = {key: value for key, value in given._asdict().items() if value is not None}
-    raw = {said.get("intensity", [None])[0] == "raw", flags.get("intensity") == "raw"}
-    if "intensity" in flags and len(raw) > 1:  # they are of the other kind of pixels
-        said = {key: one for key, one in said.items() if key not in OF_PIXELS}
-    said |= {key: (value, _FLAGS[key]) for key, value in flags.items()}
+    said = _overridden(path, said, flags)
 
     isocentre = None
     if "isocentre_mm" in said:
@@ -200,6 +199,17 @@ def read(path: Path, given: Given = NOTHING_GIVEN) -> Radiograph:
         lines.append(("isocentre", "({:.1f}, {:.1f}, {:.1f}) mm".format(*isocentre), where))
     line_integrals, pixel_lines = line_integrals_of(path, image, said, dicom)
     return Radiograph(line_integrals, camera, str(path), isocentre, (*lines, *pixel_lines))
+
+
+def _overridden(path: Path, said: Said, flags: dict[str, Any]) -> Said:
+    """What files say, with what flags say in its place, and the view that the file's name says at last."""
+    raw = {said.get("intensity", [None])[0] == "raw", flags.get("intensity") == "raw"}
+    if "intensity" in flags and len(raw) > 1:  # they are of the other kind of pixels
+        said = {key: one for key, one in said.items() if key not in OF_PIXELS}
+    said = said | {key: (value, _FLAGS[key]) for key, value in flags.items()}
+    if not {"view", "camera"} & set(said) and (view := named_view(stem(path))):
+        said["view"] = view, f"the name {path.name}"
+    return said
 
 
 def write(path: Path, radiograph: Radiograph, **notes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -31,6 +32,12 @@ VIEWS = "frontal, lateral, ap, pa, ll, rl or ANGLE[,ELEVATION] in degrees"
 _TOWARDS = {
     "R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1),
 }  # fmt: skip
+
+
+def named_view(name: str) -> str | None:
+    """The view that a word of a file's name says, as in p07_lateral; None where none does, or several."""
+    words = set(re.split(r"[^a-z]+", name.lower())) & set(_VIEWS)
+    return words.pop() if len(words) == 1 else None
 
 
 def numbers(text: str, counts: tuple[int, ...], origin: str) -> tuple[float, ...]:

@@ -179,7 +179,7 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
             file that is not trusted.
     """
     folder = Path(folder)
-    weights = None if folder.exists() else shipped.path_of(str(folder))
+    weights = None if (folder / "config.json").exists() else shipped.path_of(str(folder))
     saved = _read(folder) if weights is None else shipped.read_config(weights)[0]
     origin = str(weights or folder / "config.json")
     size = saved["experiment"].get("size")
@@ -191,9 +191,7 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
     experiment = config.from_dict(found, saved["experiment"], f"{origin}: experiment")
     data = None if saved["data"] is None else Path(saved["data"])
     try:
-        run = _assemble(
-            folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"]
-        )
+        run = _assemble(folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"])
     except InputError:
         raise
     except Exception as error:  # whatever settings that nobody checked make a method raise

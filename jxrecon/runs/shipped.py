@@ -72,7 +72,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], int]:
 def expected_time(path: Path) -> str:
     """How long a reconstruction by these weights takes, in words."""
     seconds = float(read_config(path)[0]["cpu_seconds"])
-    return f"takes about {seconds:.0f} s of one CPU core, compiling included; less when started again"
+    return (
+        f"takes about {seconds:.0f} s of one CPU core, compiling included; less when started again"
+    )
 
 
 def read(path: Path, abstract: PyTree) -> PyTree:
