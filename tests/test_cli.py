@@ -127,7 +127,7 @@ def test_the_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) ->
     assert command(["--version"]) == 0
     assert capsys.readouterr().out == f"jxrecon {version('jxrecon')}\n"
     assert command(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("error: jxrecon trian: expected one of train,")
+    assert capsys.readouterr().err.startswith("error: jxrecon trian: expected one of demo, train,")
 
 
 @pytest.mark.parametrize("name", ["--help", *COMMANDS])
