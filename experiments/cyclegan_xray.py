@@ -3,6 +3,8 @@
     jxrecon style --real DIR --synthetic DIR --workdir RUN
     jxrecon reconstruct --style RUN --run ... --xray ...
 
+    jxrecon style --run RUN --machine room --workdir STYLE      # X-rays of a run and of a simulated machine
+
 Two folders of images that need not show the same patients, best of one body part and one view. `jxrecon
 project CT --out DIR` makes synthetic ones. X2CT-GAN's authors used 1,000 real frontal chest X-rays of 320
 pixels and never released the weights (reported, not verified).

@@ -117,6 +117,34 @@ class Variety:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a machine makes of ideal line integrals; the defaults are the ideal machine.
+
+    Attributes:
+        kvp: tube voltage in kV, whose spectrum hardens; 0: one energy, that of the CT.
+        filter_mm: aluminium before the tube, with `kvp`.
+        scatter: scatter-to-primary ratio behind the body.
+        scatter_mm: standard deviation of the scatter on the detector.
+        blur_mm: standard deviation of the blur on the detector.
+        gamma: of the tone curve y -> 8 (y / 8)^gamma that the line integrals are stored by.
+    """
+
+    kvp: float = 0.0
+    filter_mm: float = 2.5
+    scatter: float = 0.0
+    scatter_mm: float = 50.0
+    blur_mm: float = 0.0
+    gamma: float = 1.0
+
+
+MACHINES = {
+    "ideal": Machine(),
+    "room": Machine(kvp=100.0, scatter=0.5, blur_mm=1.5, gamma=0.9),
+}
+"""Machines by name. "room" is a flat panel behind a grid, by choice: no device was measured."""
+
+
+@dataclass(frozen=True)
 class Xrays:
     """What the X-rays show and how they are spoilt.
 
@@ -127,6 +155,7 @@ class Xrays:
         noisy: share of the cases of a training step with the noise of so many photons.
         variety: how cases change from step to step.
         table: whether the table stays in the patient's CT.
+        machine: what takes them.
     """
 
     of: str = "patient"
@@ -134,6 +163,7 @@ class Xrays:
     noisy: float = 1.0
     variety: Variety = dataclasses.field(default_factory=Variety)
     table: bool = False
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
 @dataclass(frozen=True)
@@ -175,12 +205,14 @@ class Rival(NamedTuple):
         default: whether it takes part in the evaluation of a run without being asked for by name.
         untrained: whether X-rays are all it needs, so that it reconstructs without a run.
         needs_earlier: whether its state is an earlier CT of the same patient, HU on the problem's grid.
+        slow: as `Method.slow`.
     """
 
     build: Callable[[Any], Any]
     default: bool = False
     untrained: bool = False
     needs_earlier: bool = False
+    slow: bool = False
 
 
 class Acquired(Protocol):

@@ -155,6 +155,12 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_machine_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds --machine, a name of `experiment.MACHINES`."""
+    told = f"simulated machine that {text}: ideal or room (spectrum, scatter, blur, gamma)"
+    parser.add_argument("--machine", metavar="NAME", help=told)
+
+
 def add_exposure_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that `exposure_of` reads."""
     text = "what the X-rays show beside ideal line integrals (default: nothing)"

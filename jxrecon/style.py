@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
+from jxrecon.flags import add_machine_flag
 from jxrecon.types import InputError
 
 EXPERIMENT = "cyclegan_xray"
@@ -20,12 +21,22 @@ def parser() -> argparse.ArgumentParser:
         "style",
         "Learns to give real X-rays the style of synthetic ones, from two folders of images (PNG, NPZ, "
         "NIfTI) that need not show the same patients. Images with sidecars, as jxrecon project writes them, "
-        "are taken as line integrals, others by their own range.",
+        "are taken as line integrals, others by their own range. Or between those of a run and a simulated "
+        "machine: --run, --machine.",
         "jxrecon style --real DIR --synthetic DIR --workdir runs/style",
     )
     add = made.add_argument
-    add("--real", type=Path, required=True, metavar="DIR", help="folder of real X-rays")
-    add("--synthetic", type=Path, required=True, metavar="DIR", help="folder of synthetic X-rays")
+    add("--real", type=Path, metavar="DIR", help="folder of real X-rays")
+    add("--synthetic", type=Path, metavar="DIR", help="folder of synthetic X-rays")
+    like = "instead of folders: a run; X-rays of half of its training cases are the synthetic ones"
+    add("--run", type=Path, metavar="RUN", help=like)
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="with --run: folder of its data, where it was moved",
+    )
+    add_machine_flag(made, "takes those of the other half, for real ones, with --run")
     add("--workdir", type=Path, metavar="RUN", help="run folder; default: runs/style-SIZE")
     add("--steps", type=int, metavar="N", help="training steps, the second half at a falling rate")
     add("--size", help="64, 128 or 256 pixels; without it the choice follows the device")
@@ -65,7 +76,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _experiment(options: argparse.Namespace) -> tuple[Any, Any]:
     """The experiment with the scales of the images, and the images."""
-    from jxrecon.data.unpaired import read_folder, split
+    from jxrecon.data.unpaired import split
     from jxrecon.runs import config
 
     assignments = list(options.set)
@@ -80,13 +91,46 @@ def _experiment(options: argparse.Namespace) -> tuple[Any, Any]:
         ]
     experiment = config.override(config.find(EXPERIMENT, options.size), assignments)
     size = round(experiment.field.shape[0] * experiment.settings.enlarged)
-    real, synthetic = (read_folder(f, (size, size)) for f in (options.real, options.synthetic))
+    real, synthetic, rule = _images(options, (size, size))
     scales = [f"settings.real_scale={real.scale}", f"settings.synthetic_scale={synthetic.scale}"]
-    rule = (
-        f"{len(real.names)} real X-rays of {options.real.absolute()} and {len(synthetic.names)}"
-        f" synthetic ones of {options.synthetic.absolute()}; scales {real.scale} and {synthetic.scale}."
-    )
+    rule = f"{rule}; scales {real.scale} and {synthetic.scale}."
     return config.override(experiment, scales), split(real, synthetic, rule)
+
+
+def _images(options: argparse.Namespace, shape: tuple[int, int]) -> tuple[Any, Any, str]:
+    """(real ones, synthetic ones, where they come from)."""
+    from jxrecon.data.unpaired import read_folder, simulated
+    from jxrecon.files import cache_folder
+    from jxrecon.runs import config
+    from jxrecon.runs.run import open_run
+
+    folders, made = (options.real, options.synthetic), (options.run, options.machine)
+    if (None in folders) == (None in made) or (folders + made).count(None) != 2:
+        raise InputError("expected --real and --synthetic, or --run and --machine")
+    if options.run is None:
+        real, synthetic = (read_folder(folder, shape) for folder in folders)
+        return (
+            real,
+            synthetic,
+            (
+                f"{len(real.names)} real X-rays of {options.real.absolute()} and {len(synthetic.names)}"
+                f" synthetic ones of {options.synthetic.absolute()}"
+            ),
+        )
+    run = open_run(options.run, options.trust)
+    experiment = run.experiment
+    machine = config.machine(options.machine, experiment)
+    dataset = experiment.load(experiment, options.data or run.data, cache_folder("data"))
+    real, synthetic = simulated(dataset.train, experiment, machine, shape)
+    return (
+        real,
+        synthetic,
+        (
+            f"{len(real.names)} X-rays by the simulated machine {options.machine} and "
+            f"{len(synthetic.names)} of other patients as {options.run.absolute()} learnt from: "
+            f"{dataset.rule}"
+        ),
+    )
 
 
 command = partial(entry, parser, main)

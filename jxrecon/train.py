@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.flags import add_hu_flags, stated_of
+from jxrecon.flags import add_hu_flags, add_machine_flag, stated_of
 from jxrecon.types import InputError
 
 
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     fields = "as schedule.steps=100; repeats"
     add_hu_flags(add)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
+    add_machine_flag(made, "takes the X-rays")
     add("--list", action="store_true", help="list the experiments and stop")
     devices = "devices a copy of the state is split over"
     add("--model-axis", type=int, default=1, metavar="N", help=devices)
@@ -95,7 +96,12 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
 
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
-    experiment = config.override(config.find(options.exp, options.size), options.set)
+    experiment = config.find(options.exp, options.size)
+    if options.machine is not None:
+        machine = config.machine(options.machine, experiment)
+        xrays = dataclasses.replace(experiment.xrays, machine=machine)
+        experiment = dataclasses.replace(experiment, xrays=xrays)
+    experiment = config.override(experiment, options.set)
     if not (stated := stated_of(options)).nothing:
         experiment = dataclasses.replace(experiment, ct=stated)
     picked = f"picked for {jax.default_backend()}, --size chooses"

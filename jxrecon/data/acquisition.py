@@ -13,8 +13,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
+from jxrecon.data.machine import check, developed, exposure_of, recorded
 from jxrecon.data.openkbp import samples_of
-from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, noisy, varied, xrays_of
+from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, varied, xrays_of
 from jxrecon.data.scenes import mirrored
 from jxrecon.data.surround import Surround, fit, flat
 from jxrecon.data.volumes import VolumeSet
@@ -52,7 +53,7 @@ class Acquisition(NamedTuple):
         move = partial(
             varied,
             cameras=self.cameras,  # type: ignore[arg-type]  # point sources
-            axes=self.axes,
+            take=partial(xrays_of, axes=self.axes, machine=self.xrays.machine),
             variety=self.xrays.variety,
             cut=cut,
         )
@@ -71,45 +72,60 @@ class Acquisition(NamedTuple):
 
         def one(item: tuple[VolumeBatch | SceneBatch, Key]) -> Images:
             case, key = item
-            return self._exposed(self._ideal(case), key)
+            return self._exposed(self.projected(case), key)
 
         keys = jax.random.split(key, batch.index.shape[0])
         return VolumeBatch(batch.hu, batch.index, lax.map(one, (batch, keys)))
 
-    def _ideal(self, case: VolumeBatch | SceneBatch) -> Images:
-        """The line integrals of one case."""
+    def projected(self, case: VolumeBatch | SceneBatch) -> Images:
+        """The line integrals of one case as the machine has them, without noise and tone curve."""
         if isinstance(case, SceneBatch):
-            return xrays_of(case.scene, case.affine, self.cameras, self.axes)
-        return tuple(project(beam.hu_to_mu(case.hu), self.grid.affine, self.cameras))
+            return self._of_scene(case.scene, case.affine)
+        return self._of_field(case.hu)
+
+    def _of_scene(self, hu: Array, affine: Array) -> Images:
+        return xrays_of(hu, affine, self.cameras, self.axes, self.xrays.machine)
+
+    def _of_field(self, hu: Array) -> Images:
+        machine = self.xrays.machine
+        parts = exposure_of(machine).volumes(hu)
+        through = [project(part, self.grid.affine, self.cameras) for part in parts]
+        views = zip(self.cameras, zip(*through))
+        return tuple(developed(jnp.stack(view), camera, machine) for camera, view in views)
 
     def _exposed(self, images: Images, key: Key) -> Images:
-        """With the noise of a dose, or without."""
+        """As they are stored: with the noise of a dose, or without."""
+        machine = self.xrays.machine
+        clean = [recorded(y, machine) for y in images]
         if not self.xrays.noisy:
-            return images
+            return tuple(clean)
         drawn = jax.random.uniform(key, (2,), jnp.float32)
         fewest, most = self.xrays.photons
         photons = fewest * (most / fewest) ** drawn[0]
         keys = jax.random.split(jax.random.fold_in(key, 1), len(images))
-        spoilt = [noisy(y, photons, k) for y, k in zip(images, keys)]
-        return tuple(jnp.where(drawn[1] < self.xrays.noisy, a, b) for a, b in zip(spoilt, images))
+        spoilt = [recorded(y, machine, photons, k) for y, k in zip(images, keys)]
+        return tuple(jnp.where(drawn[1] < self.xrays.noisy, a, b) for a, b in zip(spoilt, clean))
 
     def everything(self) -> TrainingVolumes:
         """All cases, and the X-rays of them and of their mirror images, without noise."""
         return TrainingVolumes(jnp.asarray(self.cases.hu), self.all_images())
 
     def all_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
-        """Noise-free X-rays of the cases, then of their mirror images, one array a view."""
-        scenes = self.cases.scenes
+        """The machine's X-rays of the cases without noise, then of their mirror images, one array a view."""
+        scenes, machine = self.cases.scenes, self.xrays.machine
+        way = self._of_field if scenes is None else self._of_scene
+        take = jit(lambda *case: tuple(recorded(y, machine) for y in way(*case)))
         if scenes is None:
-            return self.field_images()
-        take = jit(lambda hu, affine: xrays_of(hu, affine, self.cameras, self.axes))
-        affines = np.concatenate([scenes.affines, mirrored(scenes.affines)]).astype(np.float32)
-        items = zip((*scenes.hu, *scenes.hu), affines, strict=True)
-        taken = [take(np.asarray(hu), affine) for hu, affine in items]
+            volumes = [hu.astype(np.float32) for hu in self.cases.hu]
+            taken = [take(hu) for hu in (*volumes, *(hu[::-1] for hu in volumes))]
+        else:
+            affines = np.concatenate([scenes.affines, mirrored(scenes.affines)]).astype(np.float32)
+            items = zip((*scenes.hu, *scenes.hu), affines, strict=True)
+            taken = [take(np.asarray(hu), affine) for hu, affine in items]
         return tuple(jnp.stack(view) for view in zip(*taken))
 
     def field_images(self) -> tuple[Float[Array, "n2 rows columns"], ...]:
-        """The same of the fields alone, by the projector that methods use."""
+        """Line integrals of the fields alone, by the projector that methods use."""
 
         @jit
         def take(hu: Float[Array, "x y z"]) -> Images:
@@ -134,6 +150,7 @@ def acquisition(
     Raises:
         InputError: cases shall be moved, but only their fields are known; or a number is out of its range.
     """
+    check(xrays.machine)
     fewest, most = xrays.photons
     if not 0 < fewest <= most < 1e8 or not 0 <= xrays.noisy <= 1:
         raise InputError(

@@ -9,6 +9,7 @@ gradient is wanted. With the axis that rays are walked along fixed beforehand it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,10 +18,10 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int, Int16
 
-from jxrecon.drr import beam
+from jxrecon.data.machine import IDEAL, developed, exposure_of
 from jxrecon.drr.rays import Rays, rays_of
 from jxrecon.drr.siddon import siddon, siddon_along
-from jxrecon.experiment import Variety
+from jxrecon.experiment import Machine, Variety
 from jxrecon.geometry import AnyCamera, Camera, Grid
 from jxrecon.pose import Pose
 from jxrecon.types import Key
@@ -57,14 +58,29 @@ def xrays_of(
     affine: Float[Array, "4 4"],
     cameras: Sequence[AnyCamera],
     axes: Axes,
+    machine: Machine = IDEAL,
 ) -> Images:
-    """Line integrals of a scene, one image a camera; pure, for jit and vmap over all but the axes."""
-    mu = beam.hu_to_mu(hu.astype(jnp.float32))
-    images = []
-    for camera, axis in zip(cameras, axes, strict=True):
-        rays = rays_of(affine, camera, jnp.float32)
-        images.append(siddon(mu, rays) if axis is None else siddon_along(axis, mu, rays))
-    return tuple(images)
+    """X-rays of a scene, one image a camera, without noise: line integrals as the machine has them.
+
+    Pure, for jit and vmap over all but the axes and the machine.
+    """
+    parts = exposure_of(machine).volumes(hu.astype(jnp.float32))
+    return tuple(
+        developed(line_integrals_along(axis, parts, affine, camera), camera, machine)
+        for camera, axis in zip(cameras, axes, strict=True)
+    )
+
+
+def line_integrals_along(
+    axis: int | None,
+    parts: Float[Array, "part i j k"],
+    affine: Float[Array, "4 4"],
+    camera: AnyCamera,
+) -> Float[Array, "part rows columns"]:
+    """Exact line integrals of each part of a scene in one view; the axis is of `axes_of`."""
+    rays = rays_of(affine, camera, jnp.float32)
+    way = siddon if axis is None else partial(siddon_along, axis)
+    return jnp.stack([way(part, rays) for part in parts])
 
 
 def field_of(
@@ -151,7 +167,7 @@ def varied(
     affine: Float[Array, "4 4"],
     key: Key,
     cameras: Sequence[Camera],
-    axes: Axes,
+    take: Callable[..., Images],
     variety: Variety,
     cut: Callable[..., Float[Array, "x y z"]],
 ) -> Case:
@@ -165,7 +181,7 @@ def varied(
         affine: of the scene, index -> world mm.
         key: of all that is random.
         cameras: where they are believed to stand.
-        axes: of `axes_of`.
+        take: (hu, affine, cameras) of the scene -> its X-rays, as `xrays_of`.
         variety: how far.
         cut: (hu, affine, warp) of the scene -> the field, as `field_of`.
     """
@@ -189,7 +205,7 @@ def varied(
         misplaced(variety, strength, camera, jax.random.fold_in(keys[3], n))
         for n, camera in enumerate(cameras)
     ]
-    return Case(xrays_of(scene, affine, seen, axes), field, mirror)
+    return Case(take(scene, affine, seen), field, mirror)
 
 
 def motion(
@@ -212,11 +228,3 @@ def misplaced(variety: Variety, strength: Float[Array, ""], camera: Camera, key:
     turned = Pose(jnp.deg2rad(variety.pose_error_deg) * normal[:3], nothing).apply(camera)
     away = turned.source / jnp.linalg.norm(turned.source)
     return turned.replace(source=turned.source + variety.distance_mm * normal[3] * away)
-
-
-def noisy(
-    image: Float[Array, "rows columns"], photons: Float[Array, ""] | float, key: Key
-) -> Float[Array, "rows columns"]:
-    """Line integrals of a Poisson exposure; a pixel without any photon reads as half a one."""
-    counts = beam.poisson_noise(key, beam.transmission(image), photons)
-    return -jnp.log(jnp.maximum(counts, 0.5 / photons))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int32
 from PIL import Image
 
+from jxrecon.compile import jit
+from jxrecon.data.acquisition import acquisition
+from jxrecon.data.machine import FULL
+from jxrecon.data.volumes import VolumeSet
+from jxrecon.experiment import Experiment, Machine
 from jxrecon.io.finding import Found, ends, find_files
 from jxrecon.io.images import SUFFIXES, read_pixels, stem, suffix
 from jxrecon.io.radiographs import read, sidecar_path
 from jxrecon.terminal import progress
 from jxrecon.types import ImagePairBatch, InputError
-
-FULL = 8.0
-"""The line integral that becomes 1 on the scale "fixed", as 0 becomes -1: 417 mm of water."""
 
 
 class Pictures(NamedTuple):
@@ -26,7 +30,7 @@ class Pictures(NamedTuple):
     Attributes:
         names: names of the files.
         unit: [n, rows, columns] float32 in [-1, 1].
-        scale: "fixed" or "own", see `to_unit`.
+        scale: "fixed", line integrals from 0 to `FULL`, or "own", see `to_unit`.
     """
 
     names: tuple[str, ...]
@@ -129,6 +133,34 @@ def read_folder(folder: Path, shape: tuple[int, int]) -> Pictures:
     if not names:
         raise InputError(f"{folder}: no image that can be read, expected {', '.join(SUFFIXES)}")
     return Pictures(tuple(names), np.stack(units), scale)
+
+
+def simulated(
+    cases: VolumeSet, experiment: Experiment, machine: Machine, shape: tuple[int, int]
+) -> tuple[Pictures, Pictures]:
+    """X-rays of every other case by a machine, taken for real ones, and of the others as the experiment's.
+
+    All views of a case are images of their own; the patients of the two styles are different ones.
+
+    Args:
+        cases: of the experiment, with or without scenes.
+        experiment: whose cameras and X-rays.
+        machine: what takes those of the first style, with the experiment's noise.
+        shape: (rows, columns) that every image is resized to.
+    """
+    styles = []
+    for first, taker in enumerate((machine, experiment.xrays.machine)):
+        xrays = dataclasses.replace(experiment.xrays, machine=taker, noisy=1.0)
+        taken = acquisition(cases, experiment.field.grid, experiment.views.cameras, xrays)
+        take, names, units = jit(taken.observe_still), [], []
+        for place in range(first, len(cases.names), 2):
+            key = jax.random.fold_in(jax.random.key(experiment.schedule.seed), place)
+            batch = take(cases.batch(np.array([place], np.int32)), key)
+            for view, image in enumerate(batch.images, start=1):
+                names.append(f"{cases.names[place]}, view {view}")
+                units.append(resized(to_unit(np.asarray(image[0]), "fixed"), shape))
+        styles.append(Pictures(tuple(names), np.stack(units), "fixed"))
+    return styles[0], styles[1]
 
 
 def to_unit(image: Float[np.ndarray, "r s"], scale: str) -> Float[np.ndarray, "r s"]:

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from jxrecon.drr import beam
+from jxrecon.drr.beam.attenuation import Scalar
 from jxrecon.drr.projection import line_integrals
 from jxrecon.geometry import AnyCamera
-from jxrecon.types import Key
+from jxrecon.types import AnyArray, Key
 
 SATURATION = 1.1
 """What a noisy or scattering exposure saturates at, relative to the unattenuated beam: tau >= -0.0953."""
@@ -99,7 +100,7 @@ class Exposure(NamedTuple):
             facts["saturation"] = SATURATION
         return facts
 
-    def volumes(self, hu: Float[np.ndarray, "x y z"]) -> Float[Array, "part x y z"]:
+    def volumes(self, hu: Float[AnyArray, "x y z"]) -> Float[Array, "part x y z"]:
         """What to project: mu in 1/mm, or the parts of water and bone."""
         if self.kvp is not None:
             return beam.split(hu)
@@ -107,7 +108,10 @@ class Exposure(NamedTuple):
         return convert(hu)[None]
 
     def expose(
-        self, through: Float[Array, "part rows columns"], key: Key, pixel_mm: tuple[float, float]
+        self,
+        through: Float[Array, "part rows columns"],
+        key: Key | None,
+        pixel_mm: tuple[Scalar, Scalar],
     ) -> Float[Array, "rows columns"]:
         """Line integrals of `volumes` -> line integrals of the exposure."""
         settings = self.settings._replace(pixel_mm=pixel_mm)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jxrecon.compile import jit
 from jxrecon.data.unpaired import from_unit, resized, to_unit
@@ -15,12 +16,15 @@ from jxrecon.methods.base.method import Translator
 from jxrecon.runs.run import open_run, restore
 from jxrecon.types import InputError
 
+Image = Float[np.ndarray, "rows columns"]
 
-def open_style(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Radiograph], Radiograph]:
-    """The function that gives a real X-ray the synthetic style: same camera, same pixels, new values.
 
-    The X-ray passes the network at the size of the training. It comes back as line integrals: on their
-    own scale if the synthetic images were line integrals, else between the X-ray's own ends.
+def open_translation(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Image], Image]:
+    """The function that gives the line integrals of a real X-ray the synthetic style.
+
+    The X-ray passes the network at the size of the training, and is changed by what changes there: so a larger
+    one keeps its detail. It comes back as line integrals: on their own scale if the synthetic images were
+    line integrals, else between the X-ray's own ends.
 
     Args:
         folder: of a run of `jxrecon style`.
@@ -35,12 +39,21 @@ def open_style(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Radiograph
     settings, shape = run.experiment.settings, run.problem.shape
     (state, _), translate = restore(run), jit(run.method.translate)
 
+    def apply(image: Image) -> Image:
+        unit = to_unit(image, settings.real_scale)
+        small = resized(unit, shape)
+        change = resized(np.asarray(translate(state, jnp.asarray(small))) - small, image.shape)
+        return from_unit(np.clip(unit + change, -1.0, 1.0), settings.synthetic_scale, image)
+
+    return apply
+
+
+def open_style(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Radiograph], Radiograph]:
+    """`open_translation` of X-rays with cameras, which stay as they are; arguments and errors as there."""
+    translate, line = open_translation(folder, trust), ("style", "real to synthetic", str(folder))
+
     def apply(xray: Radiograph) -> Radiograph:
-        image = xray.line_integrals
-        unit = resized(to_unit(image, settings.real_scale), shape)
-        unit = resized(np.asarray(translate(state, jnp.asarray(unit))), image.shape)
-        styled = from_unit(unit, settings.synthetic_scale, image)
-        line = ("style", "real to synthetic", str(folder))
+        styled = translate(xray.line_integrals)
         return xray._replace(line_integrals=styled, resolved=(*xray.resolved, line))
 
     return apply

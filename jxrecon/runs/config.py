@@ -16,7 +16,7 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from jxrecon.experiment import FUNCTIONS, Experiment
+from jxrecon.experiment import FUNCTIONS, MACHINES, Experiment, Machine
 from jxrecon.types import InputError, shown
 
 
@@ -146,6 +146,26 @@ def from_dict(template: Any, saved: Any, path: str = "config") -> Any:
     return saved
 
 
+def completed(template: Any, saved: Any) -> Any:
+    """A saved form with the defaults of the fields that it lacks: those that came after the run was made.
+
+    What else does not fit `template` stays, for `from_dict` to tell.
+    """
+    if not dataclasses.is_dataclass(template) or not isinstance(saved, dict):
+        return saved
+    filled = dict(saved)
+    for field in dataclasses.fields(template):
+        if field.name in saved:
+            filled[field.name] = completed(getattr(template, field.name), saved[field.name])
+        elif field.name in FUNCTIONS:
+            continue
+        elif field.default is not dataclasses.MISSING:
+            filled[field.name] = to_dict(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            filled[field.name] = to_dict(field.default_factory())
+    return filled
+
+
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:
     """The experiment with `--set a.b=value` applied; values are read as JSON, else as text.
 
@@ -174,6 +194,22 @@ def override(experiment: Experiment, assignments: list[str]) -> Experiment:
         node[last] = value
         experiment = from_dict(experiment, saved, "--set")
     return experiment
+
+
+def machine(name: str, experiment: Experiment) -> Machine:
+    """A machine of `experiment.MACHINES` for the X-rays of an experiment.
+
+    Raises:
+        InputError: there is none of this name, or the experiment's X-rays are not taken by machines.
+    """
+    if name not in MACHINES:
+        raise InputError(f"--machine {name}: expected one of {', '.join(MACHINES)}")
+    if experiment.field is None or experiment.kind.judge is None:
+        raise InputError(
+            f"--machine {name}: {experiment.name} finds {experiment.kind.finds}, expected an experiment "
+            "that finds CT volumes"
+        )
+    return MACHINES[name]
 
 
 def _paths(saved: dict[str, Any], prefix: str = "") -> str:

@@ -11,8 +11,9 @@ from scipy import ndimage
 
 from jxrecon import drr
 from jxrecon.data import scene_xrays
+from jxrecon.data.machine import noisy
 from jxrecon.data.openkbp import FULL_SHAPE, field_centres
-from jxrecon.data.scene_xrays import axes_of, field_of, noisy, varied, warped, xrays_of
+from jxrecon.data.scene_xrays import axes_of, field_of, varied, warped, xrays_of
 from jxrecon.experiment import Variety
 from jxrecon.geometry import biplanar, camera_at, centred_grid
 from jxrecon.io.nifti import read_volume, resample
@@ -91,7 +92,8 @@ def program(shape):
     axes = axes_of([SCENE.affine], CAMERAS)
     affine = jnp.asarray(SCENE.affine, jnp.float32)
     cut = functools.partial(field_of, grid=grid)
-    return jax.jit(lambda hu, key, v: varied(hu, affine, key, CAMERAS, axes, Variety(*v), cut))
+    take = functools.partial(xrays_of, axes=axes)
+    return jax.jit(lambda hu, key, v: varied(hu, affine, key, CAMERAS, take, Variety(*v), cut))
 
 
 def vary(hu, variety, key=KEY, grid=GRID):

@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     scatter_ratio: Scalar | None = None
     scatter_mm: Scalar = 50.0
     blur_mm: Scalar | None = None
-    pixel_mm: tuple[float, float] | None = None
+    pixel_mm: tuple[Scalar, Scalar] | None = None
     dose: Scalar | None = None
     electronic: Scalar = 0.0
     noise: Callable[..., Float[Array, "rows columns"]] = poisson_noise
@@ -92,7 +92,7 @@ def radiograph(
     return line_integrals_of(signal, settings.floor)
 
 
-def _pitch(settings: Settings) -> tuple[float, float]:
+def _pitch(settings: Settings) -> tuple[Scalar, Scalar]:
     if settings.pixel_mm is None:
         raise InputError("scatter or blur without pixel_mm, expected the detector's pitch in mm")
     return settings.pixel_mm

@@ -18,7 +18,7 @@ from jxrecon.types import Key
 Image: TypeAlias = Float[Array, "rows columns"]
 
 
-def blurred(image: Image, sigma_mm: Scalar, pixel_mm: tuple[float, float]) -> Image:
+def blurred(image: Image, sigma_mm: Scalar, pixel_mm: tuple[Scalar, Scalar]) -> Image:
     """Convolution with a Gaussian of standard deviation sigma_mm, mirrored at the detector's edges.
 
     The discrete Gaussian of T. Lindeberg, IEEE PAMI 12:234, 1990: heat flow on the pixel grid, in
@@ -52,7 +52,7 @@ def _flow(n: int, sigma: Float[Array, ""]) -> Float[Array, "n n"]:
 
 
 def scattered(
-    transmission: Image, ratio: Scalar, sigma_mm: Scalar, pixel_mm: tuple[float, float]
+    transmission: Image, ratio: Scalar, sigma_mm: Scalar, pixel_mm: tuple[Scalar, Scalar]
 ) -> Image:
     """Scatter, to be added to the primary: a broad Gaussian over the primary that passed matter.
 
