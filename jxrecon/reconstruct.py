@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     add_mesh_flags(add)
     add("--format", default="ply", help="of surfaces: ply, stl, vtk or several (%(default)s)")
     add("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="with --run: a setting of "
+        "reconstruction alone, as settings.latent.pose=true; repeats")  # fmt: skip
     add("--seed", type=int, default=0, help="of the method's random starts (%(default)s)")
     style = "of jxrecon style: real X-rays look synthetic first"
     add("--style", type=Path, metavar="RUN", help=style)
@@ -140,7 +142,9 @@ def _run(options: argparse.Namespace) -> Any:
     if options.run is not None and options.method is not None:
         raise InputError(f"--run {options.run}, --method {options.method}: expected one of them")
     if options.method is None:
-        return open_run(options.run or _shipped(len(options.xray)), options.trust)
+        return open_run(options.run or _shipped(len(options.xray)), options.trust, options.set)
+    if options.set:
+        raise InputError(f"--set {options.set[0]}: expected with --run")
     shape = spacing = None
     if options.grid is not None:
         counts = numbers(options.grid, (3,), "--grid")

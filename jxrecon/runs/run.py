@@ -85,8 +85,9 @@ def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
     if not (folder / "config.json").exists():
         return False
     saved = _read(folder)
+    known = config.completed(experiment, saved["experiment"])
     lines = config.differences(
-        {"experiment": saved["experiment"], "data": saved["data"]},
+        {"experiment": known, "data": saved["data"]},
         {"experiment": config.to_dict(experiment), "data": _absolute(data)},
     )
     if lines:
@@ -166,17 +167,20 @@ def _refuse_others(saved: Any, found: dict[str, float], folder: Path) -> None:
             )
 
 
-def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
+def open_run(
+    folder: Path | str, trust: Sequence[Path | str] = (), assignments: Sequence[str] = ()
+) -> Run:
     """The run that a folder holds, or, where there is no such folder, the weights of this name that ship.
 
     Args:
         folder: the run folder.
         trust: Python files of experiments of one's own. A run that names such a file is refused unless a
             file of that name is given here; that one is executed.
+        assignments: as "settings.latent.pose=true", of settings that act on reconstruction alone.
 
     Raises:
         InputError: there is no run, its config.json is damaged, its experiment is gone or changed, or a
-            file that is not trusted.
+            file that is not trusted; or a setting was fixed by training.
     """
     folder = Path(folder)
     weights = None if (folder / "config.json").exists() else shipped.path_of(str(folder))
@@ -188,16 +192,34 @@ def open_run(folder: Path | str, trust: Sequence[Path | str] = ()) -> Run:
             f"{origin}: experiment.size is {shown(size)}, expected a size such as small"
         )
     found = config.find_saved(saved["exp"], size, [Path(path) for path in trust], origin)
-    experiment = config.from_dict(found, saved["experiment"], f"{origin}: experiment")
+    known = config.completed(found, saved["experiment"])
+    experiment = config.from_dict(found, known, f"{origin}: experiment")
     data = None if saved["data"] is None else Path(saved["data"])
+    rest = data, saved["cases"], saved["synthetic"], saved["rule"]
     try:
-        run = _assemble(folder, experiment, data, saved["cases"], saved["synthetic"], saved["rule"])
+        run = _assemble(folder, experiment, *rest)
+        if assignments:
+            _check_free(run, assignments)
+            run = _assemble(folder, config.override(experiment, list(assignments)), *rest)
     except InputError:
         raise
     except Exception as error:  # whatever settings that nobody checked make a method raise
         line = f"{type(error).__name__}: {one_line(error)}"[:200]
         raise InputError(f"{origin}: its settings make no {experiment.name} ({line})") from error
     return run._replace(weights=weights)
+
+
+def _check_free(run: Run, assignments: Sequence[str]) -> None:
+    """Raises InputError for a setting that training has fixed."""
+    free = getattr(run.method, "free", ())
+    for assignment in assignments:
+        path = assignment.partition("=")[0]
+        if not any(path.startswith(f"{name}.") for name in free):
+            allowed = ", ".join(f"{name}.*" for name in free) or "none of this run"
+            raise InputError(
+                f"--set {assignment}: {run.folder} was trained already, expected settings that act on "
+                f"reconstruction alone: {allowed}"
+            )
 
 
 def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tuple[PyTree, int]:

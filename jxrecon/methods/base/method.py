@@ -104,6 +104,9 @@ class Method(NamedTuple):
         kept_out: training cases, evenly spread, that no step learns from, for `finish`.
         finish: (state, batch of the cases kept out) -> state, after the last step.
         ship: (state) -> what of it reconstructs, small enough to be handed on; pure.
+        posed: as `reconstruct`, but the poses of the views are found with the volume.
+        slow: whether a reconstruction takes seconds to minutes, so that it is not done a thousand times.
+        free: settings, as "settings.latent", that act on reconstruction alone: a trained run may change them.
     """
 
     init: Callable[[Key], PyTree]
@@ -117,6 +120,9 @@ class Method(NamedTuple):
     kept_out: int = 0
     finish: Callable[[PyTree, Any], PyTree] | None = None
     ship: Callable[[PyTree], PyTree] | None = None
+    posed: Callable[..., Reconstruction] | None = None
+    slow: bool = False
+    free: tuple[str, ...] = ()
 
 
 class SurfaceMethod(NamedTuple):

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jxrecon.methods.base.method import Progress, tell
-from jxrecon.methods.volumes.x2vision import distances
+from jxrecon.methods.volumes.x2vision import distances, pose
 from jxrecon.nn.optimise import improve
 from jxrecon.types import Terms
 
@@ -35,7 +35,8 @@ class LatentSettings:
     """Weights and schedule of the latent optimiser.
 
     lambda_w, lambda_c, lambda_n and kappa are the paper's; lambda_2, lambda_p and the schedule are
-    ours, since the paper's could not be verified.
+    ours, since the paper's could not be verified. With `pose` the views' poses and exposures are found, too
+    (`pose`, which is ours).
     """
 
     lambda_2: float = 10.0
@@ -49,6 +50,8 @@ class LatentSettings:
     learning_rate: float = 0.1
     starts: int = 4
     distance: str = "gradient_ssim"  # L_p; or "lpips_vgg" as in the paper, "lpips_alex"
+    pose: bool = False
+    lambda_v: float = 1.0
 
 
 class WStatistics(NamedTuple):
@@ -76,10 +79,11 @@ def w_statistics(ws: Float[Array, "n d"]) -> WStatistics:
 
 
 class Latents(NamedTuple):
-    """What is optimised: a style vector a layer (W+) and a noise map a convolution."""
+    """What is optimised: a style vector a layer (W+), a noise map a convolution; and poses, if asked."""
 
     ws: Styles
     noise: Noise
+    views: pose.Views | None = None
 
 
 class Inversion(NamedTuple):
@@ -154,9 +158,12 @@ def objective(
         "L_c": style_coherence(latents.ws, settings.kappa),
         "L_n": noise_likelihood(latents.noise),
     }
+    told = {}
+    if latents.views is not None:
+        terms["L_v"], told = pose.likelihood(latents.views), pose.facts(latents.views)
     weighted = [getattr(settings, f"lambda_{name[2:]}") * term for name, term in terms.items()]
     total = reduce(add, weighted)
-    return total, {"total": total, **terms}
+    return total, {"total": total, **terms, **told}
 
 
 def invert(

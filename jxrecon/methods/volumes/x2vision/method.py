@@ -11,6 +11,7 @@
 | L_w | latent.style_likelihood | latent.lambda_w, latent.sigma |
 | L_c | latent.style_coherence | latent.lambda_c, latent.kappa |
 | L_n | latent.noise_likelihood | latent.lambda_n |
+| L_v, ours | pose.likelihood | latent.pose, latent.lambda_v |
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jxrecon.drr import hu_to_mu
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
-from jxrecon.methods.volumes.x2vision import distances
+from jxrecon.methods.volumes.x2vision import distances, pose
 from jxrecon.methods.volumes.x2vision import prior as manifold
 from jxrecon.methods.volumes.x2vision.latent import (
     Inversion,
@@ -73,6 +75,9 @@ def build(settings: Settings, problem: Problem) -> Method:
         reconstruct=partial(reconstruct, (prior, settings.latent)),
         sample=partial(manifold.sample, prior),
         field_model=True,
+        posed=partial(reconstruct, (prior, replace(settings.latent, pose=True))),
+        slow=True,
+        free=("settings.latent",),
     )
 
 
@@ -126,10 +131,16 @@ def invert_projections(
     statistics = style_statistics(prior, generator)
     start = start_latents(prior, generator, statistics, key, starts)
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
+    if settings.pose:
+        start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
 
     def projections(latents: Latents) -> tuple[Array, ...]:
-        return manifold.project(prior, manifold.synthesise(prior, generator, *latents), cameras)
+        volumes = manifold.synthesise(prior, generator, latents.ws, latents.noise)
+        if latents.views is None:
+            return manifold.project(prior, volumes, cameras)
+        mu = hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
+        return pose.project(mu, prior.problem.grid, cameras, latents.views)
 
     return invert(start, repeated, projections, statistics, settings, **how)
 
@@ -158,7 +169,7 @@ def reconstruct(
     how = {"progress": progress, "weights": weights}
     found = invert_projections(prior, settings, state.ema, batched, cameras, key, **how)
     latents, place = best_start(found, settings.starts)
-    hu = volumes_of(prior, state.ema, *latents)[0]
+    hu = volumes_of(prior, state.ema, latents.ws, latents.noise)[0]
     return Reconstruction(hu, {name: term[:, place[0]] for name, term in found.trace.items()})
 
 
@@ -176,9 +187,9 @@ def eval_step(
     window, cameras = prior.problem.window, prior.problem.cameras
     real = window.to_unit(batch.hu)[..., None]
     images = manifold.project(prior, real, cameras)
-    latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1)
+    latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1, pose=False)
     found = invert_projections(prior, latent, state.ema, images, cameras, key)
-    hu = volumes_of(prior, state.ema, *found.latents)
+    hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
     truth = jnp.clip(batch.hu, window.low, window.high)
     error = jnp.mean((hu - truth) ** 2, axis=(1, 2, 3))
     again = manifold.project(prior, window.to_unit(hu)[..., None], cameras)
