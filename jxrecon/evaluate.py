@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jxrecon.cli import command_parser, entry
-from jxrecon.flags import add_hu_flags, add_trust_flag, stated_of
+from jxrecon.flags import add_hu_flags, add_machine_flag, add_trust_flag, stated_of
 from jxrecon.types import InputError
 
 
@@ -34,6 +34,31 @@ def parser() -> argparse.ArgumentParser:
         "methods that know the field alone")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
     add_trust_flag(made)
+    add_machine_flag(made, "takes the X-rays, whatever the run learnt from")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of runs: a setting that acts on "
+        "reconstruction alone, as settings.latent.pose=true; repeats")  # fmt: skip
+    remedies = made.add_argument_group(
+        "remedies: all methods take part a second time with each"
+    ).add_argument
+    remedies(
+        "--style", type=Path, metavar="RUN", help="of jxrecon style: X-rays in the synthetic style"
+    )
+    remedies(
+        "--match-histograms",
+        action="store_true",
+        help="X-rays with the training X-rays' gray values",
+    )
+    suite = made.add_argument_group("robustness").add_argument
+    suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
+          "told; runs may be of several fields of view")  # fmt: skip
+    suite(
+        "--perturbations",
+        nargs="+",
+        metavar="NAME",
+        help="some of the suite, as angle-in-plane; default all",
+    )
+    suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
+          "minutes for each (%(default)s)")  # fmt: skip
     one = made.add_argument_group("one run").add_argument
     one("--run", type=Path, metavar="DIR", help="folder of a trained run")
     one("--checkpoint", default="latest", choices=("latest", "best"), help="(%(default)s)")
@@ -83,6 +108,10 @@ def main(options: argparse.Namespace) -> int:
     out = options.out or options.run
     if out is not None and (out is options.out or out.is_dir()):
         check_writable(out)
+    if options.suite is not None:
+        return _robustness(options)
+    if options.perturbations:
+        raise InputError("--perturbations: expected with --suite robustness")
     if options.run is not None:
         results = _one(options)
     elif options.runs or options.methods:
@@ -95,8 +124,9 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _terms(options: argparse.Namespace) -> Any:
+def _terms(options: argparse.Namespace, experiment: Any) -> Any:
     from jxrecon.evaluation.setting import Terms
+    from jxrecon.runs import config
 
     terms = Terms(
         options.split,
@@ -105,6 +135,8 @@ def _terms(options: argparse.Namespace) -> Any:
         surround=not options.no_surround,
         xrays=options.xrays,
         stated=stated_of(options),
+        machine=None if options.machine is None else config.machine(options.machine, experiment),
+        remedies=_remedies(options),
     )
     if options.run is not None:
         return terms
@@ -115,32 +147,78 @@ def _terms(options: argparse.Namespace) -> Any:
     return terms._replace(counts=counts, seed=options.seed, earlier=options.earlier)
 
 
-def _one(options: argparse.Namespace) -> Any:
-    from jxrecon.evaluation.compare import evaluate_run, load
+def _remedies(options: argparse.Namespace) -> tuple[Any, ...]:
+    """What X-rays are put right by first."""
+    import zlib
+
+    from jxrecon.evaluation import remedies
+    from jxrecon.evaluation.contenders import digest
+    from jxrecon.inference.styles import open_translation
     from jxrecon.runs.run import Trained, open_run, restore
 
-    run = open_run(options.run, options.trust)
-    trained = Trained(run, *restore(run, options.checkpoint))
+    found = []
+    if options.style is not None:
+        translate = open_translation(options.style, options.trust)
+        run = open_run(options.style, options.trust)
+        number = digest(Trained(run, *restore(run)), zlib.crc32(b"style"))
+        found.append(remedies.style(translate, str(options.style), number))
+    return (*found, remedies.histograms()) if options.match_histograms else tuple(found)
+
+
+def _opened(options: argparse.Namespace, folders: list[Path], which: Any = "latest") -> list[Any]:
+    """These runs with their checkpoints, and what --set says."""
+    from jxrecon.runs.run import Trained, open_run, restore
+
+    runs = [open_run(folder, options.trust, options.set) for folder in folders]
+    return [Trained(run, *restore(run, which)) for run in runs]
+
+
+def _one(options: argparse.Namespace) -> Any:
+    from jxrecon.evaluation.compare import evaluate_run, load
+
+    [trained] = _opened(options, [options.run], options.checkpoint)
+    run = trained.run
     dataset = load(run.experiment, options.data or run.data, options.xrays, stated_of(options))
-    others = [open_run(folder, options.trust) for folder in options.beside]
-    beside = [Trained(other, *restore(other)) for other in others]
-    terms = _terms(options)._replace(seed=run.experiment.schedule.seed)
+    beside = _opened(options, options.beside)
+    terms = _terms(options, run.experiment)._replace(seed=run.experiment.schedule.seed)
     return evaluate_run(trained, dataset, terms, beside, options.also, options.out, options.all)
 
 
 def _many(options: argparse.Namespace) -> Any:
     from jxrecon.evaluation.compare import evaluate
     from jxrecon.runs import config
-    from jxrecon.runs.run import open_run
 
     if options.out is None:
         raise InputError("--out: expected a folder for the results of the comparison")
-    runs = [open_run(folder, options.trust) for folder in options.runs]
+    runs = _opened(options, options.runs)
     experiment = None if runs else config.find(options.exp or "x2vision_hn", options.size)
-    terms = _terms(options)
+    terms = _terms(options, runs[0].run.experiment if runs else experiment)
     return evaluate(
         runs, options.out, options.data, options.methods, terms, options.against, experiment
     )
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    """The suite: one party a field of view, each with the rivals."""
+    from jxrecon.evaluation.robustness import parties_of, robustness
+    from jxrecon.report.robustness import write_page
+    from jxrecon.runs import config
+
+    folders = [options.run] if options.run is not None else options.runs
+    out = options.out or (options.run and options.run / "robustness")
+    if out is None:
+        raise InputError("--out: expected a folder for the results of the suite")
+    if options.slow_cases < 1:
+        raise InputError(f"--slow-cases {options.slow_cases}: expected at least 1")
+    runs = _opened(options, folders, options.checkpoint)
+    experiment = None if runs else config.find(options.exp or "x2vision_hn", options.size)
+    terms = _terms(options, runs[0].run.experiment if runs else experiment)
+    counts = terms.counts if options.views else None
+    terms = terms._replace(seed=options.seed, every_gap=False, counts=counts)
+    parties = parties_of(runs, experiment, options.data, options.methods, terms)
+    found = robustness(parties, out, options.perturbations, options.slow_cases)
+    print(f"robustness: {write_page(found)}")
+    return 0
 
 
 command = partial(entry, parser, main)

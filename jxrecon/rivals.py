@@ -35,12 +35,12 @@ def volume_rivals(quick: bool) -> dict[str, Rival]:
         "nearest volume": Rival(nearest, default=True),
         "linear prior": Rival(linear_prior, default=True),
         "fdk": Rival(fdk, untrained=True),
-        "sirt": Rival(sirt, untrained=True),
-        "cgls": Rival(cgls, untrained=True),
-        "tv": Rival(tv, untrained=True),
-        "nerp": Rival(partial(nerp, settings=fit), untrained=True),
+        "sirt": Rival(sirt, untrained=True, slow=True),
+        "cgls": Rival(cgls, untrained=True, slow=True),
+        "tv": Rival(tv, untrained=True, slow=True),
+        "nerp": Rival(partial(nerp, settings=fit), untrained=True, slow=True),
         "earlier scan": Rival(earlier_scan, needs_earlier=True),
-        "nerp with prior": Rival(partial(nerp, settings=fit), needs_earlier=True),
+        "nerp with prior": Rival(partial(nerp, settings=fit), needs_earlier=True, slow=True),
     }
 
 

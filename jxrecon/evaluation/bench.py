@@ -21,10 +21,12 @@ class Knowledge(NamedTuple):
     Attributes:
         method: fitted, for this problem.
         state: (place of a case) -> state: the same trained one, or something of this very patient.
+        remedy: (X-rays, cameras) -> the same, put right before the method is given them; None: as they are.
     """
 
     method: Any
     state: Callable[[int], PyTree]
+    remedy: Callable[[Any, Any], tuple[Any, Any]] | None = None
 
 
 class Found(NamedTuple):
@@ -57,6 +59,24 @@ class Bench(NamedTuple):
     problem: Any
     training: Callable[[], Any]
     run_cases: Callable[[Knowledge, Sequence[int]], Iterator[Found]]
+
+
+class Remedy(NamedTuple):
+    """Something done to X-rays, or to what is believed of their cameras, before a method is given them.
+
+    Attributes:
+        name: as in the tables.
+        learn: (bench) -> (X-rays, cameras) -> the same, put right; may learn from the bench's training
+            cases. Where it gives other cameras, methods are compiled, and what surrounds the field is
+            regressed, for those.
+        note: what a reader must know of it.
+        digest: of all that it depends on beside the bench.
+    """
+
+    name: str
+    learn: Callable[[Bench], Callable[[Any, Any], tuple[Any, Any]]]
+    note: str
+    digest: int = 0
 
 
 class Judge(NamedTuple):

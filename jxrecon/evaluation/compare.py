@@ -88,7 +88,7 @@ def evaluate(
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)
     if against is None and trained:
-        against = contenders[-len(trained)].name
+        against = contenders[-len(trained) * (1 + len(terms.remedies))].name
     return compare(setting, contenders, against, out)
 
 
@@ -141,7 +141,7 @@ def evaluate_run(
     terms = terms._replace(counts=(run.experiment.views.count,), every_gap=False)
     setting = make_setting(run.experiment, dataset, terms)
     contenders = choose(setting, [*default_rivals(setting), *also], [*beside, trained])
-    own = contenders[-1].name
+    own = contenders[-1 - len(terms.remedies)].name
     kept = None if all_results or setting.judge.light else [own]
     return compare(setting, contenders, own, run.folder if out is None else out, kept, trained)
 

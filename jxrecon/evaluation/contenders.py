@@ -13,7 +13,7 @@ import numpy as np
 
 from jxrecon.compile import jit
 from jxrecon.data.earlier_scans import read_earlier, simulated_earlier_scan
-from jxrecon.evaluation.bench import Bench, Knowledge
+from jxrecon.evaluation.bench import Bench, Knowledge, Remedy
 from jxrecon.evaluation.setting import Setting
 from jxrecon.experiment import Rival
 from jxrecon.runs import config
@@ -30,6 +30,7 @@ class Contender(NamedTuple):
         learn: (bench) -> what it goes by, trained or fitted when asked.
         fingerprint: of all that its results depend on.
         note: what a reader must know of it, or "".
+        slow: `Method.slow`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Contender(NamedTuple):
     learn: Callable[[Bench], Knowledge]
     fingerprint: str
     note: str = ""
+    slow: bool = False
 
 
 def named(name: str) -> str:
@@ -44,15 +46,23 @@ def named(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
+POSED = "own pose"
+"""What a method's name is followed by where it finds the poses of the views itself."""
+
+
 def choose(
-    setting: Setting, methods: Sequence[str] | None, runs: Sequence[Trained] = ()
+    setting: Setting,
+    methods: Sequence[str] | None,
+    runs: Sequence[Trained] = (),
+    posed: bool = False,
 ) -> list[Contender]:
-    """Rivals in the order asked for, then the runs in theirs.
+    """Rivals in the order asked for, then the runs in theirs; each once more for every remedy of the terms.
 
     Args:
         setting: of the evaluation.
         methods: names of rivals of the experiment; None for all of them.
         runs: trained runs of the same problem.
+        posed: whether runs whose method finds poses itself take part with that, too.
 
     Raises:
         InputError: a name is unknown, a run does not fit the setting, or nobody takes part.
@@ -76,9 +86,29 @@ def choose(
             )
         setting.judge.check(setting, trained.run)
         found.append(_run(setting, trained, name, number))
+        method = trained.run.method
+        if posed and getattr(method, "posed", None) is not None:
+            own = trained.run._replace(method=method._replace(reconstruct=method.posed))
+            found.append(_run(setting, trained._replace(run=own), f"{name}, {POSED}", number))
     if not found:
         raise InputError("nothing to compare: give --methods or --runs")
-    return found
+    remedies = setting.terms.remedies
+    return [c for one in found for c in (one, *(_remedied(one, remedy) for remedy in remedies))]
+
+
+def _remedied(contender: Contender, remedy: Remedy) -> Contender:
+    """The contender, given what the remedy makes of X-rays and cameras."""
+
+    def learn(bench: Bench) -> Knowledge:
+        return contender.learn(bench)._replace(remedy=remedy.learn(bench))
+
+    told = f"{remedy.name} {remedy.digest} {contender.fingerprint}"
+    return contender._replace(
+        name=f"{contender.name}, {remedy.name}",
+        learn=learn,
+        fingerprint=f"{zlib.crc32(told.encode()):08x}",
+        note="; ".join(filter(None, (contender.note, remedy.note))),
+    )
 
 
 def default_rivals(setting: Setting) -> list[str]:
@@ -114,7 +144,7 @@ def _rival(setting: Setting, name: str, rival: Rival, number: int) -> Contender:
         state = _fitted(method, bench)
         return Knowledge(method, lambda place: state)
 
-    return Contender(name, setting.counts, learn, f"{number:08x}", note)
+    return Contender(name, setting.counts, learn, f"{number:08x}", note, rival.slow)
 
 
 def _fitted(method: Any, bench: Bench) -> PyTree:
@@ -153,16 +183,19 @@ def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contende
         lambda bench: Knowledge(method, lambda place: trained.state),
         f"{digest(trained, number):08x}",
         f"trained for {trained.step} steps" + (_made_for(setting, trained.run) if bound else ""),
+        getattr(method, "slow", False),
     )
 
 
 def _made_for(setting: Setting, run: Run) -> str:
     """What a network of fixed views was made for, and whether it learnt from other X-rays than these."""
-    shown = "field" if setting.cases.scenes is None else "patient"
+    shown, xrays = "field" if setting.cases.scenes is None else "patient", run.experiment.xrays
     told = f"; made for {run.experiment.views.count} of these views"
-    if run.experiment.xrays.of == shown:
-        return told
-    return f"{told}; learnt from X-rays of the {run.experiment.xrays.of}, is given those of the {shown}"
+    if xrays.of != shown:
+        told += f"; learnt from X-rays of the {xrays.of}, is given those of the {shown}"
+    if xrays.machine != setting.machines[1]:
+        told += "; learnt from X-rays of another machine than it is given"
+    return told
 
 
 def _names_of(runs: Sequence[Trained]) -> list[str]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxrecon.data.earlier_scans import find_earlier
-from jxrecon.evaluation.bench import Judge
-from jxrecon.experiment import Experiment
+from jxrecon.evaluation.bench import Judge, Remedy
+from jxrecon.experiment import Experiment, Machine
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config
@@ -39,6 +39,8 @@ class Terms(NamedTuple):
         xrays: what X-rays show, "patient" or "field", where the data is read for it; None: as the experiment
             says.
         stated: what the numbers of CT files are; nothing: as the experiment says.
+        machine: what takes the X-rays; None: the experiment's own, from whose X-rays methods learn anyway.
+        remedies: with each of which every method takes part a second time.
     """
 
     split: str = "validation"
@@ -51,6 +53,8 @@ class Terms(NamedTuple):
     surround: bool = True
     xrays: str | None = None
     stated: Stated = NOTHING_STATED
+    machine: Machine | None = None
+    remedies: tuple[Remedy, ...] = ()
 
 
 class Setting(NamedTuple):
@@ -82,6 +86,12 @@ class Setting(NamedTuple):
         """Whether X-rays show more than the field."""
         scenes = getattr(self.cases, "scenes", None)
         return scenes is not None and scenes.beyond > 0.0
+
+    @property
+    def machines(self) -> tuple[Machine, Machine]:
+        """(from whose X-rays methods learn, what takes those that they are given)."""
+        own = self.experiment.xrays.machine
+        return own, self.terms.machine or own
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -122,7 +132,8 @@ class Setting(NamedTuple):
         views = dataclasses.replace(self.experiment.views, count=1)
         plain = (config.to_dict(self.experiment.field), config.to_dict(views))
         terms = (max(self.counts), self.terms.photons, self.terms.seed, self.terms.surround)
-        found = zlib.crc32(repr((plain, *terms)).encode())
+        machines = self.machines if set(self.machines) != {Machine()} else ()
+        found = zlib.crc32(repr((plain, *terms, *machines)).encode())
         for path in self.earlier.values():
             found = zlib.crc32(repr((path.name, path.stat().st_mtime_ns)).encode(), found)
         for cases in (self.dataset.train, self.cases):
@@ -156,6 +167,10 @@ def make_setting(experiment: Experiment, dataset: Any, terms: Terms = Terms()) -
     if photons is not None and not 0 <= photons < 1e8:
         raise InputError(
             f"--photons {photons:g}: expected less than 1e8 a pixel, or 0 for no noise"
+        )
+    if terms.remedies and experiment.field is None:
+        raise InputError(
+            f"{experiment.name} finds {experiment.kind.finds}, expected no remedies of their X-rays"
         )
     photons = judge.photons if photons is None else photons or None
     cases = getattr(dataset, split, None)

@@ -23,10 +23,16 @@ class CaseTable:
     """cases.csv: one row a method and case, on disk as soon as it is known, found again after a kill.
 
     Attributes:
-        rows: (method, views, split, case), all as text -> row.
+        rows: its keys, as (method, views, split, case), all as text -> row.
     """
 
-    def __init__(self, path: Path, fingerprints: dict[str, str], metrics: Iterable[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fingerprints: dict[str, str],
+        metrics: Iterable[str],
+        keys: tuple[str, ...] = KEYS,
+    ) -> None:
         """Opens the file and keeps what still holds.
 
         Args:
@@ -34,14 +40,15 @@ class CaseTable:
             fingerprints: of the data and weights of each method; rows of others are dropped, and so
                 is the torn last row of a killed run.
             metrics: names of the columns with numbers.
+            keys: columns that tell rows apart, the method first.
         """
-        self._fingerprints, self._metrics = fingerprints, tuple(metrics)
+        self._fingerprints, self._metrics, self._keys = fingerprints, tuple(metrics), keys
         # the last column shows a torn line
-        self._columns = (*KEYS, *self._metrics, "fingerprint")
+        self._columns = (*keys, *self._metrics, "fingerprint")
         self.rows: dict[tuple[str, ...], Row] = {}
         for row in self._read_rows(path):
             if fingerprints.get(row["method"]) == row["fingerprint"]:
-                self.rows[tuple(row[key] for key in KEYS)] = row
+                self.rows[tuple(row[key] for key in keys)] = row
         self._path = path
         self._write_whole()
         self._file = append_to(path)
@@ -57,14 +64,15 @@ class CaseTable:
         header = _line(self._columns)
         write_file(self._path, header + "".join(map(self._line, self.rows.values())))
 
-    def add(self, key: tuple[str, ...], metrics: dict[str, float]) -> None:
-        """Writes a row through to the disk."""
-        row = {**dict(zip(KEYS, key, strict=True)), **metrics}
+    def add(self, key: tuple[str, ...], metrics: dict[str, float], to_disk: bool = True) -> None:
+        """Writes a row, which outlives a kill; through to the disk, so that it outlives a power cut."""
+        row = {**dict(zip(self._keys, key, strict=True)), **metrics}
         row["fingerprint"] = self._fingerprints[key[0]]
         self.rows[key] = row
         self._file.write(self._line(row))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if to_disk:
+            os.fsync(self._file.fileno())
 
     def _line(self, row: Row) -> str:
         values = (row[column] for column in self._columns)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
-from jxrecon.data.acquisition import acquisition
-from jxrecon.data.scene_xrays import Images, noisy
-from jxrecon.data.surround import Surround
+from jxrecon.data.acquisition import Acquisition, acquisition
+from jxrecon.data.machine import recorded
+from jxrecon.data.scene_xrays import Images
 from jxrecon.drr import beam, project
 from jxrecon.evaluation.bench import Bench, Found, Judge, Knowledge, Timed
 from jxrecon.evaluation.setting import Setting
-from jxrecon.experiment import Xrays
-from jxrecon.geometry import Camera, Grid
+from jxrecon.experiment import Machine, Xrays
+from jxrecon.geometry import Camera, Grid, same_cameras
 from jxrecon.io.nifti import write_volume
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
@@ -83,20 +84,19 @@ def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
     """The bench of one number of views: what is compiled here serves every method."""
     problem, unseen, photons = setting.problem(count), setting.unseen, setting.terms.photons
     grid, cameras, window, _ = problem
-    ideal = Xrays(noisy=0.0)
-    train = acquisition(setting.dataset.train, grid, cameras, ideal)
-    taken = acquisition(setting.cases, grid, cameras, ideal)
-    share = _Share(train.surround if setting.patient and setting.terms.surround else lambda: None)
+    learnt, machine = (Xrays(noisy=0.0, machine=m) for m in setting.machines)
+    train = acquisition(setting.dataset.train, grid, cameras, learnt)
+    taken = acquisition(setting.cases, grid, cameras, machine)
+    share = Share(setting, cameras, train)
 
     @jit
     def given(batch: Any, noise: Key) -> tuple[Images, Images, Images]:
         """X-rays as methods get them, what those of the field would be, and ones that no method gets."""
-        seen = [image[0] for image in taken.observe_still(batch, noise).images]
-        if photons is not None:
-            keys = jax.random.split(noise, count)
-            seen = [noisy(image, photons, key) for image, key in zip(seen, keys)]
-        own = xrays(batch.hu[0], grid, cameras) if setting.patient else tuple(seen)
-        return tuple(seen), own, xrays(batch.hu[0], grid, unseen)
+        ideal = taken.projected(jax.tree.map(lambda leaf: leaf[0], batch))
+        keys = jax.random.split(noise, count)
+        seen = tuple(recorded(y, taken.xrays.machine, photons, k) for y, k in zip(ideal, keys))
+        own = xrays(batch.hu[0], grid, cameras) if setting.patient else seen
+        return seen, own, xrays(batch.hu[0], grid, unseen)
 
     @jit
     def measure(
@@ -112,21 +112,11 @@ def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
 
     def run_cases(knowledge: Knowledge, places: Sequence[int]) -> Iterator[Found]:
         """Random starts and noise of a case are the same whatever the method."""
-        key, cases, method = jax.random.key(setting.terms.seed), setting.cases, knowledge.method
-
-        @jit
-        def find(state: Any, images: Images, trusted: Images | None, start: Key) -> Any:
-            if trusted is None:
-                return method.reconstruct(state, images, cameras, start)
-            return method.reconstruct(state, images, cameras, start, weights=trusted)
-
-        reconstruct = Timed(find)
+        cases, find = setting.cases, Finder(knowledge, cameras, share)
         for place in places:
-            noise = jax.random.fold_in(jax.random.fold_in(key, NOISE), place)
+            noise, start = keys_of(setting, place)
             images, own, others = given(cases.batch(np.array([place], np.int32)), noise)
-            shown, trusted = share(images) if method.field_model else (images, None)
-            start = jax.random.fold_in(key, place)
-            found, costs = reconstruct(knowledge.state(place), shown, trusted, start)
+            found, costs = find(place, images, start)
             truth, body = np.asarray(cases.hu[place], np.float32), cases.body[place]
             recon = np.rint(np.asarray(found.hu, np.float32))  # as in the file: metrics are of that
             measured = measure(weights, truth, recon, body, others, own)
@@ -141,16 +131,55 @@ def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
     return Bench(count, problem, cache(train.everything), run_cases)
 
 
-class _Share:
+def keys_of(setting: Setting, place: int) -> tuple[Key, Key]:
+    """(of the noise of a case's X-rays, of random starts): the same whatever the method."""
+    key = jax.random.key(setting.terms.seed)
+    return jax.random.fold_in(jax.random.fold_in(key, NOISE), place), jax.random.fold_in(key, place)
+
+
+class Share:
     """The field's share of X-rays and the weights of its pixels, by a regression fitted when asked."""
 
-    def __init__(self, fit: Callable[[], Surround | None]) -> None:
-        self._fit = cache(fit)
+    def __init__(self, setting: Setting, cameras: Sequence[Camera], train: Acquisition) -> None:
+        """Of `train`, whose cameras these are; other cameras mean another regression."""
+        self._learns = setting.patient and setting.terms.surround
+        self._cameras, self._train = tuple(cameras), train
+        self._own = cache(train.surround)
         self._of = jit(lambda surround, images: surround.share(images))
 
-    def __call__(self, images: Images) -> tuple[Images, Images | None]:
-        surround = self._fit()
+    def __call__(self, images: Images, cameras: Sequence[Camera]) -> tuple[Images, Images | None]:
+        """(the share, weights); the images as they are where X-rays show no more."""
+        if not self._learns:
+            return images, None
+        own = same_cameras(cameras, self._cameras)
+        train = self._train
+        fit = self._own if own else acquisition(*train[:2], cameras, train.xrays).surround
+        surround = fit()
         return (images, None) if surround is None else self._of(surround, images)
+
+
+class Finder:
+    """A method at a bench: what it finds in X-rays, and its costs; compiled for the cameras it is told."""
+
+    def __init__(self, knowledge: Knowledge, cameras: Sequence[Camera], share: Share) -> None:
+        self._knowledge, self._cameras, self._share = knowledge, tuple(cameras), share
+        self._own = Timed(jit(partial(self._find, self._cameras)))
+
+    def _find(
+        self, cameras: Any, state: Any, images: Images, trusted: Images | None, start: Key
+    ) -> Any:
+        how = {} if trusted is None else {"weights": trusted}
+        return self._knowledge.method.reconstruct(state, images, cameras, start, **how)
+
+    def __call__(self, place: int, images: Images, start: Key) -> tuple[Any, dict[str, float]]:
+        """(Reconstruction, costs) of the X-rays of a case, once its remedy has put them right."""
+        method, cameras, program = self._knowledge.method, self._cameras, self._own
+        if self._knowledge.remedy is not None:
+            images, cameras = self._knowledge.remedy(images, cameras)
+            if not same_cameras(cameras, self._cameras):  # with values: methods plan by them
+                program = Timed(jit(partial(self._find, tuple(cameras))))
+        shown, trusted = self._share(images, cameras) if method.field_model else (images, None)
+        return program(self._knowledge.state(place), shown, trusted, start)
 
 
 def _check(setting: Setting, run: Run) -> None:
@@ -170,13 +199,21 @@ def _check(setting: Setting, run: Run) -> None:
 
 def _terms(setting: Setting) -> dict[str, Any]:
     field, photons = setting.experiment.field, setting.terms.photons
+    machine = "" if setting.machines[1] == Machine() else f" {_told(setting.machines)}"
     noise = "noise-free" if photons is None else f"with the noise of {photons:g} photons a pixel"
     return {
         "field": f"{' x '.join(map(str, field.shape))} voxels of "
         f"{' x '.join(f'{mm:.3g}' for mm in field.spacing_mm)} mm",
         "window_hu": list(field.window_hu),
-        "xrays": f"X-rays are line integrals of {_shown(setting)}, {noise}.",
+        "xrays": f"X-rays are line integrals of {_shown(setting)}, {noise}.{machine}",
     }
+
+
+def _told(machines: tuple[Machine, Machine]) -> str:
+    """What took the X-rays, and whether methods learnt from such, in a sentence."""
+    numbers = ", ".join(f"{name} {value:g}" for name, value in asdict(machines[1]).items())
+    learnt = "from such X-rays, too" if machines[0] == machines[1] else "from another machine's"
+    return f"They are taken by a simulated machine ({numbers}); methods learnt {learnt}."
 
 
 def _shown(setting: Setting) -> str:
