@@ -22,9 +22,9 @@ Image = Float[np.ndarray, "rows columns"]
 def open_translation(folder: Path, trust: Sequence[Path] = ()) -> Callable[[Image], Image]:
     """The function that gives the line integrals of a real X-ray the synthetic style.
 
-    The X-ray passes the network at the size of the training, and is changed by what changes there: so a larger
-    one keeps its detail. It comes back as line integrals: on their own scale if the synthetic images were
-    line integrals, else between the X-ray's own ends.
+    The X-ray passes the network at the size of the training, and is changed by what changes there: a
+    larger one keeps its detail. It comes back as line integrals: on their own scale if the synthetic images
+    were line integrals, else between the X-ray's own ends.
 
     Args:
         folder: of a run of `jxrecon style`.
