@@ -37,28 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add_machine_flag(made, "takes the X-rays, whatever the run learnt from")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of runs: a setting that acts on "
         "reconstruction alone, as settings.latent.pose=true; repeats")  # fmt: skip
-    remedies = made.add_argument_group(
-        "remedies: all methods take part a second time with each"
-    ).add_argument
-    remedies(
-        "--style", type=Path, metavar="RUN", help="of jxrecon style: X-rays in the synthetic style"
-    )
-    remedies(
-        "--match-histograms",
-        action="store_true",
-        help="X-rays with the training X-rays' gray values",
-    )
-    suite = made.add_argument_group("robustness").add_argument
-    suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
-          "told; runs may be of several fields of view")  # fmt: skip
-    suite(
-        "--perturbations",
-        nargs="+",
-        metavar="NAME",
-        help="some of the suite, as angle-in-plane; default all",
-    )
-    suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
-          "minutes for each (%(default)s)")  # fmt: skip
+    _add_remedies_and_suite(made)
     one = made.add_argument_group("one run").add_argument
     one("--run", type=Path, metavar="DIR", help="folder of a trained run")
     one("--checkpoint", default="latest", choices=("latest", "best"), help="(%(default)s)")
@@ -89,6 +68,31 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, metavar="N", help="of noise and random starts (%(default)s)"
     )
     return made
+
+
+def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
+    remedies = made.add_argument_group(
+        "remedies: all methods take part a second time with each"
+    ).add_argument
+    remedies(
+        "--style", type=Path, metavar="RUN", help="of jxrecon style: X-rays in the synthetic style"
+    )
+    remedies(
+        "--match-histograms",
+        action="store_true",
+        help="X-rays with the training X-rays' gray values",
+    )
+    suite = made.add_argument_group("robustness").add_argument
+    suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
+          "told; runs may be of several fields of view")  # fmt: skip
+    suite(
+        "--perturbations",
+        nargs="+",
+        metavar="NAME",
+        help="some of the suite, as angle-in-plane; default all",
+    )
+    suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
+          "minutes for each (%(default)s)")  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
