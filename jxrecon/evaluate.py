@@ -107,13 +107,13 @@ def main(options: argparse.Namespace) -> int:
 
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
-    if options.run is not None and (options.runs or options.methods or options.views):
-        raise InputError("--run and --runs, --methods or --views: expected one run or a comparison")
     out = options.out or options.run
     if out is not None and (out is options.out or out.is_dir()):
         check_writable(out)
     if options.suite is not None:
         return _robustness(options)
+    if options.run is not None and (options.runs or options.methods or options.views):
+        raise InputError("--run and --runs, --methods or --views: expected one run or a comparison")
     if options.perturbations:
         raise InputError("--perturbations: expected with --suite robustness")
     if options.run is not None:
@@ -208,6 +208,8 @@ def _robustness(options: argparse.Namespace) -> int:
     from jxrecon.report.robustness import write_page
     from jxrecon.runs import config
 
+    if options.run is not None and options.runs:
+        raise InputError("--run and --runs: expected one of them")
     folders = [options.run] if options.run is not None else options.runs
     out = options.out or (options.run and options.run / "robustness")
     if out is None:
