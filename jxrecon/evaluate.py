@@ -142,7 +142,7 @@ def _terms(options: argparse.Namespace, experiment: Any) -> Any:
         machine=None if options.machine is None else config.machine(options.machine, experiment),
         remedies=_remedies(options),
     )
-    if options.run is not None:
+    if options.run is not None and options.suite is None:
         return terms
     try:
         counts = tuple(int(part) for part in (options.views or "1,2,4,8").split(","))
