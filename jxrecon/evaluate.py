@@ -182,9 +182,9 @@ def _one(options: argparse.Namespace) -> Any:
 
     [trained] = _opened(options, [options.run], options.checkpoint)
     run = trained.run
+    terms = _terms(options, run.experiment)._replace(seed=run.experiment.schedule.seed)
     dataset = load(run.experiment, options.data or run.data, options.xrays, stated_of(options))
     beside = _opened(options, options.beside)
-    terms = _terms(options, run.experiment)._replace(seed=run.experiment.schedule.seed)
     return evaluate_run(trained, dataset, terms, beside, options.also, options.out, options.all)
 
 
