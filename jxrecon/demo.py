@@ -66,7 +66,8 @@ def _take_xrays(run: Any, options: argparse.Namespace) -> list[Path]:
 
     from jxrecon.compile import jit
     from jxrecon.data import scenes
-    from jxrecon.data.scene_xrays import axes_of, noisy, xrays_of
+    from jxrecon.data.machine import noisy
+    from jxrecon.data.scene_xrays import axes_of, xrays_of
     from jxrecon.io import radiographs
 
     cameras = run.problem.cameras

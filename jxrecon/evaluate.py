@@ -179,11 +179,12 @@ def _opened(options: argparse.Namespace, folders: list[Path], which: Any = "late
 
 def _one(options: argparse.Namespace) -> Any:
     from jxrecon.evaluation.compare import evaluate_run, load
+    from jxrecon.runs.run import data_of
 
     [trained] = _opened(options, [options.run], options.checkpoint)
     run = trained.run
     terms = _terms(options, run.experiment)._replace(seed=run.experiment.schedule.seed)
-    dataset = load(run.experiment, options.data or run.data, options.xrays, stated_of(options))
+    dataset = load(run.experiment, options.data or data_of(run), options.xrays, stated_of(options))
     beside = _opened(options, options.beside)
     return evaluate_run(trained, dataset, terms, beside, options.also, options.out, options.all)
 

@@ -102,7 +102,7 @@ def _images(options: argparse.Namespace, shape: tuple[int, int]) -> tuple[Any, A
     from jxrecon.data.unpaired import read_folder, simulated
     from jxrecon.files import cache_folder
     from jxrecon.runs import config
-    from jxrecon.runs.run import open_run
+    from jxrecon.runs.run import data_of, open_run
 
     folders, made = (options.real, options.synthetic), (options.run, options.machine)
     if (None in folders) == (None in made) or (folders + made).count(None) != 2:
@@ -120,7 +120,7 @@ def _images(options: argparse.Namespace, shape: tuple[int, int]) -> tuple[Any, A
     run = open_run(options.run, options.trust)
     experiment = run.experiment
     machine = config.machine(options.machine, experiment)
-    dataset = experiment.load(experiment, options.data or run.data, cache_folder("data"))
+    dataset = experiment.load(experiment, options.data or data_of(run), cache_folder("data"))
     real, synthetic = simulated(dataset.train, experiment, machine, shape)
     return (
         real,

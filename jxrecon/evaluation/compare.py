@@ -23,7 +23,7 @@ from jxrecon.evaluation.table import CaseTable, Row
 from jxrecon.experiment import Experiment
 from jxrecon.files import cache_folder, locked, make_folder, no_link, write_file
 from jxrecon.metrics.metric import COSTS
-from jxrecon.runs.run import Run, Trained, restore
+from jxrecon.runs.run import Run, Trained, data_of, restore
 from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
@@ -83,7 +83,7 @@ def evaluate(
         raise InputError("nothing to evaluate: expected a run, or an experiment and a folder")
     dataset = data
     if data is None or isinstance(data, str | Path):
-        folder = Path(data) if data is not None else first.data if first else None
+        folder = Path(data) if data is not None else data_of(first) if first else None
         dataset = load(experiment, folder, terms.xrays, terms.stated)
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)

@@ -45,7 +45,7 @@ from jxrecon.experiment import Experiment, Machine, Xrays
 from jxrecon.files import make_folder, write_file
 from jxrecon.geometry import Camera, Grid
 from jxrecon.metrics import statistics
-from jxrecon.runs.run import Trained, hardware
+from jxrecon.runs.run import Trained, data_of, hardware
 from jxrecon.terminal import CaseBar
 from jxrecon.types import InputError
 from jxrecon.units import Window
@@ -132,7 +132,7 @@ def parties_of(
         assert own is not None
         if not hasattr(own.field, "grid"):
             raise InputError(f"{own.name} finds {own.kind.finds}, expected runs of CT volumes")
-        dataset = load(own, data or (first and first.data), terms.xrays, terms.stated)
+        dataset = load(own, data or (first and data_of(first)), terms.xrays, terms.stated)
         counts = terms.counts or (own.views.count if first else 2,)
         setting = make_setting(own, dataset, terms._replace(counts=counts[:1]))
         chosen = choose(setting, QUICK if methods is None else methods, group, posed=True)

@@ -29,7 +29,7 @@ from jxrecon.likelihood.check import (
 from jxrecon.likelihood.patients import Patients, patients_of
 from jxrecon.likelihood.pose import PARAMETERS, Refined, refine
 from jxrecon.methods.base.trained_views import WITHIN_DEG
-from jxrecon.runs.run import Run
+from jxrecon.runs.run import Run, data_of
 from jxrecon.types import InputError, PyTree
 
 Say = Callable[[str], None]
@@ -48,7 +48,7 @@ def training_cases(run: Run) -> VolumeSet:
         raise InputError(
             f"{run.experiment.name} knows no training cases, expected a run that does (--run, --surround)"
         )
-    data: VolumeSet = run.experiment.load(run.experiment, run.data, cache_folder("data")).train
+    data: VolumeSet = run.experiment.load(run.experiment, data_of(run), cache_folder("data")).train
     return data
 
 

@@ -32,7 +32,7 @@ from jxrecon.io.radiographs import Radiograph
 from jxrecon.io.views import View, centred_view, check_field, common_isocentre
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config, shipped
-from jxrecon.runs.run import Run, restore
+from jxrecon.runs.run import Run, data_of, restore
 from jxrecon.types import InputError
 
 Image = Float[np.ndarray, "rows columns"]
@@ -231,7 +231,7 @@ def _learnt_surround(run: Run, source: Run, cameras: Sequence[Any]) -> Surround 
         )
     xrays = dataclasses.replace(source.experiment.xrays, of="patient")
     experiment = dataclasses.replace(source.experiment, field=run.experiment.field, xrays=xrays)
-    dataset = experiment.load(experiment, source.data, cache_folder("data"))
+    dataset = experiment.load(experiment, data_of(source), cache_folder("data"))
     return acquisition(dataset.train, run.problem.grid, cameras, xrays).surround()
 
 

@@ -250,6 +250,20 @@ def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tupl
     return restored
 
 
+def data_of(run: Run) -> Path | None:
+    """Where the volumes lie that a run learnt from; None is the built-in population.
+
+    Raises:
+        InputError: its weights ship without them.
+    """
+    if run.weights is not None:
+        raise InputError(
+            f"{run.folder}: the weights ship without the patients they learnt from, who are needed: give "
+            "--data, or a run of your own"
+        )
+    return run.data
+
+
 def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
     """Shapes, dtypes and places of the run's state on a mesh, without computing it."""
     shapes = jax.eval_shape(run.method.init, jax.random.key(run.experiment.schedule.seed))

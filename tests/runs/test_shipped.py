@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jxrecon.runs import shipped
-from jxrecon.runs.run import open_run, restore
+from jxrecon.runs.run import data_of, open_run, restore
 from jxrecon.types import InputError
 
 CONFIG = {"exp": "lift_hn", "cases": 3}
@@ -70,3 +70,8 @@ def test_all_weights_together_are_small() -> None:
     paths = list(shipped.FOLDER.glob("*.safetensors"))
     assert {"lift_hn", "lift_hn_single"} <= set(shipped.names())
     assert sum(path.stat().st_size for path in paths) < 25e6
+
+
+def test_what_needs_the_training_patients_says_that_they_do_not_ship() -> None:
+    with pytest.raises(InputError, match="lift_hn: the weights ship without the patients"):
+        data_of(open_run("lift_hn"))
