@@ -130,7 +130,7 @@ def test_refine_pose_finds_the_camera_and_reconstructs_by_it(
     made, xrays, run_command, capsys, tmp_path
 ):
     run, dataset = made
-    motion = np.array([0, 0, 5.0, 0, 12.0])
+    motion = np.array([8.0, -6.0, 0, 0, 0])
     paths = xrays("moved", (CAMERAS[0], move(CAMERAS[1], motion)))
     psnr = []
     for flags in ((), ("--refine-pose",)):
@@ -145,7 +145,7 @@ def test_refine_pose_finds_the_camera_and_reconstructs_by_it(
     assert "+-" in printed
     facts = json.loads(next((tmp_path / "out1").glob("*_facts.json")).read_text())
     found = np.array(facts["refined_pose"]["motion"][0])
-    assert np.linalg.norm((found - motion)[[2, 4]]) < 0.6 * np.linalg.norm(motion)
+    assert np.linalg.norm((found - motion)[:2]) < 0.6 * np.linalg.norm(motion)
 
 
 def test_what_cannot_be_checked_is_said_in_a_line(made, xrays, run_command, capsys, tmp_path):

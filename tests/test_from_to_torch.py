@@ -129,8 +129,8 @@ def test_a_run_folder_restores_the_weights_and_gives_them_back(tools, files, tmp
     sources = [str(files / f"{net}.safetensors") for net in "GD"]
     arguments = ["--out", str(folder), "--exp", str(experiment), "--no-check"]
     assert tools.from_torch([*sources, *arguments]) == 0
-    assert tools.to_torch([str(folder), "--out", str(tmp_path), "--format", "safetensors",
-                           "--no-check"]) == 0  # fmt: skip
+    assert tools.to_torch([str(folder), "--out", str(tmp_path), "--format", "safetensors", "--trust",
+                           str(experiment), "--no-check"]) == 0  # fmt: skip
     for net in "GD":
         back = safetensors.numpy.load_file(tmp_path / f"0_net_{net}.safetensors")
         assert identical(back, safetensors.numpy.load_file(files / f"{net}.safetensors"))

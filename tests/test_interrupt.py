@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 CHILD = """
-import argparse, ctypes, sys, time
+import argparse, ctypes, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 from jxrecon.cli import command_parser, entry
 import jxrecon.cli
 jxrecon.cli._prepare_jax = lambda: None
@@ -59,11 +60,9 @@ raise SystemExit(entry(parser, main))
 def test_a_signal_ends_a_command(how: str, number: int, code: int, tmp_path: Path) -> None:
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    with subprocess.Popen(
-        [sys.executable, str(script), how],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as child:  # fmt: skip
+    command = [sys.executable, str(script), how]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdout.readline() == "begun\n"
         began = time.monotonic()
         os.kill(child.pid, number)

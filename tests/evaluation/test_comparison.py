@@ -208,7 +208,7 @@ def test_earlier_scans_from_files_are_brought_to_the_cases(tmp_path):
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert "SIMULATED" not in summary["notes"]["earlier scan"]
     assert summary["results"][0]["metrics"]["mae_hu_body"]["mean"] < 1
-    with pytest.raises(InputError, match="no earlier scan of val_002"):
+    with pytest.raises(InputError, match="expected the earlier scan of case val_002"):
         setting_of((1,), earlier=cases)
 
 
