@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     fields = "as schedule.steps=100; repeats"
     add_hu_flags(add)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
+    grow = "a run whose arrays of the same name and shape are the start, as one of a coarser grid"
+    add("--grow", type=Path, metavar="RUN", help=grow)
     add_machine_flag(made, "takes the X-rays")
     add("--list", action="store_true", help="list the experiments and stop")
     devices = "devices a copy of the state is split over"
@@ -62,9 +64,9 @@ def main(options: argparse.Namespace) -> int:
         return 0
     if options.exp is None:
         raise InputError("--exp is missing; jxrecon train --list shows the experiments")
-    run, dataset = _begin(options)
+    run, dataset, grow = _begin(options)
     resume = shlex.join(["jxrecon", "train", *options.arguments])
-    state, code = fit_or_tell(run, dataset, resume, options.model_axis)
+    state, code = fit_or_tell(run, dataset, resume, options.model_axis, grow)
     if code or options.no_evaluate:
         return code
     import jax
@@ -85,14 +87,14 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The run of these options, new or to be resumed, and its data."""
+def _begin(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The run of these options, new or to be resumed, its data, and the run that it grows from, if any."""
     import jax
 
     from jxrecon.files import cache_folder, check_writable
     from jxrecon.runs import config
     from jxrecon.runs.loop import say
-    from jxrecon.runs.run import continues, start
+    from jxrecon.runs.run import Trained, continues, open_run, restore, start
 
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data {options.data}: no such folder")
@@ -112,11 +114,14 @@ def _begin(options: argparse.Namespace) -> tuple[Any, Any]:
     folder = options.workdir or Path("runs", "-".join(parts))
     if jax.process_index() == 0:
         check_writable(folder)
-    continues(folder, experiment, options.data)  # refuses before the data is read
+    continues(folder, experiment, options.data, options.grow)  # refuses before the data is read
+    own = [options.exp] if options.exp.endswith(".py") else []
+    old = None if options.grow is None else open_run(options.grow, own)
+    grow = None if old is None else Trained(old, *restore(old))
     dataset = experiment.load(experiment, options.data, cache_folder("data"))
-    run = start(folder, experiment, options.exp, options.data, dataset)
+    run = start(folder, experiment, options.exp, options.data, dataset, grow)
     say(f"data: {run.rule}\nrun folder: {run.folder}")
-    return run, dataset
+    return run, dataset, grow
 
 
 def _join(options: argparse.Namespace) -> None:

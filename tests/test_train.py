@@ -377,6 +377,24 @@ def test_best_checkpoint_is_kept(toy: Path, tmp_path: Path) -> None:
     assert restore(opened(folder), "best")[1] == best
 
 
+def test_a_grown_run_begins_with_the_weights_of_the_other_and_counts_anew(
+    finished: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ["--grow", str(finished), "--set", "settings.rate=0", "--set", "schedule.steps=1"]
+    assert run_toy(toy, tmp_path / "grown", *still) == 0
+    old, _ = restore(open_run(finished, [toy]))
+    new, step = restore(open_run(tmp_path / "grown", [toy]))
+    assert "65536 of 65537 numbers kept" in capsys.readouterr().out
+    assert step == new["count"] == 1
+    np.testing.assert_array_equal(new["params"]["kernel"], old["params"]["kernel"])
+    assert run_toy(toy, tmp_path / "grown", *still[2:]) == 2  # another run: not grown
+    assert "grow: " in capsys.readouterr().err
+    smaller = ["--grow", str(finished), "--set", "field.shape=[4,4,4]"]
+    assert run_toy(toy, tmp_path / "other", *smaller) == 2
+    assert "no array of toy tiny has name and shape" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
 def test_run_of_another_config_is_refused(
     finished: Path, toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,10 +23,11 @@ from jxrecon.compile import jit
 from jxrecon.experiment import Acquired
 from jxrecon.files import locked
 from jxrecon.runs import sharding
-from jxrecon.runs.batches import Cases, batch_at, parted, places_at, prefetch
+from jxrecon.runs.batches import Cases, Part, batch_at, parted, places_at, prefetch
 from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.growth import grown, shared
 from jxrecon.runs.log import MetricsLog
-from jxrecon.runs.run import Run, abstract_state
+from jxrecon.runs.run import Run, Trained, abstract_state
 from jxrecon.runs.signals import Interrupted, Signals
 from jxrecon.terminal import Meter
 from jxrecon.types import Key, PyTree
@@ -38,13 +39,14 @@ class Diverged(Exception):
     """A term of a step is not finite."""
 
 
-def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
+def fit(run: Run, dataset: Any, model_axis: int = 1, grow: Trained | None = None) -> PyTree:
     """Trains to the last step of the schedule, from the newest checkpoint if there is one.
 
     Args:
         run: of `runs.run.start`.
         dataset: what `experiment.load` gave.
         model_axis: devices that share one copy of the state.
+        grow: the run that a new one takes over what fits from.
 
     Returns:
         the state after the last step; it is saved.
@@ -69,12 +71,11 @@ def fit(run: Run, dataset: Any, model_axis: int = 1) -> PyTree:
         signals = stack.enter_context(Signals())
         still_there = stack.enter_context(_alone(run.folder))
         checkpoints = stack.enter_context(closing(Checkpoints(run.folder / "checkpoints")))
-        state, done = _begin(run, checkpoints, abstract, train)
+        state, done = _begin(run, checkpoints, abstract, train, grow)
         first = done
         metrics = stack.enter_context(closing(_Terms(run, learnt, checkpoints, done, still_there)))
         batches = stack.enter_context(closing(_batches(run, learnt, spread, done)))
-        silent = jax.process_index() != 0
-        meter = stack.enter_context(Meter(done, schedule.steps, silent))
+        meter = stack.enter_context(Meter(done, schedule.steps, jax.process_index() != 0))
         while done < schedule.steps and not signals.caught(done, schedule.log_every):
             state, terms = train_step(state, next(batches), np.uint32(done))
             done += 1
@@ -110,7 +111,9 @@ def _alone(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
 
 
-def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tuple[PyTree, int]:
+def fit_or_tell(
+    run: Run, dataset: Any, resume: str, model_axis: int = 1, grow: Trained | None = None
+) -> tuple[PyTree, int]:
     """`fit` for a command: how a training ended, in words and as an exit code.
 
     Args:
@@ -118,12 +121,13 @@ def fit_or_tell(run: Run, dataset: Any, resume: str, model_axis: int = 1) -> tup
         dataset: what `experiment.load` gave.
         resume: the command that goes on with it.
         model_axis: devices that share one copy of the state.
+        grow: as of `fit`.
 
     Returns:
         (state, 0); (None, 1) when training diverged; (None, 128 + signal) when a signal ended it, saved.
     """
     try:
-        return fit(run, dataset, model_axis), 0
+        return fit(run, dataset, model_axis, grow), 0
     except Interrupted as stop:
         say(f"{stop}\nresume with: {resume}")
         return None, 128 + stop.number
@@ -163,13 +167,15 @@ def _exposing(key: Key) -> Key:
     return jax.random.fold_in(key, 1)
 
 
-def _finished(run: Run, train: Acquired, state: PyTree, kept_out: Cases, mesh: Mesh) -> PyTree:
+def _finished(run: Run, train: Acquired, state: PyTree, kept_out: Part, mesh: Mesh) -> PyTree:
     """The state after the method has looked at the training cases that were kept out."""
     key = _exposing(jax.random.key(run.experiment.schedule.seed))
     batch = kept_out.batch(np.arange(len(kept_out.names), dtype=np.int32))
 
+    more = (train.share_without(kept_out.places),) if run.method.field_model else ()
+
     def finish(state: PyTree, batch: Any) -> PyTree:
-        return run.method.finish(state, train.observe_still(batch, key))
+        return run.method.finish(state, train.observe_still(batch, key), *more)
 
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = jit(finish, out_shardings=places, donate_argnums=0)
@@ -177,14 +183,18 @@ def _finished(run: Run, train: Acquired, state: PyTree, kept_out: Cases, mesh: M
 
 
 def _begin(
-    run: Run, checkpoints: Checkpoints, abstract: PyTree, train: Acquired
+    run: Run, checkpoints: Checkpoints, abstract: PyTree, train: Acquired, grow: Trained | None
 ) -> tuple[PyTree, int]:
-    """The state to go on from and its step: the newest good checkpoint, or a fresh one at 0."""
+    """The state to go on from and its step: the newest good checkpoint, or a fresh or grown one at 0."""
     restored = checkpoints.restore_latest_valid(abstract)
     if restored is None:
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         key = jax.random.key(run.experiment.schedule.seed)
         state = jit(run.method.init, out_shardings=places)(key)
+        if grow is not None:
+            kept, total = shared(state, grow.state)
+            say(f"grown from {grow.run.folder} at step {grow.step}: {kept} of {total} numbers kept")
+            state = jax.device_put(grown(state, grow.state), places)
         if getattr(run.method, "fit", None) is not None:
             fit = jit(run.method.fit, out_shardings=places, donate_argnums=0)
             state = fit(state, train.everything())

@@ -27,7 +27,7 @@ import numpy as np
 
 from jxrecon.experiment import Experiment, Xrays
 from jxrecon.files import locked, one_line, read_json, write_file
-from jxrecon.runs import config, sharding, shipped
+from jxrecon.runs import config, growth, sharding, shipped
 from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree, shown
 from jxrecon.units import NOTHING_STATED
@@ -75,8 +75,16 @@ class Trained(NamedTuple):
     step: int
 
 
-def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
+def continues(
+    folder: Path, experiment: Experiment, data: Path | None, grow: Path | None = None
+) -> bool:
     """Whether the folder holds a run of this experiment on this data, to be resumed.
+
+    Args:
+        folder: of the run.
+        experiment: resolved.
+        data: the argument of `--data`.
+        grow: the argument of `--grow`.
 
     Raises:
         InputError: it holds a run of another one, the line says in what they differ; or it is trained
@@ -87,8 +95,12 @@ def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
     saved = _read(folder)
     known = config.completed(experiment, saved["experiment"])
     lines = config.differences(
-        {"experiment": known, "data": saved["data"]},
-        {"experiment": config.to_dict(experiment), "data": _absolute(data)},
+        {"experiment": known, "data": saved["data"], "grow": saved.get("grow")},
+        {
+            "experiment": config.to_dict(experiment),
+            "data": _absolute(data),
+            "grow": _absolute(grow),
+        },
     )
     if lines:
         raise InputError(
@@ -101,7 +113,14 @@ def continues(folder: Path, experiment: Experiment, data: Path | None) -> bool:
     return True
 
 
-def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dataset: Any) -> Run:
+def start(
+    folder: Path,
+    experiment: Experiment,
+    exp: str,
+    data: Path | None,
+    dataset: Any,
+    grow: Trained | None = None,
+) -> Run:
     """The run of this experiment in this folder: a new one with its config.json, or the one there.
 
     Args:
@@ -110,12 +129,14 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
         exp: the argument of `--exp` that it was found by: a name or the path of a file.
         data: the argument of `--data`.
         dataset: what `experiment.load` gave for it.
+        grow: the run that a new one begins from.
 
     Raises:
-        InputError: the folder holds another run or cannot be written to.
+        InputError: the folder holds another run or cannot be written to, or there is nothing to take over
+            from the run to grow.
     """
     cases = len(dataset.train.names)
-    if continues(folder, experiment, data):
+    if continues(folder, experiment, data, None if grow is None else grow.run.folder):
         saved = _read(folder)["cases"]
         if saved != cases:
             raise InputError(
@@ -128,6 +149,7 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             "experiment": config.to_dict(experiment),
             "exp": str(Path(exp).absolute()) if exp.endswith(".py") else exp,
             "data": _absolute(data),
+            "grow": None if grow is None else _absolute(grow.run.folder),
             "cases": cases,
             "train": _means(dataset.train),
             "rule": dataset.rule,
@@ -138,6 +160,8 @@ def start(folder: Path, experiment: Experiment, exp: str, data: Path | None, dat
             "hardware": hardware(),
         }
         experiment.kind.keep(experiment, dataset, folder)
+        if grow is not None:
+            _check_growth(_assemble(folder, experiment, data, cases, False, ""), grow)
         write_file(folder / "config.json", json.dumps(contents, indent=2) + "\n")
     return _assemble(folder, experiment, data, cases, dataset.synthetic, dataset.rule)
 
@@ -268,6 +292,16 @@ def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
     """Shapes, dtypes and places of the run's state on a mesh, without computing it."""
     shapes = jax.eval_shape(run.method.init, jax.random.key(run.experiment.schedule.seed))
     return with_shardings(shapes, sharding.state_shardings(shapes, mesh))
+
+
+def _check_growth(run: Run, old: Trained) -> None:
+    """Raises InputError where nothing is taken over."""
+    fresh = jax.eval_shape(run.method.init, jax.random.key(0))
+    if not growth.shared(fresh, old.state)[0]:
+        raise InputError(
+            f"--grow {old.run.folder}: no array of {old.run.experiment.name} {old.run.experiment.size} has "
+            f"name and shape of one of {run.experiment.name} {run.experiment.size}"
+        )
 
 
 def _assemble(

@@ -167,3 +167,15 @@ def test_an_experiment_file_that_fails_is_one_line(tmp_path):
     ) as refusal:
         config.find(str(path))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_run_of_an_earlier_version_gets_the_defaults_of_newer_fields(
+    experiment: Experiment,
+) -> None:
+    saved = config.to_dict(config.override(experiment, ["settings.rate=0.5"]))
+    del saved["settings"]["inner"]["dtype"], saved["settings"]["mixing"]
+    read = config.from_dict(experiment, config.completed(experiment, saved))
+    assert read.settings == Settings(rate=0.5)
+    del saved["schedule"]["steps"]  # has no default
+    with pytest.raises(InputError, match="expected the fields"):
+        config.from_dict(experiment, config.completed(experiment, saved))
