@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -226,6 +226,9 @@ class Acquired(Protocol):
 
     def everything(self) -> Any:
         """All cases at once, for methods that are fitted in one go."""
+
+    def share_without(self, places: Sequence[int]) -> Any:
+        """What a `field_model` sees of X-rays, learnt without the cases at these places."""
 
 
 class Kind(NamedTuple):

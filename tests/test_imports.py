@@ -38,7 +38,7 @@ KNOWS = {
     "flags": {*IMAGING, "io"},
     "data": {*IMAGING, "deformation", "experiment", "io", *WORK},
     "methods.base": {*IMAGING, "nn", "metrics"},
-    "methods": {*IMAGING, "nn", "metrics", "methods.base"},
+    "methods": {*IMAGING, "deformation", "nn", "metrics", "methods.base"},
     "likelihood": {*IMAGING, *WORK, *FILES_IN},
     "registration": {*IMAGING, "nn", "compile", *FILES_IN},
     "correspondence": {*IMAGING, "nn", "io", *WORK},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -141,6 +141,12 @@ class Acquisition(NamedTuple):
             return None
         return jit(fit)(flat(self.all_images()), flat(self.field_images()))
 
+    def share_without(self, places: Sequence[int]) -> Callable[[Images], Any]:
+        """X-rays -> (the field's share, weights of its pixels), learnt without the cases at these places."""
+        kept = np.delete(np.arange(len(self.cases.names)), places)
+        surround = self._replace(cases=self.cases.some(kept)).surround()
+        return (lambda images: (images, None)) if surround is None else surround.share
+
 
 def acquisition(
     cases: VolumeSet, grid: Grid, cameras: Sequence[AnyCamera], xrays: Xrays
@@ -184,3 +190,7 @@ class AsStored(NamedTuple):
     def everything(self) -> object:
         """All of them in one batch."""
         return jax.tree.map(jnp.asarray, self.cases.batch(np.arange(len(self.cases.names))))  # type: ignore[attr-defined]
+
+    def share_without(self, places: Sequence[int]) -> Callable[[object], tuple[object, None]]:
+        """Images as they are."""
+        return lambda images: (images, None)

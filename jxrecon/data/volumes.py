@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int16, Int32
+from jaxtyping import Bool, Float64, Int, Int16, Int32
 from scipy.spatial import cKDTree
 
 from jxrecon import phantom
@@ -82,6 +82,14 @@ class VolumeSet(NamedTuple):
             return VolumeBatch(hu, index)  # type: ignore[arg-type]
         affine = self.scenes.affines[index].astype(np.float32)
         return SceneBatch(hu, index, self.scenes.hu[index], affine)  # type: ignore[arg-type]
+
+    def some(self, places: Int[np.ndarray, " m"]) -> VolumeSet:
+        """The cases at these places alone."""
+        scenes = self.scenes
+        if scenes is not None:
+            scenes = scenes._replace(hu=scenes.hu[places], affines=scenes.affines[places])
+        names = tuple(self.names[place] for place in places)
+        return VolumeSet(names, self.hu[places], self.body[places], self.affines[places], scenes)
 
 
 class Dataset(NamedTuple):

@@ -104,13 +104,13 @@ def upsampled(
     values: Float[np.ndarray, "i j k c"], shape: tuple[int, int, int]
 ) -> Float[np.ndarray, "c x y z"]:
     """Values at a lattice's nodes -> at the voxels of the grid it was made for, linearly."""
-    along_x, along_y, along_z = map(_linear, values.shape[:3], shape)
+    along_x, along_y, along_z = map(linear_weights, values.shape[:3], shape)
     fine = along_y @ (np.moveaxis(values, -1, 0) @ along_z.T)  # [c, i, y, z]
     channels, nodes, *plane = fine.shape
     return (along_x @ fine.reshape(channels, nodes, -1)).reshape(channels, -1, *plane)
 
 
-def _linear(nodes: int, count: int) -> Float[np.ndarray, "count nodes"]:
+def linear_weights(nodes: int, count: int) -> Float[np.ndarray, "count nodes"]:
     """The matrix of linear interpolation from nodes to voxels, first on first and last on last."""
     place = np.linspace(0.0, nodes - 1, count)[:, None]
     return np.maximum(1.0 - np.abs(place - np.arange(nodes)), 0.0).astype(np.float32)

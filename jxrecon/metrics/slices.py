@@ -133,7 +133,7 @@ def image_lpips(
     low = jnp.min(b, axis=(1, 2), keepdims=True)
     span = jnp.maximum(jnp.max(b, axis=(1, 2), keepdims=True) - low, 1e-6)
     a, b = (2.0 * (image - low) / span - 1.0 for image in (a, b))
-    return lpips(params, _rgb(a), _rgb(b))
+    return lpips(params, rgb(a), rgb(b))
 
 
 def _distances(
@@ -146,12 +146,12 @@ def _distances(
 
     def chunk(images: Float[Array, "c 2 rows columns"]) -> Float[Array, " c"]:
         images = window.to_unit(images)
-        return lpips(params, _rgb(images[:, 0]), _rgb(images[:, 1]))
+        return lpips(params, rgb(images[:, 0]), rgb(images[:, 1]))
 
     return lax.map(chunk, chunks).reshape(-1)[:n]
 
 
-def _rgb(images: Float[Array, "b rows columns"]) -> Float[Array, "b r c 3"]:
+def rgb(images: Float[Array, "b rows columns"]) -> Float[Array, "b r c 3"]:
     """R = G = B, enlarged bilinearly to `SMALLEST` along the shorter side where it has less."""
     grow = SMALLEST / min(images.shape[1:])
     if grow > 1:

@@ -9,7 +9,7 @@ import pytest
 
 from jxrecon.compile import jit
 from jxrecon.methods.base.method import Problem
-from jxrecon.methods.volumes.x2vision import method, prior
+from jxrecon.methods.volumes.x2vision import method, prior, training
 from jxrecon.runs import config
 from jxrecon.runs.batches import batch_at
 
@@ -31,7 +31,7 @@ def trained():
     @jit
     def step(state, batch, key):
         real = problem.window.to_unit(batch.hu)[..., None]
-        state, _ = prior.auto_decoder_step(model, state, real, 2 * batch.index, key)
+        state, _ = training.auto_decoder_step(model, state, real, 2 * batch.index, key)
         return state
 
     state = jit(lambda key: prior.init(model, key))(jax.random.key(0))

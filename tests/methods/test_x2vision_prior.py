@@ -9,7 +9,7 @@ import pytest
 
 from jxrecon.experiment import Field, Views
 from jxrecon.methods.base.method import Problem
-from jxrecon.methods.volumes.x2vision import losses, prior
+from jxrecon.methods.volumes.x2vision import losses, prior, training
 from jxrecon.methods.volumes.x2vision.latent import LatentSettings
 from jxrecon.methods.volumes.x2vision.method import (
     Settings,
@@ -51,7 +51,7 @@ def start():
 
 @pytest.fixture(scope="module")
 def step():
-    return jax.jit(lambda state, batch, key: prior.train_step(MODEL, state, batch, key))
+    return jax.jit(lambda state, batch, key: training.train_step(MODEL, state, batch, key))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_average_follows_the_generator(trained):
 def test_the_auto_decoder_learns_its_volumes(start):
     real = FIELD.window.to_unit(_batch().hu)[..., None]
     step = jax.jit(
-        lambda state, key: prior.auto_decoder_step(MODEL, state, real, 2 * _batch().index, key)
+        lambda state, key: training.auto_decoder_step(MODEL, state, real, 2 * _batch().index, key)
     )
     state, first = step(start, jax.random.key(0))
     for i in range(150):

@@ -16,6 +16,9 @@ from jxrecon.units import Window
 Images: TypeAlias = Sequence[Float[Array, "rows columns"]]
 """X-rays of one patient as line integrals, one a camera."""
 
+Share: TypeAlias = Callable[[Images], tuple[Images, Images | None]]
+"""X-rays as they were taken -> (the field's share of them, how much each pixel is to be trusted)."""
+
 Cameras: TypeAlias = Sequence[AnyCamera]
 """Their cameras, with values, not traced: the projector picks its path once."""
 
@@ -102,11 +105,14 @@ class Method(NamedTuple):
             lies about the field has to be taken from them first.
         fit: (state, `TrainingVolumes`) -> state: what is learnt at once, before the first step.
         kept_out: training cases, evenly spread, that no step learns from, for `finish`.
-        finish: (state, batch of the cases kept out) -> state, after the last step.
+        finish: (state, batch of the cases kept out) -> state, after the last step; a `field_model` is also
+            given the `Share` of their X-rays, learnt without them.
         ship: (state) -> what of it reconstructs, small enough to be handed on; pure.
         posed: as `reconstruct`, but the poses of the views are found with the volume.
         slow: whether a reconstruction takes seconds to minutes, so that it is not done a thousand times.
         free: settings, as "settings.latent", that act on reconstruction alone: a trained run may change them.
+        hints: what else `reconstruct` takes by name: "whole", the X-rays with what lies about the field;
+            "start", a volume in HU to start from; "earlier", an earlier scan of the patient, HU.
     """
 
     init: Callable[[Key], PyTree]
@@ -118,11 +124,12 @@ class Method(NamedTuple):
     field_model: bool = False
     fit: Callable[[PyTree, Any], PyTree] | None = None
     kept_out: int = 0
-    finish: Callable[[PyTree, Any], PyTree] | None = None
+    finish: Callable[..., PyTree] | None = None
     ship: Callable[[PyTree], PyTree] | None = None
     posed: Callable[..., Reconstruction] | None = None
     slow: bool = False
     free: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 class SurfaceMethod(NamedTuple):

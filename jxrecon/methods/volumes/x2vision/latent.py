@@ -37,6 +37,15 @@ class LatentSettings:
     lambda_w, lambda_c, lambda_n and kappa are the paper's; lambda_2, lambda_p and the schedule are
     ours, since the paper's could not be verified. With `pose` the views' poses and exposures are found, too
     (`pose`, which is ours).
+
+    Attributes:
+        start: of w: "mean", mu; or "xrays", what the prior's encoder makes of X-rays of the problem's
+            cameras. A volume that is given comes before either.
+        anchor: where L_w has its middle: 0 at mu, 1 at the start.
+        coarse_iterations: on the grids of the levels below the finest, the coarsest of them first, with one
+            w for all layers; `iterations` on the full grid follow.
+        samples: latents drawn about those found, whose mean and deviation are told, see `doubt`; 0: none.
+        tuning_iterations: of pivotal tuning at the end, see `pivotal`; and its rate, levels and keep.
     """
 
     lambda_2: float = 10.0
@@ -52,6 +61,14 @@ class LatentSettings:
     distance: str = "gradient_ssim"  # L_p; or "lpips_vgg" as in the paper, "lpips_alex"
     pose: bool = False
     lambda_v: float = 1.0
+    start: str = "mean"
+    anchor: float = 0.0
+    coarse_iterations: tuple[int, ...] = (0,)
+    samples: int = 0
+    tuning_iterations: int = 0
+    tuning_rate: float = 5e-4
+    tuning_levels: int = 2
+    tuning_keep: float = 1e4
 
 
 class WStatistics(NamedTuple):

@@ -190,6 +190,7 @@ class ToImage(nn.Module):
 
     features: int
     limit: float | None = None
+    start: nn.initializers.Initializer = nn.initializers.normal(1.0)  # of the kernel
 
     @nn.compact
     def __call__(
@@ -197,7 +198,7 @@ class ToImage(nn.Module):
     ) -> Float[Array, "b *space o"]:
         styles = Dense(x.shape[-1], bias_init=1.0, name="affine")(w) / math.sqrt(x.shape[-1])
         shape = (*(1,) * (x.ndim - 2), x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
+        kernel = self.param("kernel", self.start, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         y = modulated_conv(x, kernel, styles, demodulate=False)
         return bias_act(y, bias, limit=self.limit)

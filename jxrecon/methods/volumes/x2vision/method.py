@@ -12,33 +12,61 @@
 | L_c | latent.style_coherence | latent.lambda_c, latent.kappa |
 | L_n | latent.noise_likelihood | latent.lambda_n |
 | L_v, ours | pose.likelihood | latent.pose, latent.lambda_v |
+
+Ours, beside the paper:
+
+| what | function | settings |
+|---|---|---|
+| codes of volumes, w from X-rays | training.auto_encoder_step | prior.codes, prior.*_channels |
+| coarse to fine | stages.invert_in_stages | latent.coarse_iterations |
+| where w starts, and L_w has its middle | _first | latent.start, latent.anchor |
+| mean and deviation of several latents | doubt.precision, doubt.offsets | latent.samples, calibration |
+| pivotal tuning | pivotal.tuned | latent.tuning_* |
+| an earlier scan, deformed | guided.follow | guided.* |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.drr import hu_to_mu
-from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress, Reconstruction
-from jxrecon.methods.volumes.x2vision import distances, pose
+from jxrecon.geometry import same_cameras
+from jxrecon.methods.base import calibration
+from jxrecon.methods.base.method import (
+    Cameras,
+    Images,
+    Method,
+    Problem,
+    Progress,
+    Reconstruction,
+    Share,
+)
+from jxrecon.methods.volumes.x2vision import distances, pose, training
 from jxrecon.methods.volumes.x2vision import prior as manifold
+from jxrecon.methods.volumes.x2vision.doubt import offsets, precision
+from jxrecon.methods.volumes.x2vision.encoder import Moments, averaged, random_codes
+from jxrecon.methods.volumes.x2vision.guided import GuidedSettings, follow
 from jxrecon.methods.volumes.x2vision.latent import (
     Inversion,
     Latents,
     LatentSettings,
     WStatistics,
-    invert,
     w_statistics,
 )
+from jxrecon.methods.volumes.x2vision.pivotal import tuned
 from jxrecon.methods.volumes.x2vision.prior import Prior, PriorSettings, State, volumes_of
+from jxrecon.methods.volumes.x2vision.stages import invert_in_stages, level_of
+from jxrecon.metrics import populations
 from jxrecon.nn.blocks import apply
-from jxrecon.types import Key, PyTree, Terms, VolumeBatch
+from jxrecon.types import InputError, Key, PyTree, Terms, VolumeBatch
+
+SAMPLES = 16
+"""Of the prior, that an evaluation looks at."""
 
 MAPPED = 10_000
 """Number of mapped z behind the statistics of w [X2Vision, after training]."""
@@ -51,33 +79,55 @@ class Settings:
     Attributes:
         prior: the 3-D StyleGAN2 and its training.
         latent: the objective of the reconstruction and its optimiser.
+        guided: the deformation of an earlier scan of the patient.
+        calibration: training patients that an encoder's prior is not trained on, to find the factor on the
+            deviations.
         eval_iterations: latent steps of the quick reconstructions that training reports.
     """
 
     prior: PriorSettings = field(default_factory=PriorSettings)
     latent: LatentSettings = field(default_factory=LatentSettings)
+    guided: GuidedSettings = field(default_factory=GuidedSettings)
     eval_iterations: int = 60
+    calibration: int = 4
+
+
+class Model(NamedTuple):
+    """What the functions below share: no arrays, only definitions."""
+
+    prior: Prior
+    settings: Settings
 
 
 def build(settings: Settings, problem: Problem) -> Method:
     """X2Vision for this problem.
 
     Raises:
-        InputError: there is no such distance.
+        InputError: there is no such distance or no such start.
     """
+    starts = ("mean", "xrays") if settings.prior.codes == "encoder" else ("mean",)
+    if settings.latent.start not in starts:
+        raise InputError(
+            f"settings.latent.start={settings.latent.start}: expected {' or '.join(starts)} with "
+            f"settings.prior.codes={settings.prior.codes}"
+        )
     distances.check(settings.prior.distance, "settings.prior.distance")
     distances.check(settings.latent.distance, "settings.latent.distance")
     prior = manifold.make_prior(settings.prior, problem)
+    posed = replace(settings, latent=replace(settings.latent, pose=True))
     return Method(
         init=partial(manifold.init, prior),
         train_step=partial(train_step, prior, settings),
         eval_step=partial(eval_step, prior, settings),
-        reconstruct=partial(reconstruct, (prior, settings.latent)),
+        reconstruct=partial(reconstruct, Model(prior, settings)),
         sample=partial(manifold.sample, prior),
         field_model=True,
-        posed=partial(reconstruct, (prior, replace(settings.latent, pose=True))),
+        posed=partial(reconstruct, Model(prior, posed)),
         slow=True,
-        free=("settings.latent",),
+        free=("settings.latent", "settings.guided"),
+        kept_out=settings.calibration if prior.encodes else 0,
+        finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
+        hints=("whole", "start", "earlier") if prior.encodes else (),
     )
 
 
@@ -90,27 +140,36 @@ def train_step(
         InputError: weights are not installed that the first evaluation, hours later, will need.
     """
     distances.named(settings.latent.distance)
-    return manifold.train_step(prior, state, batch, key)
+    return training.train_step(prior, state, batch, key)
 
 
-def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Float[Array, "b d"]:
+def mapped_styles(
+    prior: Prior, generator: PyTree, key: Key, count: int, moments: Moments | tuple[()] = ()
+) -> Float[Array, "b d"]:
     """f(z) of `count` random z."""
-    z = jax.random.normal(key, (count, prior.settings.w_dim))
+    z = random_codes(moments, key, (count, prior.settings.w_dim))
     return apply(prior.mapping, generator["mapping"], z)
 
 
-def style_statistics(prior: Prior, generator: PyTree) -> WStatistics:
+def style_statistics(
+    prior: Prior, generator: PyTree, moments: Moments | tuple[()] = ()
+) -> WStatistics:
     """mu and sigma of w over 10,000 mapped z under a fixed key: a function of the frozen weights."""
-    return w_statistics(mapped_styles(prior, generator, jax.random.key(0), MAPPED))
+    return w_statistics(mapped_styles(prior, generator, jax.random.key(0), MAPPED, moments))
 
 
 def start_latents(
-    prior: Prior, generator: PyTree, statistics: WStatistics, key: Key, starts: int
+    prior: Prior,
+    generator: PyTree,
+    statistics: WStatistics,
+    key: Key,
+    starts: int,
+    moments: Moments | tuple[()] = (),
 ) -> Latents:
     """The first start is w = mu, the others are mapped z; noise starts at its mode, 0."""
-    w = mapped_styles(prior, generator, key, starts).at[0].set(statistics.mean)
+    w = mapped_styles(prior, generator, key, starts, moments).at[0].set(statistics.mean)
     noise = tuple(jnp.zeros((starts, *shape, 1)) for shape in prior.synthesis.noise_shapes)
-    return Latents(jnp.repeat(w[:, None], prior.synthesis.num_ws, axis=1), noise)
+    return Latents(manifold.alike(prior, w), noise)
 
 
 def invert_projections(
@@ -120,29 +179,22 @@ def invert_projections(
     images: tuple[Float[Array, "b rows columns"], ...],
     cameras: Cameras,
     key: Key,
-    **how: Any,
+    moments: Moments | tuple[()] = (),
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
-    The batch of the result is [b * starts], the starts of one member side by side. `how`: progress and
-    weights of `latent.invert`.
+    The batch of the result is [b * starts], the starts of one member side by side.
     """
     starts, count = settings.starts, images[0].shape[0]
-    statistics = style_statistics(prior, generator)
-    start = start_latents(prior, generator, statistics, key, starts)
+    statistics = style_statistics(prior, generator, moments)
+    start = start_latents(prior, generator, statistics, key, starts, moments)
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
     if settings.pose:
         start = start._replace(views=pose.as_told(count * starts, len(cameras)))
+    if settings.pose:
+        start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
-
-    def projections(latents: Latents) -> tuple[Array, ...]:
-        volumes = manifold.synthesise(prior, generator, latents.ws, latents.noise)
-        if latents.views is None:
-            return manifold.project(prior, volumes, cameras)
-        mu = hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
-        return pose.project(mu, prior.problem.grid, cameras, latents.views)
-
-    return invert(start, repeated, projections, statistics, settings, **how)
+    return invert_in_stages((prior, settings, generator, statistics), start, repeated, cameras)
 
 
 def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
@@ -153,24 +205,79 @@ def best_start(inversion: Inversion, starts: int) -> tuple[Latents, Array]:
 
 
 def reconstruct(
-    model: tuple[Prior, LatentSettings],
+    model: Model,
     state: State,
     images: Images,
     cameras: Cameras,
     key: Key,
     progress: Progress = None,
     weights: Images | None = None,
+    **hints: Any,
 ) -> Reconstruction:
     """One volume from any number of X-rays from anywhere, by the averaged weights, which stay as they are.
 
-    `progress` is told the lowest objective; `weights` are of the X-rays' pixels.
+    Args:
+        model: prior and settings.
+        state: a trained state.
+        images: line integrals of the field.
+        cameras: theirs.
+        key: of random starts and of latents that are drawn.
+        progress: told the lowest objective.
+        weights: of the X-rays' pixels, of mean 1.
+        hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts;
+            earlier, a scan of the patient in HU, which is deformed instead (`guided`).
     """
-    (prior, settings), batched = model, tuple(image[None] for image in images)
-    how = {"progress": progress, "weights": weights}
-    found = invert_projections(prior, settings, state.ema, batched, cameras, key, **how)
+    prior, settings = model.prior, model.settings.latent
+    generator, statistics = state.ema, style_statistics(prior, state.ema, state.moments)
+    batched, levels = tuple(image[None] for image in images), len(prior.settings.channels)
+    at = partial(level_of, prior, images=batched, cameras=cameras, weights=weights)
+    if "earlier" in hints:
+        guide = (prior, settings, model.settings.guided)
+        return follow(guide, state, hints["earlier"], statistics, at(levels), progress)
+    begin = start_latents(prior, generator, statistics, key, settings.starts, state.moments)
+    w = _first(model, state, cameras, hints)
+    if settings.pose:
+        begin = begin._replace(views=pose.as_told(settings.starts, len(cameras)))
+    if w is not None:
+        begin = begin._replace(ws=begin.ws.at[0].set(w))
+        away = settings.anchor * (w[0] - statistics.mean)
+        statistics = statistics._replace(mean=statistics.mean + away)
+    repeated = tuple(jnp.repeat(image, settings.starts, axis=0) for image in batched)
+    known = (prior, settings, generator, statistics)
+    found = invert_in_stages(known, begin, repeated, cameras, weights, progress)
     latents, place = best_start(found, settings.starts)
-    hu = volumes_of(prior, state.ema, latents.ws, latents.noise)[0]
-    return Reconstruction(hu, {name: term[:, place[0]] for name, term in found.trace.items()})
+    trace = {name: term[:, place[0]] for name, term in found.trace.items()}
+    if settings.tuning_iterations:
+        generator = tuned(prior, settings, generator, latents, at(levels))
+    if not settings.samples:
+        return Reconstruction(volumes_of(prior, generator, latents.ws, latents.noise)[0], trace)
+    shown = at(min(levels, manifold.ENCODED))
+    sure = precision(shown, generator, latents, statistics, settings)
+    moved = offsets(sure, statistics, key, max(settings.samples // 2, 1))
+    volumes = jax.lax.map(
+        lambda off: volumes_of(prior, generator, latents.ws + off[None, None], latents.noise)[0],
+        moved,
+    )
+    hu, variance = jnp.mean(volumes, axis=0), jnp.var(volumes, axis=0)
+    if prior.encodes:
+        return Reconstruction(hu, trace, state.scale * jnp.sqrt(variance + state.residual))
+    return Reconstruction(hu, trace, jnp.sqrt(variance))
+
+
+def _first(
+    model: Model, state: State, cameras: Cameras, hints: dict[str, Any]
+) -> Float[Array, "1 w"] | None:
+    """w that the inversion starts from; None: mu."""
+    prior = model.prior
+    if "start" in hints:
+        unit = prior.problem.window.to_unit(hints["start"])
+        return manifold.encoded(prior, state, unit[None, ..., None])
+    if model.settings.latent.start == "mean" or "whole" not in hints:
+        return None
+    if not same_cameras(cameras, prior.problem.cameras, 0.1):
+        return None
+    images = tuple(image[None] for image in hints["whole"])
+    return manifold.guessed(prior, state.ema["encoder"], images)
 
 
 def eval_step(
@@ -188,7 +295,7 @@ def eval_step(
     real = window.to_unit(batch.hu)[..., None]
     images = manifold.project(prior, real, cameras)
     latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1, pose=False)
-    found = invert_projections(prior, latent, state.ema, images, cameras, key)
+    found = invert_projections(prior, latent, state.ema, images, cameras, key, state.moments)
     hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
     truth = jnp.clip(batch.hu, window.low, window.high)
     error = jnp.mean((hu - truth) ** 2, axis=(1, 2, 3))
@@ -196,8 +303,71 @@ def eval_step(
     difference = sum(jnp.sum((a - i) ** 2, axis=(1, 2)) for a, i in zip(again, images))
     signal = sum(jnp.sum(i**2, axis=(1, 2)) for i in images)
     scores = manifold.score(prior, state.discriminator, real)
+    encoded = _eval_encoder(prior, state, real, batch) if prior.encodes else {}
     return {
+        **encoded,
         "psnr_db": jnp.mean(10.0 * jnp.log10(window.range**2 / error)),
         "projection_error": jnp.mean(jnp.sqrt(difference / signal)),
         "sign_D_held_out": jnp.mean(jnp.sign(scores)),
     }
+
+
+def calibrate(model: Model, state: State, batch: VolumeBatch, share: Share) -> State:
+    """The state with the factor on the deviations that is right on cases nobody learned from.
+
+    Args:
+        model: prior and settings.
+        state: a trained state.
+        batch: training cases that were kept out.
+        share: X-rays as they are -> (the field's share of them, weights of their pixels).
+    """
+    prior = model.prior
+    if not model.settings.latent.samples:
+        return state
+    window, cameras = prior.problem.window, prior.problem.cameras
+
+    def one(case: VolumeBatch) -> Array:
+        images, weights = share(case.images)
+        key = jax.random.key(0)
+        found = reconstruct(model, state, images, cameras, key, weights=weights, whole=case.images)
+        assert found.deviation is not None  # there are samples
+        error = found.hu - jnp.clip(case.hu, window.low, window.high)
+        tissue = (case.hu > calibration.TISSUE_HU).ravel()
+        return calibration.scale_of(error.ravel(), found.deviation.ravel(), tissue)
+
+    scales = jax.lax.map(one, batch)
+    return state.replace(scale=state.scale * jnp.exp(jnp.mean(jnp.log(scales))))
+
+
+def _eval_encoder(prior: Prior, state: State, real: Array, batch: VolumeBatch) -> Terms:
+    """Held-out volumes from their own codes, and from those that F guesses from their X-rays; samples.
+
+    Terms:
+        psnr_encoded_db, psnr_guessed_db: as psnr_db, of both.
+        swd: sliced Wasserstein distance of projections of samples from those of the held-out volumes.
+        diversity: mean distance of two samples over that of two held-out volumes, on a coarse level.
+    """
+    guess = {
+        "psnr_encoded_db": manifold.encoded(prior, state, real),
+        "psnr_guessed_db": manifold.guessed(prior, state.ema["encoder"], batch.images),
+    }
+    window = prior.problem.window
+    truth = jnp.clip(batch.hu, window.low, window.high)
+    terms = {}
+    for name, w in guess.items():
+        hu = volumes_of(prior, state.ema, manifold.alike(prior, w), None)
+        terms[name] = jnp.mean(
+            10.0 * jnp.log10(window.range**2 / jnp.mean((hu - truth) ** 2, axis=(1, 2, 3)))
+        )
+    levels = min(len(prior.settings.channels), manifold.ENCODED)
+    images = manifold.project(prior, real, prior.problem.cameras)
+    level = level_of(prior, levels, images, prior.problem.cameras, None)
+    w = mapped_styles(prior, state.ema, jax.random.key(0), SAMPLES, state.moments)
+    ws = manifold.alike(level.prior, w)
+    samples = manifold.synthesise(level.prior, state.ema, ws, None)
+    seen = manifold.project(level.prior, samples, level.cameras)
+    sampled, held_out = (jnp.stack(views, 1) for views in (seen, level.images))
+    terms["swd"] = populations.sliced_wasserstein(sampled, held_out, jax.random.key(1))
+    coarse = averaged(real[..., 0], level.prior.problem.grid.shape)
+    terms["diversity"] = populations.spread(samples) / populations.spread(coarse)
+    return terms

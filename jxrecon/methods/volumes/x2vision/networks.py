@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial, reduce
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,9 @@ from jxrecon.types import Key
 
 Noise = tuple[Float[Array, "_ ... 1"], ...]
 """Standard normal noise [b, *space, 1], one a convolution of the synthesis network, coarsest first."""
+
+
+_NORMAL, _NOTHING = nn.initializers.normal(1.0), nn.initializers.zeros
 
 
 def _limit(dtype: Any) -> float | None:
@@ -85,9 +88,10 @@ class Synthesis(nn.Module):
     channels: tuple[int, ...]  # each level's, coarsest first
     w_dim: int
     out_channels: int = 1
-    architecture: Literal["orig", "skip"] = "orig"
+    architecture: str = "orig"
     dtype: Any = jnp.float32  # the activations'; output and weights are float32
     remat: bool = False  # recompute each level in the backward pass instead of keeping activations
+    fade_in: bool = False  # the finest output starts at zero: a level added to a trained generator
 
     @property
     def num_ws(self) -> int:
@@ -127,7 +131,9 @@ class Synthesis(nn.Module):
             layer = block(features, level > 0, limit, name=f"level{level}")
             x = layer(x, w[first:end], maps[first:end])
             if self.architecture == "skip" or end == count:
-                output = ToImage(self.out_channels, limit, name=f"output{level}")(x, w[end])
+                start = _NOTHING if self.fade_in and end == count else _NORMAL
+                to_image = ToImage(self.out_channels, limit, start, name=f"output{level}")
+                output = to_image(x, w[end])
                 outputs.append(output.astype(accurate(self.dtype)))
         return reduce(lambda image, output: upsample2(image) + output, outputs)
 

@@ -1,0 +1,284 @@
+"""A prior that grows and encodes: levels that change nothing at first, stages, doubt, an earlier scan."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxrecon.compile import jit
+from jxrecon.experiment import Field, Views
+from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.methods.base.method import Problem
+from jxrecon.methods.volumes.x2vision import (
+    doubt,
+    encoder,
+    guided,
+    method,
+    pivotal,
+    prior,
+    stages,
+    training,
+)
+from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
+from jxrecon.methods.volumes.x2vision.networks import Synthesis, draw_noise
+from jxrecon.methods.volumes.x2vision.prior import PriorSettings
+from jxrecon.nn.resample import upsample2
+from jxrecon.runs.growth import grown, shared
+from jxrecon.types import VolumeBatch
+
+SETTINGS = PriorSettings(
+    base=(2, 3, 2),
+    channels=(8, 6),
+    architecture="skip",
+    codes="encoder",
+    encoder_channels=(4, 6),
+    xray_channels=(4, 6),
+    w_dim=6,
+    mapping_layers=2,
+    dtype="float32",
+    warm_start_steps=99,
+    path_length_weight=0.0,
+    code_learning_rate=0.002,
+)
+LATENT = LatentSettings(
+    iterations=2, starts=1, start="xrays", anchor=0.5, coarse_iterations=(3,), samples=4
+)
+FIELD = Field((4, 6, 4), (50.0, 40.0, 50.0))
+PROBLEM = Problem(FIELD.grid, Views(pixels=32).cameras, FIELD.window, 4)
+MODEL = prior.make_prior(SETTINGS, PROBLEM)
+WHOLE = method.Model(MODEL, method.Settings(SETTINGS, LATENT))
+
+
+def images_of(hu):
+    return prior.project(MODEL, FIELD.window.to_unit(hu)[..., None], PROBLEM.cameras)
+
+
+def batch_of(count=4):
+    """Boxes of water in air, no two alike."""
+    x, y, z = np.meshgrid(*[np.arange(n) for n in FIELD.shape], indexing="ij")
+    hu = [np.where((x >= i % 2) & (y > i // 2) & (z < 3), 40.0 * i, -1000.0) for i in range(count)]
+    hu = jnp.asarray(np.stack(hu), jnp.float32)
+    return VolumeBatch(hu, jnp.arange(count, dtype=jnp.int32), images_of(hu))
+
+
+@pytest.fixture(scope="module")
+def start():
+    return jit(lambda key: prior.init(MODEL, key))(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def trained(start):
+    """60 steps of the auto-encoder, whose averages are its weights, and their terms."""
+    batch = batch_of()
+    real = FIELD.window.to_unit(batch.hu)[..., None]
+
+    @jit
+    def learn(state):
+        def step(state, key):
+            state, terms = training.auto_encoder_step(MODEL, state, real, batch.images, key)
+            return state.replace(step=state.step + 1), terms
+
+        return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 60))
+
+    state, terms = learn(start)
+    return state.replace(ema=prior.averaged_parts(state.generator, state.encoder)), terms
+
+
+def test_a_grown_generator_shows_the_old_volume_upsampled():
+    old = Synthesis((2, 3, 2), (8, 6), 5, architecture="skip")
+    new = Synthesis((2, 3, 2), (8, 6, 4), 5, architecture="skip", fade_in=True)
+
+    @jit
+    def both(key):
+        """Old weights none of which are at their start, in both generators."""
+        keys = jax.random.split(key, 4)
+        w = jax.random.normal(keys[0], (2, 5))
+        ws = jnp.repeat(w[:, None], new.num_ws, axis=1)
+        noise = draw_noise(keys[1], new.noise_shapes, 2)
+        first = old.init(keys[2], ws[:, : old.num_ws])["params"]
+        leaves, tree = jax.tree.flatten(first)
+        flat = jax.random.normal(keys[3], (sum(leaf.size for leaf in leaves),))
+        parts = jnp.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1])
+        params = jax.tree.unflatten(
+            tree, [leaf + part.reshape(leaf.shape) for leaf, part in zip(leaves, parts)]
+        )
+        fresh = new.init(keys[2], ws)["params"]
+        before = old.apply({"params": params}, ws[:, : old.num_ws], noise[: len(old.noise_shapes)])
+        return upsample2(before), new.apply({"params": grown(fresh, params)}, ws, noise)
+
+    before, after = both(jax.random.key(0))
+    assert float(jnp.abs(before).max()) > 0.1
+    np.testing.assert_array_equal(after, before)
+
+
+def test_growth_keeps_what_fits_and_counts_anew():
+    old = {"a": jnp.ones((2, 3)), "b": jnp.ones(4), "count": jnp.asarray(7), "gone": jnp.ones(2)}
+    fresh = {
+        "a": jnp.zeros((2, 3)),
+        "b": jnp.zeros(5),
+        "count": jnp.asarray(0),
+        "new": jnp.zeros(2),
+    }
+    found = grown(fresh, old)
+    assert found["a"].sum() == 6
+    assert found["b"].shape == (5,)
+    assert found["b"].sum() == found["new"].sum() == found["count"] == 0
+    assert shared(fresh, old) == (6, 14)
+
+
+def test_random_codes_have_the_moments_of_those_seen():
+    raw = np.random.default_rng(0).normal(size=(4000, 3)) @ np.array(
+        [[3, 0, 0], [1, 0.5, 0], [0, 2, 5]]
+    )
+    raw = jnp.asarray(raw + np.array([4.0, -1.0, 0.0]), jnp.float32)
+    moments = encoder.first_moments(3)
+    follow = jit(encoder.followed)
+    for step, part in enumerate(np.split(np.asarray(raw), 400)):
+        moments = follow(moments, part, np.int32(step))
+    z = np.asarray(encoder.random_codes(moments, jax.random.key(0), (20_000, 3)))
+    seen = np.asarray(encoder.standardised(moments, raw))
+    np.testing.assert_allclose(z.mean(0), seen.mean(0), atol=0.1)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(seen.T), atol=0.15)
+    assert np.trace(np.cov(seen.T)) == pytest.approx(3, rel=0.1)
+
+
+def test_averages_are_of_blocks_and_short_axes_stay():
+    x = jnp.arange(16.0).reshape(1, 4, 4)
+    np.testing.assert_allclose(encoder.averaged(x, (2, 8))[0, 0], [2.0, 3.0, 4.0, 5.0])
+
+
+def test_the_encoder_learns_volumes_and_what_x_rays_say_of_them(trained):
+    state, terms = trained
+    for name in ("L_code", "L_guess"):
+        assert float(terms[name][-1]) < 0.5 * float(terms[name][0])
+    assert state.codes == state.codes_optimiser == ()
+
+
+def test_codes_and_starts_that_do_not_exist_are_refused():
+    table = method.Settings(dataclasses.replace(SETTINGS, codes="table"), LATENT)
+    with pytest.raises(ValueError, match="start=xrays: expected mean with"):
+        method.build(table, PROBLEM)
+    with pytest.raises(ValueError, match="codes=both: expected table or encoder"):
+        prior.make_prior(dataclasses.replace(SETTINGS, codes="both"), PROBLEM)
+
+
+def test_a_coarse_level_is_the_generator_with_fewer_levels(trained):
+    state, _ = trained
+    batch = batch_of(2)
+    level = stages.level_of(MODEL, 1, batch.images, PROBLEM.cameras, None)
+    assert level.prior.problem.grid.shape == (2, 3, 2)
+    np.testing.assert_allclose(
+        level.prior.problem.grid.corners_mm, PROBLEM.grid.corners_mm, atol=1e-3
+    )
+    assert level.cameras[0].shape == level.images[0].shape[1:] == (16, 16)
+    small = Synthesis((2, 3, 2), (8,), 6, architecture="skip")
+    w = jnp.ones((1, 1, 6))
+    expected = small.apply({"params": state.ema["synthesis"]}, jnp.repeat(w, 2, axis=1), None)
+    shown = prior.project(level.prior, expected, level.cameras)
+    for a, b in zip(level.project(state.ema, w, None, None), shown):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_doubt_has_the_precision_of_the_objective(trained):
+    """That of L_w in closed form; the data only add to it; draws have its inverse as their covariance."""
+    state, _ = trained
+    statistics = method.style_statistics(MODEL, state.ema)
+    settings = dataclasses.replace(LATENT, lambda_2=0.0)
+    level = stages.level_of(MODEL, 2, batch_of(1).images, PROBLEM.cameras, None)
+    found = Latents(prior.alike(MODEL, statistics.mean[None]), ())
+    prior_alone = doubt.precision(level, state.ema, found, statistics, settings)
+    with_data = doubt.precision(level, state.ema, found, statistics, LATENT)
+    frame = np.asarray(statistics.axes * statistics.scales[None])
+    likely = frame.T @ np.diag(1 / np.asarray(statistics.std) ** 2) @ frame
+    np.testing.assert_allclose(prior_alone, 0.1 * 4 * likely, rtol=1e-3, atol=1e-4)
+    gain = np.linalg.eigvalsh(np.asarray(with_data - prior_alone))
+    assert gain.min() > -1e-3 * gain.max()
+    assert gain.max() > 1
+    drawn = np.asarray(doubt.offsets(with_data, statistics, jax.random.key(0), 4000))
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=1e-5)
+    expected = frame @ np.linalg.inv(np.asarray(with_data, np.float64)) @ frame.T
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_pivotal_tuning_lowers_the_data_term_and_leaves_coarse_levels(trained):
+    state, _ = trained
+    settings = dataclasses.replace(LATENT, tuning_iterations=15, tuning_levels=1, tuning_keep=1.0)
+    level = stages.level_of(MODEL, 2, batch_of(4)[2], PROBLEM.cameras, None)
+    level = level._replace(images=tuple(image[3:] for image in level.images))
+    latents = method.start_latents(
+        MODEL, state.ema, method.style_statistics(MODEL, state.ema), jax.random.key(0), 1
+    )
+    found = jit(lambda g, x: pivotal.tuned(MODEL, settings, g, x, level))(state.ema, latents)
+
+    def off(generator):
+        shown = prior.project(
+            MODEL, prior.synthesise(MODEL, generator, latents.ws, latents.noise), level.cameras
+        )
+        return sum(float(jnp.linalg.norm(a - b)) for a, b in zip(shown, level.images))
+
+    assert off(found) < 0.9 * off(state.ema)
+    jax.tree.map(np.testing.assert_array_equal, found["mapping"], state.ema["mapping"])
+    for name in ("level0", "output0", "const"):
+        jax.tree.map(
+            np.testing.assert_array_equal, found["synthesis"][name], state.ema["synthesis"][name]
+        )
+
+
+def test_a_reconstruction_starts_where_it_is_told_and_says_its_doubt(trained):
+    state, _ = trained
+    case = jax.tree.map(lambda a: a[1], batch_of())
+    away = jax.tree.map(lambda a: a[2], batch_of())
+
+    @jit
+    def find(state, whole, scale):
+        state = state.replace(scale=scale)
+        key, hints = jax.random.key(0), {"whole": whole}
+        return method.reconstruct(WHOLE, state, case.images, PROBLEM.cameras, key, **hints)
+
+    found = find(state, case.images, jnp.ones(()))
+    assert found.trace["total"].shape == (5,)
+    assert found.hu.shape == FIELD.shape
+    assert float(found.deviation.min()) > 0
+    elsewhere = find(state, away.images, jnp.asarray(3.0))
+    assert float(jnp.abs(elsewhere.hu - found.hu).max()) > 1  # starts and anchors elsewhere
+    wider = find(state, case.images, jnp.asarray(3.0))
+    np.testing.assert_allclose(wider.deviation, 3.0 * found.deviation, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_deviations_are_calibrated_on_cases_kept_out(trained):
+    state, _ = trained
+    batch = jax.tree.map(lambda a: a[:2], batch_of())
+    calibrate = jit(lambda s: method.calibrate(WHOLE, s, batch, lambda images: (images, None)))
+    once = calibrate(state.replace(scale=jnp.asarray(0.2)))
+    other = calibrate(state.replace(scale=jnp.asarray(5.0)))
+    assert float(once.scale) == pytest.approx(float(other.scale), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_an_earlier_scan_follows_the_patient(trained):
+    """A block of bone in water, 12 mm away from where it was: a field of its own, fine enough to see that."""
+    grid = centred_grid((16, 18, 16), (12.0, 12.0, 12.0))
+    settings = dataclasses.replace(SETTINGS, base=(8, 9, 8))
+    cameras = biplanar(shape=(32, 32), pixel_mm=12.0)
+    model = prior.make_prior(settings, Problem(grid, cameras, FIELD.window, 4))
+    state = jit(lambda key: prior.init(model, key))(jax.random.key(0))
+    x, y, z = np.indices(grid.shape)
+
+    def body(shift):
+        water = (x - 7.5) ** 2 + (y - 8.5) ** 2 + (z - 7.5) ** 2 < 36
+        bone = (x - 7.5 - shift) ** 2 + (y - 8.5) ** 2 + (z - 7.5) ** 2 < 6
+        return jnp.asarray(np.where(bone, 1000.0, np.where(water, 0.0, -1000.0)), jnp.float32)
+
+    unit = FIELD.window.to_unit(body(1.0))[None, ..., None]
+    seen = stages.level_of(model, 2, prior.project(model, unit, cameras), cameras, None)
+    statistics = method.style_statistics(model, state.ema)
+    chosen = guided.GuidedSettings(guide=0.0, lattice_mm=40.0)
+    found = jit(lambda scan: guided.follow((model, LATENT, chosen), state, scan, statistics, seen))(
+        body(0.0)
+    )
+    before = float(jnp.mean((body(0.0) - body(1.0)) ** 2))
+    assert float(jnp.mean((found.hu - body(1.0)) ** 2)) < 0.7 * before
