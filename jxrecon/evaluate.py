@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
         "an inverse crime; default: as the run was trained")  # fmt: skip
     add("--no-surround", action="store_true", help="do not take what lies about the field from the X-rays of "
         "methods that know the field alone")  # fmt: skip
+    begin = "X2Vision also starts from the volumes of this run"
+    add("--start", type=Path, metavar="RUN", help=begin)
     add("--out", type=Path, metavar="DIR", help="folder of the results; default: the run folder")
     add_trust_flag(made)
     add_machine_flag(made, "takes the X-rays, whatever the run learnt from")
@@ -131,7 +133,9 @@ def main(options: argparse.Namespace) -> int:
 def _terms(options: argparse.Namespace, experiment: Any) -> Any:
     from jxrecon.evaluation.setting import Terms
     from jxrecon.runs import config
+    from jxrecon.runs.run import Trained, open_run, restore
 
+    start = None if options.start is None else open_run(options.start, options.trust)
     terms = Terms(
         options.split,
         options.limit,
@@ -141,6 +145,7 @@ def _terms(options: argparse.Namespace, experiment: Any) -> Any:
         stated=stated_of(options),
         machine=None if options.machine is None else config.machine(options.machine, experiment),
         remedies=_remedies(options),
+        start=None if start is None else Trained(start, *restore(start)),
     )
     if options.run is not None and options.suite is None:
         return terms

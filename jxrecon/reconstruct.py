@@ -18,6 +18,9 @@ SHIPPED = {1: "lift_hn_single", 2: "lift_hn"}
 UNEXPLAINED = 3
 """Exit code of a volume with a re-projection error over 0.2."""
 
+SAMPLES = 8
+"""Latents that `--std` draws where a run draws none."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
@@ -59,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
     add_trust_flag(made)
     add("--refine-pose", action="store_true", help="first find, by what training patients' X-rays look "
         "like, where all X-rays but the first were taken from")  # fmt: skip
+    add("--std", action="store_true", help="the standard deviation of every voxel, too: X2Vision draws "
+        "latents for it; methods that know it always write it")  # fmt: skip
+    begin = "X2Vision starts from this run's volume of the X-rays"
+    add("--start", type=Path, metavar="RUN", help=begin)
+    add("--earlier", type=Path, metavar="CT", help="an earlier CT of the patient, registered to the X-rays' "
+        "world: X2Vision deforms it to what they show")  # fmt: skip
     add_xray_flags(made, required=False)
     return made
 
@@ -96,6 +105,10 @@ def main(options: argparse.Namespace) -> int:
         raise InputError(f"--format {options.format}: expected some of {', '.join(FORMATS)}")
     with Spinner("compiling") as spinner:
         found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
+    if options.std and getattr(found, "deviation", None) is None:
+        raise InputError(
+            f"--std: {run.experiment.name} gives no standard deviation, expected lift_hn or x2vision_hn"
+        )
     more = {"xrays": [str(path) for path in options.xray]}
     if isinstance(found, Volume):
         return _write_volume(
@@ -130,6 +143,8 @@ def _request(options: argparse.Namespace) -> Any:
         xrays=options.xrays,
         surround=surround,
         refine_pose=options.refine_pose,
+        start=None if options.start is None else open_run(options.start, options.trust),
+        earlier=options.earlier,
     )
 
 
@@ -142,7 +157,13 @@ def _run(options: argparse.Namespace) -> Any:
     if options.run is not None and options.method is not None:
         raise InputError(f"--run {options.run}, --method {options.method}: expected one of them")
     if options.method is None:
-        return open_run(options.run or _shipped(len(options.xray)), options.trust, options.set)
+        folder = options.run or _shipped(len(options.xray))
+        run = open_run(folder, options.trust, options.set)
+        latent = getattr(run.experiment.settings, "latent", None)
+        if options.std and getattr(latent, "samples", None) == 0:
+            more = [*options.set, f"settings.latent.samples={SAMPLES}"]
+            run = open_run(folder, options.trust, more)
+        return run
     if options.set:
         raise InputError(f"--set {options.set[0]}: expected with --run")
     shape = spacing = None

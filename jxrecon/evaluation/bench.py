@@ -22,11 +22,15 @@ class Knowledge(NamedTuple):
         method: fitted, for this problem.
         state: (place of a case) -> state: the same trained one, or something of this very patient.
         remedy: (X-rays, cameras) -> the same, put right before the method is given them; None: as they are.
+        start: whose volume the method starts from; None: its own way.
+        earlier: (place of a case) -> an earlier scan of the patient, given beside the state; None: none.
     """
 
     method: Any
     state: Callable[[int], PyTree]
     remedy: Callable[[Any, Any], tuple[Any, Any]] | None = None
+    start: Knowledge | None = None
+    earlier: Callable[[int], PyTree] | None = None
 
 
 class Found(NamedTuple):

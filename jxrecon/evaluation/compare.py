@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jxrecon.evaluation.bench import Bench, recon_path
-from jxrecon.evaluation.contenders import Contender, choose, default_rivals
+from jxrecon.evaluation.contenders import Contender, choose, default_rivals, names_of
 from jxrecon.evaluation.setting import Setting, Terms, make_setting
 from jxrecon.evaluation.summary import finite, markdown, summarise
 from jxrecon.evaluation.table import CaseTable, Row
@@ -88,7 +88,7 @@ def evaluate(
     setting = make_setting(experiment, dataset, terms)
     contenders = choose(setting, methods, trained)
     if against is None and trained:
-        against = contenders[-len(trained) * (1 + len(terms.remedies))].name
+        against = names_of(trained)[0]
     return compare(setting, contenders, against, out)
 
 

@@ -61,11 +61,13 @@ def choose(
     Args:
         setting: of the evaluation.
         methods: names of rivals of the experiment; None for all of them.
-        runs: trained runs of the same problem.
+        runs: trained runs of the same problem. Those that can be given an earlier scan take part with one,
+            too, where a rival does; those that can start from a volume also from that of the terms' `start`.
         posed: whether runs whose method finds poses itself take part with that, too.
 
     Raises:
-        InputError: a name is unknown, a run does not fit the setting, or nobody takes part.
+        InputError: a name is unknown, a run does not fit the setting, none can start from a volume, or nobody
+            takes part.
     """
     rivals = {named(name): name for name in setting.experiment.rivals}
     asked = list(rivals) if methods is None else [named(method) for method in methods]
@@ -78,14 +80,24 @@ def choose(
         _rival(setting, name, setting.experiment.rivals[name], number)
         for name in (rivals[method] for method in dict.fromkeys(asked))
     ]
-    for trained, name in zip(runs, _names_of(runs)):
+    with_earlier = any(setting.experiment.rivals[rivals[method]].needs_earlier for method in asked)
+    start = setting.terms.start
+    if start is not None:
+        _check_start(setting, runs, start)
+    for trained, name in zip(runs, names_of(runs)):
         if trained.run.experiment.kind is not setting.experiment.kind:
             raise InputError(
                 f"{trained.run.folder}: finds {trained.run.experiment.kind.finds}, expected a run that "
                 f"finds {setting.experiment.kind.finds}"
             )
         setting.judge.check(setting, trained.run)
-        found.append(_run(setting, trained, name, number))
+        contender = _run(setting, trained, name, number)
+        hints = getattr(trained.run.method, "hints", ())
+        if "earlier" in hints and with_earlier:
+            found.append(_with_earlier(setting, contender))
+        if "start" in hints and start is not None:
+            found.append(_started(setting, contender, start, number))
+        found.append(contender)
         method = trained.run.method
         if posed and getattr(method, "posed", None) is not None:
             own = trained.run._replace(method=method._replace(reconstruct=method.posed))
@@ -129,13 +141,7 @@ def digest(trained: Trained, data: int) -> int:
 
 def _rival(setting: Setting, name: str, rival: Rival, number: int) -> Contender:
     """A method fitted for each number of views anew, or one that is given an earlier scan."""
-    note = ""
-    if rival.needs_earlier:
-        note = "given an earlier scan of the same patient"
-        if not setting.earlier:
-            note = (
-                "given a SIMULATED earlier scan of the same patient: the truth, deformed and moved"
-            )
+    note = _earlier_note(setting) if rival.needs_earlier else ""
 
     def learn(bench: Bench) -> Knowledge:
         method = rival.build(bench.problem)
@@ -145,6 +151,13 @@ def _rival(setting: Setting, name: str, rival: Rival, number: int) -> Contender:
         return Knowledge(method, lambda place: state)
 
     return Contender(name, setting.counts, learn, f"{number:08x}", note, rival.slow)
+
+
+def _earlier_note(setting: Setting) -> str:
+    """Where the earlier scan comes from, in words."""
+    if setting.earlier:
+        return "given an earlier scan of the same patient"
+    return "given a SIMULATED earlier scan of the same patient: the truth, deformed and moved"
 
 
 def _fitted(method: Any, bench: Bench) -> PyTree:
@@ -187,6 +200,37 @@ def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contende
     )
 
 
+def _with_earlier(setting: Setting, contender: Contender) -> Contender:
+    """The run as it is, and an earlier scan of the patient."""
+    return contender._replace(
+        name=f"{contender.name} with prior",
+        learn=lambda bench: contender.learn(bench)._replace(earlier=_earlier_scans(setting)),
+        note=f"{contender.note}; {_earlier_note(setting)}",
+    )
+
+
+def _started(setting: Setting, contender: Contender, start: Trained, number: int) -> Contender:
+    """The run as it is, started from the volumes of another one."""
+    other = _run(setting, start, start.run.experiment.name, number)
+    return contender._replace(
+        name=f"{contender.name} from {other.name}",
+        counts=tuple(count for count in contender.counts if count in other.counts),
+        learn=lambda bench: contender.learn(bench)._replace(start=other.learn(bench)),
+        fingerprint=f"{contender.fingerprint}{other.fingerprint}",
+        note=f"{contender.note}; starts from the volume of {start.run.folder.name}",
+    )
+
+
+def _check_start(setting: Setting, runs: Sequence[Trained], start: Trained) -> None:
+    """Raises InputError unless a run can start from volumes of this one."""
+    if not any("start" in getattr(run.method, "hints", ()) for run, _, _ in runs):
+        raise InputError(
+            f"--start {start.run.folder}: no run can start from a volume, expected one of x2vision_hn whose "
+            "settings.prior.codes is encoder"
+        )
+    setting.judge.check(setting, start.run)
+
+
 def _made_for(setting: Setting, run: Run) -> str:
     """What a network of fixed views was made for, and whether it learnt from other X-rays than these."""
     shown, xrays = "field" if setting.cases.scenes is None else "patient", run.experiment.xrays
@@ -198,7 +242,7 @@ def _made_for(setting: Setting, run: Run) -> str:
     return told
 
 
-def _names_of(runs: Sequence[Trained]) -> list[str]:
+def names_of(runs: Sequence[Trained]) -> list[str]:
     """The experiments' names; with the folders where two are alike.
 
     Raises:

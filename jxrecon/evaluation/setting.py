@@ -18,6 +18,7 @@ from jxrecon.experiment import Experiment, Machine
 from jxrecon.geometry import Camera, Grid, camera_at
 from jxrecon.methods.base.method import Problem
 from jxrecon.runs import config
+from jxrecon.runs.run import Trained
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
 
@@ -41,6 +42,7 @@ class Terms(NamedTuple):
         stated: what the numbers of CT files are; nothing: as the experiment says.
         machine: what takes the X-rays; None: the experiment's own, from whose X-rays methods learn anyway.
         remedies: with each of which every method takes part a second time.
+        start: a run whose volumes others start from, where they can.
     """
 
     split: str = "validation"
@@ -55,6 +57,7 @@ class Terms(NamedTuple):
     stated: Stated = NOTHING_STATED
     machine: Machine | None = None
     remedies: tuple[Remedy, ...] = ()
+    start: Trained | None = None
 
 
 class Setting(NamedTuple):

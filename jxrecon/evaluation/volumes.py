@@ -164,22 +164,39 @@ class Finder:
     def __init__(self, knowledge: Knowledge, cameras: Sequence[Camera], share: Share) -> None:
         self._knowledge, self._cameras, self._share = knowledge, tuple(cameras), share
         self._own = Timed(jit(partial(self._find, self._cameras)))
+        self._before = Finder(knowledge.start, cameras, share) if knowledge.start else None
 
     def _find(
-        self, cameras: Any, state: Any, images: Images, trusted: Images | None, start: Key
+        self, cameras: Any, state: Any, images: Images, how: dict[str, Any], start: Key
     ) -> Any:
-        how = {} if trusted is None else {"weights": trusted}
         return self._knowledge.method.reconstruct(state, images, cameras, start, **how)
 
     def __call__(self, place: int, images: Images, start: Key) -> tuple[Any, dict[str, float]]:
-        """(Reconstruction, costs) of the X-rays of a case, once its remedy has put them right."""
-        method, cameras, program = self._knowledge.method, self._cameras, self._own
-        if self._knowledge.remedy is not None:
-            images, cameras = self._knowledge.remedy(images, cameras)
+        """(Reconstruction, costs) of the X-rays of a case, once its remedy has put them right.
+
+        The costs are those of the volume that it starts from, too.
+        """
+        knowledge, cameras, program = self._knowledge, self._cameras, self._own
+        method, taken = knowledge.method, images
+        if knowledge.remedy is not None:
+            images, cameras = knowledge.remedy(images, cameras)
             if not same_cameras(cameras, self._cameras):  # with values: methods plan by them
                 program = Timed(jit(partial(self._find, tuple(cameras))))
         shown, trusted = self._share(images, cameras) if method.field_model else (images, None)
-        return program(self._knowledge.state(place), shown, trusted, start)
+        how: dict[str, Any] = {} if trusted is None else {"weights": trusted}
+        if "whole" in method.hints:
+            how["whole"] = images
+        if knowledge.earlier is not None:
+            how["earlier"] = knowledge.earlier(place)
+        if self._before is None:
+            return program(knowledge.state(place), shown, how, start)
+        other, before = self._before(place, taken, start)
+        found, costs = program(knowledge.state(place), shown, {**how, "start": other.hu}, start)
+        seconds = costs["seconds"] + before["seconds"]
+        return found, {
+            "seconds": seconds,
+            "memory_mb": max(costs["memory_mb"], before["memory_mb"]),
+        }
 
 
 def _check(setting: Setting, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class Request(NamedTuple):
         surround: a run whose training cases teach what the patient adds to X-rays of the field; None: the
             run itself.
         refine_pose: whether the poses of all X-rays but the first are found by their likelihood first.
+        start: a run whose volume of the same X-rays X2Vision starts from.
+        earlier: an earlier CT of the patient, in the X-rays' world, which X2Vision deforms.
     """
 
     checkpoint: int | Literal["latest", "best"] = "latest"
@@ -41,6 +44,8 @@ class Request(NamedTuple):
     xrays: Literal["patient", "field"] | None = None
     surround: Run | None = None
     refine_pose: bool = False
+    start: Run | None = None
+    earlier: Path | None = None
 
 
 def reconstruct(

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from jxrecon import drr
 from jxrecon.compile import jit
 from jxrecon.data.acquisition import acquisition
+from jxrecon.data.earlier_scans import read_earlier
 from jxrecon.data.surround import SURROUND, Surround, read_surround
 from jxrecon.files import cache_folder, write_file
 from jxrecon.geometry import Grid, camera_at, same_cameras
@@ -146,7 +147,8 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
 
     shown, weights, told = _shown(run, views, request)
-    more = {} if weights is None else {"weights": weights}
+    more: dict[str, Any] = {} if weights is None else {"weights": weights}
+    more |= _hints(run, xrays, views, isocentre, request)
 
     @jit
     def found(state: Any, images: Any, key: Any, more: dict[str, Any]) -> Any:
@@ -233,6 +235,48 @@ def _learnt_surround(run: Run, source: Run, cameras: Sequence[Any]) -> Surround 
     experiment = dataclasses.replace(source.experiment, field=run.experiment.field, xrays=xrays)
     dataset = experiment.load(experiment, data_of(source), cache_folder("data"))
     return acquisition(dataset.train, run.problem.grid, cameras, xrays).surround()
+
+
+def _hints(
+    run: Run,
+    xrays: Sequence[Radiograph],
+    views: Sequence[View],
+    isocentre_mm: Float[np.ndarray, "3"],
+    request: Request,
+) -> dict[str, Any]:
+    """What else the method is told, by the names of its `hints`.
+
+    Raises:
+        InputError: it takes no start or no earlier scan, or the scan does not show the field.
+    """
+    hints, grid = run.method.hints, run.problem.grid
+    start = None if request.start is None else request.start.folder
+    for name, told in {"start": start, "earlier": request.earlier}.items():
+        if told is not None and name not in hints:
+            raise InputError(
+                f"--{name} {told}: {run.experiment.name} takes none, expected a run of x2vision_hn whose "
+                "settings.prior.codes is encoder"
+            )
+    more: dict[str, Any] = {}
+    if "whole" in hints and request.xrays != "field" and run.experiment.xrays.of == "patient":
+        more["whole"] = tuple(jnp.asarray(view.image) for view in views)
+    if request.start is not None:
+        if not _alike(request.start.problem.grid, grid):
+            raise InputError(
+                f"--start {request.start.folder}: a volume of {request.start.problem.grid.shape} voxels, "
+                f"expected the field of {run.folder}, {grid.shape}"
+            )
+        own = request._replace(start=None, earlier=None, surround=None, checkpoint="latest")
+        more["start"] = jnp.asarray(reconstruct_volume(request.start, xrays, own).hu)
+    if request.earlier is not None:
+        affine = grid.affine.copy()
+        affine[:3, 3] += isocentre_mm
+        more["earlier"] = jnp.asarray(read_earlier(request.earlier, grid.shape, affine))
+    return more
+
+
+def _alike(a: Grid, b: Grid) -> bool:
+    return a.shape == b.shape and np.allclose(a.affine, b.affine)
 
 
 def _what_is_found(grid: Grid, isocentre_mm: Float[np.ndarray, "3"], views: Sequence[View]) -> str:

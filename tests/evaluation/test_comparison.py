@@ -242,6 +242,36 @@ def test_a_method_for_its_own_views_takes_part_there_alone(tmp_path):
     assert isinstance(own, Method)
 
 
+def test_runs_are_given_a_start_and_an_earlier_scan_where_they_take_them(tmp_path):
+    """A method that gives back what it was given; by itself it sees air."""
+
+    def reconstruct(state, images, cameras, key, progress=None, start=None, earlier=None):
+        told = next((v for v in (earlier, start) if v is not None), jnp.full(FIELD.shape, -1000.0))
+        return Reconstruction(told, {})
+
+    def trained(name, method, label):
+        experiment = dataclasses.replace(EXPERIMENT, name=label)
+        problem = setting_of().problem(2)
+        return Trained(Run(tmp_path / name, experiment, None, problem, method, True, ""), (), 3)
+
+    water = untrained(lambda *_: Reconstruction(jnp.zeros(FIELD.shape), {}))
+    echo = untrained(reconstruct)._replace(hints=("start", "earlier"))
+    given, other = trained("echo", echo, "echo"), trained("water", water, "water")
+    setting = setting_of(counts=(2,), start=other, limit=1)
+    contenders = choose(setting, ["earlier scan"], [given])
+    names = [contender.name for contender in contenders]
+    assert names == ["earlier scan", "echo with prior", "echo from water", "echo"]
+    assert [c.name for c in choose(setting_of(start=other), [], [given])] == names[2:]
+    rows = compare(setting, contenders, "echo", tmp_path / "out").rows
+    found = {row["method"]: row["psnr_db"] for row in rows}
+    assert found["echo with prior"] == found["earlier scan"]
+    plain = setting_of(counts=(2,), limit=1)
+    from_water = compare(plain, choose(plain, [], [other]), "water", tmp_path / "water").rows
+    assert found["echo from water"] == from_water[0]["psnr_db"] != found["echo"]
+    with pytest.raises(InputError, match="no run can start from a volume"):
+        choose(setting, [], [other])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
