@@ -8,7 +8,10 @@ or 128. One frontal view, of twice as many pixels as the volume has voxels along
 (256 for 128). The paper's own numbers, on LIDC: 23.10 dB PSNR, .461 SSIM (reported, in its own convention,
 x2ct-legacy, not verified).
 
-Not trained yet: no size has a measured result.
+Measured, size tiny, OpenKBP, X-rays of the whole patient with 20,000 photons a pixel, seed 0, 600 steps of
+4, one minute on one core, 17 validation patients: 22.88 dB / 204.9 HU in the body, below the linear prior
+from the same X-ray (24.79 / 154.8); all beside each other in experiments/README.md. Other sizes are not
+trained.
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ Data, field of view and frontal camera are those of x2vision_hn, on as many voxe
 or 128. One frontal view, of as many pixels as the volume has voxels along an edge. The paper's numbers are
 of mammals' skulls in other units: nothing here compares with them.
 
-Not trained yet: no size has a measured result.
+Measured, size tiny, OpenKBP, X-rays of the whole patient with 20,000 photons a pixel, seed 0, 600 steps of
+4, two minutes on one core, 17 validation patients: 23.07 dB / 201.2 HU in the body, below the linear prior
+from the same X-ray (24.77 / 154.7); all beside each other in experiments/README.md. Other sizes are not
+trained.
 """
 
 from __future__ import annotations
