@@ -25,9 +25,9 @@ On X-rays of the whole patient with 20,000 photons a pixel, else as above (17 an
 | X2CT-CNN without B / without C | 23.46 / 178, 26.08 / 143 | |
 | linear prior | 25.98 dB / 139 HU | 24.77 dB / 155 HU |
 
-Of the field's X-rays, bone Dice / LPIPS (AlexNet, slices): CNN 0.661 / 0.084 from two views, 0.549 / 0.143 from one;
-GAN 0.512 / 0.186 and 0.408 / 0.185; linear prior 0.627 / 0.094 and 0.586 / 0.120. All methods side by side:
-experiments/README.md.
+Of the field's X-rays, bone Dice / LPIPS (AlexNet, slices): CNN 0.661 / 0.084 from two views, 0.549 / 0.143
+from one; GAN 0.512 / 0.186 and 0.408 / 0.185; linear prior 0.627 / 0.094 and 0.586 / 0.120. All methods
+side by side: experiments/README.md.
 
 Measured, size tiny, OpenKBP, two shared CPU cores:
 
