@@ -85,5 +85,5 @@ def test_without_a_size_a_cpu_gets_the_small_one():
 
 
 def test_an_unknown_size_is_told_with_those_there_are():
-    with pytest.raises(InputError, match="small, cube, half, medium, paper"):
+    with pytest.raises(InputError, match="small, cube, half, coarse, finer, full, medium, paper"):
         config.find("x2vision_hn", "huge")
