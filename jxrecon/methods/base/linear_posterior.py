@@ -1,4 +1,4 @@
-"""The linear prior in the coordinates of its training X-rays: left-out patients, deviations, likelihoods.
+"""The linear prior in the coordinates of its training X-rays: left-out patients, deviations.
 
     x_j     attenuation of training volume j; the second half are the mirror images      j = 1 .. N = 2n
     y_j     their X-rays, whatever they show beside the volume, all views after one another
@@ -216,67 +216,3 @@ def deviation(hu: Int16[Array, "n x y z"], basis: Basis) -> Float[Array, "x y z"
 
         slabs = lax.map(variance, jnp.arange(hu.shape[3]))
     return 1000.0 / MU_WATER_PER_MM * jnp.sqrt(slabs.T.reshape(hu.shape[1:]))
-
-
-class XrayModel(NamedTuple):
-    """What X-rays of this kind look like: y ~ N(mean, V diag(variance) V' + s^2 1).
-
-    Attributes:
-        mean: of the training X-rays, binned.
-        components: V', the first principal components.
-        variance: along each.
-        residual: s^2, the mean square of what left-out patients have beside the components.
-    """
-
-    mean: Float[Array, " pixels"]
-    components: Float[Array, "k pixels"]
-    variance: Float[Array, " k"]
-    residual: Float[Array, ""]
-
-
-def binned(images: Float[Array, "*n rows columns"], pixels: int = 32) -> Float[Array, "*n p"]:
-    """X-rays averaged to pixels x pixels and laid out in a row."""
-    *others, rows, columns = images.shape
-    blocks = images.reshape(*others, pixels, rows // pixels, pixels, columns // pixels)
-    return blocks.mean((-3, -1)).reshape(*others, -1)
-
-
-def xray_model(
-    images: Float[Array, "n2 pixels"], components: int = 100, folds: int = 4
-) -> XrayModel:
-    """Principal components of the training X-rays; s from patients left out in `folds` parts.
-
-    Args:
-        images: binned, all views of a case in one row; first the n cases, then their mirror images.
-        components: at most; fewer where there are fewer cases.
-        folds: parts that the patients are dealt out to, one left out at a time.
-    """
-    n = images.shape[0] // 2
-    with jax.default_matmul_precision("highest"):
-        left = []
-        for fold in range(min(folds, n)):
-            kept = jnp.asarray([j for j in range(2 * n) if (j % n) % folds != fold])
-            others = jnp.asarray([i for i in range(n) if i % folds == fold])
-            mean, v, _ = _components(images[kept], components)
-            apart = images[others] - mean[None]
-            left.append(jnp.mean(jnp.square(apart - (apart @ v.T) @ v), axis=1))
-        mean, v, variance = _components(images, components)
-    return XrayModel(mean, v, variance, jnp.mean(jnp.concatenate(left)))
-
-
-def _components(images: Array, count: int) -> tuple[Array, Array, Array]:
-    mean = jnp.mean(images, axis=0)
-    _, s, vt = jnp.linalg.svd(images - mean[None], full_matrices=False)
-    count = min(count, images.shape[0] - 1, images.shape[1])
-    return mean, vt[:count], jnp.square(s[:count]) / images.shape[0]
-
-
-def log_likelihood(model: XrayModel, y: Float[Array, " pixels"]) -> Float[Array, ""]:
-    """log p(y) of a binned X-ray, up to nothing: normalised, so that models compare too."""
-    with jax.default_matmul_precision("highest"):
-        apart = y - model.mean
-        c = model.components @ apart
-    total = model.variance + model.residual
-    beside = (jnp.sum(jnp.square(apart)) - jnp.sum(jnp.square(c))) / model.residual
-    spread = jnp.sum(jnp.log(total)) + (y.size - c.size) * jnp.log(model.residual)
-    return -0.5 * (jnp.sum(jnp.square(c) / total) + beside + spread + y.size * jnp.log(2 * jnp.pi))
