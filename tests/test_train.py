@@ -276,7 +276,7 @@ def test_kill_in_mid_run_loses_no_more_than_the_unsaved_steps(toy: Path, tmp_pat
 @pytest.mark.slow
 def test_kills_at_random_change_no_bit(toy: Path, tmp_path: Path) -> None:
     """SIGKILLs of one training, in steps, saves and while it resumes (JXRECON_KILLS: how many)."""
-    random, count = np.random.default_rng(0), int(os.environ.get("JXRECON_KILLS", "25"))
+    random, count = np.random.default_rng(0), int(os.environ.get("JXRECON_KILLS", "12"))
     longer = [
         f"--set=schedule.{field}" for field in ("steps=100000", "save_every=3", "log_every=1")
     ]

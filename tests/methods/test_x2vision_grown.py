@@ -205,7 +205,7 @@ def test_doubt_has_the_precision_of_the_objective(trained):
 @pytest.mark.slow
 def test_pivotal_tuning_lowers_the_data_term_and_leaves_coarse_levels(trained):
     state, _ = trained
-    settings = dataclasses.replace(LATENT, tuning_iterations=15, tuning_levels=1, tuning_keep=1.0)
+    settings = dataclasses.replace(LATENT, tuning_iterations=30, tuning_levels=1, tuning_keep=1.0)
     level = stages.level_of(MODEL, 2, batch_of(4)[2], PROBLEM.cameras, None)
     level = level._replace(images=tuple(image[3:] for image in level.images))
     latents = method.start_latents(
