@@ -19,6 +19,7 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int, Int16
 
 from jxrecon.data.machine import IDEAL, developed, exposure_of
+from jxrecon.deformation.warp import at_voxels
 from jxrecon.drr.rays import Rays, rays_of
 from jxrecon.drr.siddon import siddon, siddon_along
 from jxrecon.experiment import Machine, Variety
@@ -133,14 +134,9 @@ def warped(
     hu: Float[Array, "i j k"] | Int16[Array, "i j k"], warp: Float[Array, "3 a b c"]
 ) -> Float[Array, "i j k"]:
     """The scene moved by a displacement at the nodes of a lattice from its first to its last voxels."""
-    fine = warp
-    for axis, n in enumerate(hu.shape, 1):
-        m = fine.shape[axis]
-        place = np.linspace(0.0, m - 1.0, n)[:, None]
-        matrix = np.maximum(1.0 - np.abs(place - np.arange(m)[None]), 0.0).astype(np.float32)
-        fine = jnp.moveaxis(jnp.tensordot(jnp.asarray(matrix), fine, (1, axis)), 0, axis)
     here = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in hu.shape), indexing="ij")
-    index = [x + d for x, d in zip(here, fine)]
+    i, j, k = hu.shape
+    index = [x + d for x, d in zip(here, at_voxels(warp, (i, j, k)))]
     return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
 
 

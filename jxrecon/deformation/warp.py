@@ -10,8 +10,9 @@ they are. d lives on a coarse lattice and is interpolated linearly to the voxels
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -108,6 +109,17 @@ def upsampled(
     fine = along_y @ (np.moveaxis(values, -1, 0) @ along_z.T)  # [c, i, y, z]
     channels, nodes, *plane = fine.shape
     return (along_x @ fine.reshape(channels, nodes, -1)).reshape(channels, -1, *plane)
+
+
+def at_voxels(
+    values: Float[Array, "c i j k"], shape: tuple[int, int, int]
+) -> Float[Array, "c x y z"]:
+    """`upsampled` for JAX, channels first: pure and differentiable."""
+    for axis, count in enumerate(shape, 1):
+        weights = jnp.asarray(linear_weights(values.shape[axis], count))
+        fine = jnp.tensordot(weights, values, (1, axis), precision="highest")
+        values = jnp.moveaxis(fine, 0, axis)
+    return values
 
 
 def linear_weights(nodes: int, count: int) -> Float[np.ndarray, "count nodes"]:

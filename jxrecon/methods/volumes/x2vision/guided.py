@@ -24,7 +24,7 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float
 
 from jxrecon import drr
-from jxrecon.deformation.warp import lattice, linear_weights
+from jxrecon.deformation.warp import at_voxels, lattice
 from jxrecon.geometry import Grid
 from jxrecon.methods.base.method import Progress, Reconstruction, tell
 from jxrecon.methods.volumes.x2vision import prior as manifold
@@ -79,10 +79,8 @@ class Deformation(NamedTuple):
 
 def deformed(scan: Float[Array, "x y z"], grid: Grid, change: Deformation) -> Float[Array, "x y z"]:
     """The scan in HU after a displacement and a gain; beyond its edge its nearest value."""
-    fine = change.displacement / jnp.asarray(grid.spacing_mm, jnp.float32).reshape(3, 1, 1, 1)
-    for axis, n in enumerate(scan.shape, 1):
-        weights = jnp.asarray(linear_weights(fine.shape[axis], n), jnp.float32)
-        fine = jnp.moveaxis(jnp.tensordot(weights, fine, (1, axis), precision="highest"), 0, axis)
+    nodes = change.displacement / jnp.asarray(grid.spacing_mm, jnp.float32).reshape(3, 1, 1, 1)
+    fine = at_voxels(nodes, grid.shape)
     here = np.indices(scan.shape, np.float32)
     moved = map_coordinates(scan, list(here + fine), 1, "nearest")
     return moved + 0.1 * change.gain * (moved - HU_AIR)
