@@ -79,6 +79,12 @@ def upfirdn(
     return x
 
 
+def halved(x: Float[Array, "x y z"]) -> Float[Array, "i j k"]:
+    """The means of the blocks of eight voxels."""
+    split = [size for n in x.shape for size in (n // 2, 2)]
+    return x.reshape(split).mean((1, 3, 5))
+
+
 def upsample2(
     x: Float[Array, "b *space c"], taps: Sequence[float] = BINOMIAL
 ) -> Float[Array, "b *double c"]:
