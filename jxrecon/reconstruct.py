@@ -101,14 +101,14 @@ def main(options: argparse.Namespace) -> int:
     for xray in xrays:
         print(radiographs.table(xray))
     run, formats = _run(options), options.format.split(",")
+    if options.std and not getattr(run.method, "deviates", False):
+        raise InputError(
+            f"--std: {run.experiment.name} gives no standard deviation, expected lift_hn or x2vision_hn"
+        )
     if not set(formats) <= set(FORMATS):
         raise InputError(f"--format {options.format}: expected some of {', '.join(FORMATS)}")
     with Spinner("compiling") as spinner:
         found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
-    if options.std and getattr(found, "deviation", None) is None:
-        raise InputError(
-            f"--std: {run.experiment.name} gives no standard deviation, expected lift_hn or x2vision_hn"
-        )
     more = {"xrays": [str(path) for path in options.xray]}
     if isinstance(found, Volume):
         return _write_volume(

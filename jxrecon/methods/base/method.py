@@ -110,6 +110,7 @@ class Method(NamedTuple):
         ship: (state) -> what of it reconstructs, small enough to be handed on; pure.
         posed: as `reconstruct`, but the poses of the views are found with the volume.
         slow: whether a reconstruction takes seconds to minutes, so that it is not done a thousand times.
+        deviates: whether its reconstructions come with a standard deviation.
         free: settings, as "settings.latent", that act on reconstruction alone: a trained run may change them.
         hints: what else `reconstruct` takes by name: "whole", the X-rays with what lies about the field;
             "start", a volume in HU to start from; "earlier", an earlier scan of the patient, HU.
@@ -128,6 +129,7 @@ class Method(NamedTuple):
     ship: Callable[[PyTree], PyTree] | None = None
     posed: Callable[..., Reconstruction] | None = None
     slow: bool = False
+    deviates: bool = False
     free: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 

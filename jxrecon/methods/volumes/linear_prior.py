@@ -67,6 +67,7 @@ def linear_prior(problem: Problem) -> Method:
         reconstruct=partial(reconstruct, problem),
         sample=sample,
         own_views=True,
+        deviates=True,
         fit=fit,
     )
 

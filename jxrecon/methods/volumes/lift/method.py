@@ -37,6 +37,7 @@ from jxrecon.methods.base.trained_views import on_trained_pixels
 from jxrecon.methods.volumes.lift import inputs, losses, networks
 from jxrecon.methods.volumes.lift.compact import Compact, compact
 from jxrecon.nn.optimise import descend
+from jxrecon.nn.resample import halved
 from jxrecon.types import InputError, Key, PyTree, Terms, TrainingVolumes, VolumeBatch
 
 LAPLACE = 2.0**0.5
@@ -135,6 +136,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         kept_out=settings.calibration,
         finish=partial(calibrate, model),
         ship=ship,
+        deviates=True,
     )
 
 
@@ -325,7 +327,7 @@ def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms
         count = jnp.maximum(jnp.sum(tissue), 1).astype(jnp.float32)
         return {
             "psnr_db": _psnr(unit, truth),
-            "psnr_half_db": _psnr(_halved(unit), _halved(truth)),
+            "psnr_half_db": _psnr(halved(unit), halved(truth)),
             "mae_hu_tissue": jnp.sum(jnp.where(tissue, jnp.abs(error), 0.0)) / count,
             "within_one": shares.one,
             "within_two": shares.two,
@@ -337,11 +339,6 @@ def eval_step(model: Model, state: State, batch: VolumeBatch, key: Key) -> Terms
 
 def _psnr(a: Float[Array, "*s"], b: Float[Array, "*s"]) -> Float[Array, ""]:
     return -10.0 * jnp.log10(jnp.mean(jnp.square(a - b)))
-
-
-def _halved(x: Float[Array, "x y z"]) -> Float[Array, "i j k"]:
-    split = [size for n in x.shape for size in (n // 2, 2)]
-    return x.reshape(split).mean((1, 3, 5))
 
 
 def reconstruct(

@@ -124,6 +124,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         field_model=True,
         posed=partial(reconstruct, Model(prior, posed)),
         slow=True,
+        deviates=settings.latent.samples > 0,
         free=("settings.latent", "settings.guided"),
         kept_out=settings.calibration if prior.encodes else 0,
         finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
