@@ -141,7 +141,7 @@ def evaluate_run(
     terms = terms._replace(counts=(run.experiment.views.count,), every_gap=False)
     setting = make_setting(run.experiment, dataset, terms)
     contenders = choose(setting, [*default_rivals(setting), *also], [*beside, trained])
-    own = contenders[-1 - len(terms.remedies)].name
+    own = names_of([*beside, trained])[-1]
     kept = None if all_results or setting.judge.light else [own]
     return compare(setting, contenders, own, run.folder if out is None else out, kept, trained)
 

@@ -260,7 +260,7 @@ def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tupl
         return run.method.init(jax.random.key(run.experiment.schedule.seed)), 0
     if run.weights is not None:
         abstract = jax.eval_shape(lambda: run.method.ship(run.method.init(jax.random.key(0))))
-        return shipped.read(run.weights, abstract), shipped.read_config(run.weights)[1]
+        return shipped.read(run.weights, abstract)
     checkpoints = Checkpoints(run.folder / "checkpoints", read_only=True)
     abstract = abstract_state(run, sharding.make_mesh())
     try:

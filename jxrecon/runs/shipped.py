@@ -77,8 +77,8 @@ def expected_time(path: Path) -> str:
     )
 
 
-def read(path: Path, abstract: PyTree) -> PyTree:
-    """The state of weights.
+def read(path: Path, abstract: PyTree) -> tuple[PyTree, int]:
+    """(state, step) of weights.
 
     Args:
         path: NAME.safetensors.
@@ -89,6 +89,7 @@ def read(path: Path, abstract: PyTree) -> PyTree:
     """
     with _opened(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        step = int(file.metadata()["step"])
 
     def one(place: Any, leaf: Any) -> Any:
         array = arrays.pop(jax.tree_util.keystr(place), None)
@@ -100,7 +101,7 @@ def read(path: Path, abstract: PyTree) -> PyTree:
             )
         return jnp.asarray(array, leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, abstract)
+    return jax.tree_util.tree_map_with_path(one, abstract), step
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:

@@ -29,7 +29,8 @@ def test_weights_come_back_with_16_bits_where_they_are_many(tmp_path: Path) -> N
     shipped.write(path, state(), CONFIG, 7)
     shipped.write(tmp_path / "other.safetensors", state(), CONFIG, 8)
     assert shipped.read_config(path) == (CONFIG, 7)
-    read = shipped.read(path, state())
+    read, step = shipped.read(path, state())
+    assert step == 7
     np.testing.assert_allclose(read["kernel"], state()["kernel"], rtol=1e-3, atol=1e-6)
     assert read["kernel"].dtype == np.float32
     np.testing.assert_array_equal(read["steps"], state()["steps"])
