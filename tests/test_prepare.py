@@ -11,10 +11,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage
+from written_dicom import write_dicom
 
 from jxrecon import prepare
 from jxrecon.correspondence import folder
@@ -39,19 +38,21 @@ def write_nifti(path, hu):
 def write_series(folder, hu, patient, uid, skip=()):
     folder.mkdir(parents=True)
     for k in set(range(hu.shape[2])) - set(skip):
-        data = pydicom.Dataset()
-        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"{uid}.{k}"
-        data.Modality, data.PatientID, data.SeriesInstanceUID = "CT", patient, uid
-        data.ImagePositionPatient, data.InstanceNumber = [0, 0, k], k
-        data.ImageOrientationPatient, data.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
-        data.RescaleSlope, data.RescaleIntercept = 1, -1024
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.Columns, data.Rows = hu.shape[:2]
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-        data.PixelData = (hu[:, :, k].T + 1024).astype("<u2").tobytes()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
+        write_dicom(
+            folder / f"{k:03d}.dcm",
+            hu[:, :, k].T + 1024,
+            SOPClassUID=CTImageStorage,
+            SOPInstanceUID=f"{uid}.{k}",
+            Modality="CT",
+            PatientID=patient,
+            SeriesInstanceUID=uid,
+            ImagePositionPatient=[0, 0, k],
+            InstanceNumber=k,
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[1, 1],
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+        )
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import json
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import RTStructureSetStorage
 from skimage.draw import polygon2mask
 from test_prepare import body, write_nifti, write_series
+from written_dicom import save
 
 from jxrecon import prepare
 from jxrecon.data import openkbp_csv, rtstruct
@@ -44,9 +44,7 @@ def write_structures(path, uid, regions):
         data.StructureSetROISequence += sequence(ROINumber=number, ROIName=name)
         drawn = [sequence(ContourData=np.ravel(c).tolist())[0] for c in contours]
         data.ROIContourSequence += sequence(ReferencedROINumber=number, ContourSequence=drawn)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    save(path, data)
 
 
 def square(low, high, z):

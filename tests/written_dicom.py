@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 
 def write_dicom(path: Path, stored: np.ndarray, **tags: object) -> Path:
-    """A file of 16 bits, unsigned where nothing else is said."""
+    """A file of 16 bits, unsigned where nothing else is said; a tag that is None is taken away."""
     data = pydicom.Dataset()
     data.SOPInstanceUID = pydicom.uid.generate_uid()
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -19,7 +19,15 @@ def write_dicom(path: Path, stored: np.ndarray, **tags: object) -> Path:
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
     data.PixelData = stored.astype("<i4").astype("<u2").tobytes()
     for name, value in tags.items():
-        setattr(data, name, value)
+        if value is not None:
+            setattr(data, name, value)
+        elif name in data:
+            delattr(data, name)
+    return save(path, data)
+
+
+def save(path: Path, data: pydicom.Dataset) -> Path:
+    """The data set as a file."""
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.save_as(path, enforce_file_format=True)

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage
+from written_dicom import write_dicom
 
 from jxrecon.io import dicom
 from jxrecon.io.dicom import find_series
@@ -23,27 +23,19 @@ SHAPE, SPACING = (4, 5, 6), (0.5, 0.75, 2.0)  # columns, rows, slices; mm
 
 
 def write_slice(path, stored, position, **tags):
-    data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, pydicom.uid.generate_uid()
-    data.Modality, data.PatientID, data.SeriesInstanceUID = "CT", "P1", "1.2.3"
-    data.ImagePositionPatient = [float(x) for x in position]
-    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    data.PixelSpacing = [SPACING[1], SPACING[0]]  # between rows, between columns
-    data.RescaleSlope, data.RescaleIntercept = 1, -1024
-    data.SliceThickness = 9  # decides nothing
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns = stored.shape
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-    data.PixelData = stored.astype("<u2").tobytes()
-    for name, value in tags.items():
-        if value is None:
-            delattr(data, name)
-        else:
-            setattr(data, name, value)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-    return path
+    usual = {
+        "SOPClassUID": CTImageStorage,
+        "Modality": "CT",
+        "PatientID": "P1",
+        "SeriesInstanceUID": "1.2.3",
+        "ImagePositionPatient": [float(x) for x in position],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [SPACING[1], SPACING[0]],  # between rows, between columns
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "SliceThickness": 9,  # decides nothing
+    }
+    return write_dicom(path, stored, **usual | tags)
 
 
 def write_series(folder, tilt=0.0, tags=lambda k: {}, order=None):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForProcessing, ExplicitVRLittleEndian
+from pydicom.uid import DigitalXRayImageStorageForProcessing
+from written_dicom import write_dicom
 
 from jxrecon.geometry import camera_at, vectors
 from jxrecon.io.radiographs import Given, read
@@ -25,30 +25,20 @@ def lines():
 
 def write(path, stored=None, bits=16, **tags):
     stored = np.rint(np.exp(-lines()) * 65535) if stored is None else stored
-    data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForProcessing, "1.2.3"
-    data.Modality, data.PixelIntensityRelationship = "DX", "LIN"
-    data.DistanceSourceToDetector, data.DistanceSourceToPatient = 1500, 1000
-    data.ImagerPixelSpacing = [*PITCH]
-    data.ViewPosition, data.PatientOrientation = "AP", ["L", "F"]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns = stored.shape[-2:]
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = (
-        16,
-        bits,
-        bits - 1,
-        0,
-    )
-    data.PixelData = stored.astype("<i4").astype("<u2").tobytes()
-    for name, value in tags.items():
-        if value is None:
-            delattr(data, name)
-        else:
-            setattr(data, name, value)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-    return path
+    usual = {
+        "SOPClassUID": DigitalXRayImageStorageForProcessing,
+        "SOPInstanceUID": "1.2.3",
+        "Modality": "DX",
+        "PixelIntensityRelationship": "LIN",
+        "DistanceSourceToDetector": 1500,
+        "DistanceSourceToPatient": 1000,
+        "ImagerPixelSpacing": [*PITCH],
+        "ViewPosition": "AP",
+        "PatientOrientation": ["L", "F"],
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+    }
+    return write_dicom(path, stored, **usual | tags)
 
 
 I0 = Given(i0=65535.0)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_prior
+from toy_prior import FIELD, boxes, problem
 
 from jxrecon.compile import jit
-from jxrecon.experiment import Field, Views
 from jxrecon.geometry import biplanar, centred_grid
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.x2vision import (
@@ -23,30 +24,23 @@ from jxrecon.methods.volumes.x2vision import (
 )
 from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
 from jxrecon.methods.volumes.x2vision.networks import Synthesis, draw_noise
-from jxrecon.methods.volumes.x2vision.prior import PriorSettings
 from jxrecon.nn.resample import upsample2
 from jxrecon.runs.growth import grown, shared
 from jxrecon.types import VolumeBatch
 
-SETTINGS = PriorSettings(
-    base=(2, 3, 2),
-    channels=(8, 6),
+SETTINGS = dataclasses.replace(
+    toy_prior.SETTINGS,
     architecture="skip",
     codes="encoder",
     encoder_channels=(4, 6),
     xray_channels=(4, 6),
-    w_dim=6,
-    mapping_layers=2,
-    dtype="float32",
     warm_start_steps=99,
-    path_length_weight=0.0,
     code_learning_rate=0.002,
 )
 LATENT = LatentSettings(
     iterations=2, starts=1, start="xrays", anchor=0.5, coarse_iterations=(3,), samples=4
 )
-FIELD = Field((4, 6, 4), (50.0, 40.0, 50.0))
-PROBLEM = Problem(FIELD.grid, Views(pixels=32).cameras, FIELD.window, 4)
+PROBLEM = problem(pixels=32)
 MODEL = prior.make_prior(SETTINGS, PROBLEM)
 WHOLE = method.Model(MODEL, method.Settings(SETTINGS, LATENT))
 
@@ -56,10 +50,7 @@ def images_of(hu):
 
 
 def batch_of(count=4):
-    """Boxes of water in air, no two alike."""
-    x, y, z = np.meshgrid(*[np.arange(n) for n in FIELD.shape], indexing="ij")
-    hu = [np.where((x >= i % 2) & (y > i // 2) & (z < 3), 40.0 * i, -1000.0) for i in range(count)]
-    hu = jnp.asarray(np.stack(hu), jnp.float32)
+    hu = jnp.asarray(boxes(count))
     return VolumeBatch(hu, jnp.arange(count, dtype=jnp.int32), images_of(hu))
 
 

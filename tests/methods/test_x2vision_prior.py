@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_prior import FIELD, SETTINGS, boxes, problem
 
-from jxrecon.experiment import Field, Views
-from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.x2vision import losses, prior, training
 from jxrecon.methods.volumes.x2vision.latent import LatentSettings
 from jxrecon.methods.volumes.x2vision.method import (
@@ -19,29 +18,15 @@ from jxrecon.methods.volumes.x2vision.method import (
     style_statistics,
     volumes_of,
 )
-from jxrecon.methods.volumes.x2vision.prior import PriorSettings
 from jxrecon.nn.optimise import descend
 from jxrecon.types import VolumeBatch
 
-SETTINGS = PriorSettings(
-    base=(2, 3, 2),
-    channels=(8, 6),
-    w_dim=6,
-    mapping_layers=2,
-    dtype="float32",
-    warm_start_steps=2,
-    path_length_weight=0.0,
-)
-FIELD = Field((4, 6, 4), (50.0, 40.0, 50.0))
-PROBLEM = Problem(FIELD.grid, Views(pixels=16).cameras, FIELD.window, 4)
+PROBLEM = problem(pixels=16)
 MODEL = prior.make_prior(SETTINGS, PROBLEM)
 
 
 def _batch(count=4):
-    """Smooth boxes of water in air, no two alike and none its own mirror image."""
-    x, y, z = np.meshgrid(*[np.arange(n) for n in FIELD.shape], indexing="ij")
-    hu = [np.where((x >= i % 2) & (y > i // 2) & (z < 3), 40.0 * i, -1000.0) for i in range(count)]
-    return VolumeBatch(jnp.asarray(np.stack(hu), jnp.float32), jnp.arange(count, dtype=jnp.int32))
+    return VolumeBatch(jnp.asarray(boxes(count)), jnp.arange(count, dtype=jnp.int32))
 
 
 @pytest.fixture(scope="module")
