@@ -226,7 +226,6 @@ def _tables(folder: Path) -> list[Sample]:
         Sample(folder / "metrics.jsonl", lambda: read_log(folder / "metrics.jsonl")),
         Sample(folder / "metrics.jsonl", lambda: MetricsLog(folder, 5).close()),
         Sample(run / "config.json", lambda: open_run(run)),
-        Sample(run / "config.json", lambda: open_run(run)),
         Sample(weights, lambda: read_official(weights)),
     ]
 

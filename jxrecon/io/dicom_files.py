@@ -182,7 +182,7 @@ def _decoded(path: Path, header: pydicom.Dataset) -> np.ndarray:
     syntax = header.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # what pydicom raises for a syntax that it does not know
         raise InputError(
             f"{path}: pixels in the transfer syntax {syntax.name}, which nothing reads"
         ) from None
