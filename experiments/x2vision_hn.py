@@ -75,16 +75,15 @@ _FROM_COARSE = {
 
 
 def _grown(levels: int, schedule: Schedule) -> dict[str, Any]:
-    """One of the sizes that grow out of each other: moved and warped patients, codes by an encoder."""
+    """One of the sizes that grow out of each other: moved and warped patients, codes along principal axes."""
     factor = 2 ** (levels - 3)
     x, y, z = (factor * n for n in (20, 24, 28))
     prior = PriorSettings(
         channels=(64, 48, 24, 16, 8)[:levels],
         architecture="skip",
         fade_in=levels > 3,
-        codes="encoder",
-        w_dim=128,
-        mapping_layers=2,
+        codes="principal",
+        w_dim=32,
         warm_start_steps=schedule.steps,
         code_learning_rate=0.002,
         code_noise=0.05,

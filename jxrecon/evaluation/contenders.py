@@ -226,7 +226,7 @@ def _check_start(setting: Setting, runs: Sequence[Trained], start: Trained) -> N
     if not any("start" in getattr(run.method, "hints", ()) for run, _, _ in runs):
         raise InputError(
             f"--start {start.run.folder}: no run can start from a volume, expected one of x2vision_hn whose "
-            "settings.prior.codes is encoder"
+            "settings.prior.codes is principal"
         )
     setting.judge.check(setting, start.run)
 

@@ -255,7 +255,7 @@ def _hints(
         if told is not None and name not in hints:
             raise InputError(
                 f"--{name} {told}: {run.experiment.name} takes none, expected a run of x2vision_hn whose "
-                "settings.prior.codes is encoder"
+                "settings.prior.codes is principal"
             )
     more: dict[str, Any] = {}
     if "whole" in hints and request.xrays != "field" and run.experiment.xrays.of == "patient":

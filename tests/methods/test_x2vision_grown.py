@@ -13,8 +13,8 @@ from jxrecon.compile import jit
 from jxrecon.geometry import biplanar, centred_grid
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.x2vision import (
+    codes,
     doubt,
-    encoder,
     guided,
     method,
     pivotal,
@@ -26,13 +26,12 @@ from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
 from jxrecon.methods.volumes.x2vision.networks import Synthesis, draw_noise
 from jxrecon.nn.resample import upsample2
 from jxrecon.runs.growth import grown, shared
-from jxrecon.types import VolumeBatch
+from jxrecon.types import TrainingVolumes, VolumeBatch
 
 SETTINGS = dataclasses.replace(
     toy_prior.SETTINGS,
     architecture="skip",
-    codes="encoder",
-    encoder_channels=(4, 6),
+    codes="principal",
     xray_channels=(4, 6),
     warm_start_steps=99,
     code_learning_rate=0.002,
@@ -45,8 +44,12 @@ MODEL = prior.make_prior(SETTINGS, PROBLEM)
 WHOLE = method.Model(MODEL, method.Settings(SETTINGS, LATENT))
 
 
+def unit_of(hu):
+    return FIELD.window.to_unit(hu)[None, ..., None]
+
+
 def images_of(hu):
-    return prior.project(MODEL, FIELD.window.to_unit(hu)[..., None], PROBLEM.cameras)
+    return prior.project(MODEL, unit_of(hu)[0], PROBLEM.cameras)
 
 
 def batch_of(count=4):
@@ -56,12 +59,14 @@ def batch_of(count=4):
 
 @pytest.fixture(scope="module")
 def start():
-    return jit(lambda key: prior.init(MODEL, key))(jax.random.key(0))
+    batch = batch_of(2)  # two of four volumes: the linear part cannot show the others
+    seen = TrainingVolumes(batch.hu.astype(jnp.int16), batch.images)
+    return jit(lambda key: prior.fit(MODEL, prior.init(MODEL, key), seen))(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def trained(start):
-    """60 steps of the auto-encoder, whose averages are its weights, and their terms."""
+    """90 steps of the auto-encoder, whose averages are its weights, and their terms."""
     batch = batch_of()
     real = FIELD.window.to_unit(batch.hu)[..., None]
 
@@ -71,7 +76,7 @@ def trained(start):
             state, terms = training.auto_encoder_step(MODEL, state, real, batch.images, key)
             return state.replace(step=state.step + 1), terms
 
-        return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 60))
+        return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 90))
 
     state, terms = learn(start)
     return state.replace(ema=prior.averaged_parts(state.generator, state.encoder)), terms
@@ -119,28 +124,31 @@ def test_growth_keeps_what_fits_and_counts_anew():
     assert shared(fresh, old) == (6, 14)
 
 
-def test_random_codes_have_the_moments_of_those_seen():
-    raw = np.random.default_rng(0).normal(size=(4000, 3)) @ np.array(
-        [[3, 0, 0], [1, 0.5, 0], [0, 2, 5]]
-    )
-    raw = jnp.asarray(raw + np.array([4.0, -1.0, 0.0]), jnp.float32)
-    moments = encoder.first_moments(3)
-    follow = jit(encoder.followed)
-    for step, part in enumerate(np.split(np.asarray(raw), 400)):
-        moments = follow(moments, part, np.int32(step))
-    z = np.asarray(encoder.random_codes(moments, jax.random.key(0), (20_000, 3)))
-    seen = np.asarray(encoder.standardised(moments, raw))
-    np.testing.assert_allclose(z.mean(0), seen.mean(0), atol=0.1)
-    np.testing.assert_allclose(np.cov(z.T), np.cov(seen.T), atol=0.15)
-    assert np.trace(np.cov(seen.T)) == pytest.approx(3, rel=0.1)
+def test_principal_codes_tell_volumes_apart_and_random_ones_are_as_varied():
+    """Of mirrored volumes too; z has the stated deviations; volumes come back from rows and deviations."""
+    volumes = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4, 6, 4)), jnp.float32)
+    axes = jit(codes.principal, static_argnums=1)(volumes, 12)
+    both = jnp.concatenate([volumes, volumes[:, ::-1]])
+    z = axes.code(both)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(z.T @ z / 10, jnp.diag(axes.deviation**2), atol=1e-4)
+    assert float(jnp.sum(axes.deviation**2)) == pytest.approx(12, rel=1e-5)
+    assert not axes.deviation[9:].any()  # ten volumes have nine directions
+    np.testing.assert_allclose(axes.volume(z, (4, 6, 4))[..., 0], both, atol=1e-4)
+    np.testing.assert_allclose(axes.volume(z, (8, 12, 8)), upsample2(both[..., None]), atol=1e-4)
+    np.testing.assert_allclose(axes.volume(z, (2, 3, 2))[..., 0].mean(), both.mean(), atol=1e-5)
+    fine = jnp.repeat(jnp.repeat(volumes, 2, axis=1), 2, axis=3)
+    np.testing.assert_allclose(axes.code(fine), z[:5], atol=1e-4)
+    drawn = codes.random_codes({"axes": axes}, jax.random.key(0), (20_000, 12))
+    np.testing.assert_allclose(np.std(drawn, axis=0), axes.deviation, rtol=0.03)
 
 
 def test_averages_are_of_blocks_and_short_axes_stay():
     x = jnp.arange(16.0).reshape(1, 4, 4)
-    np.testing.assert_allclose(encoder.averaged(x, (2, 8))[0, 0], [2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_allclose(codes.averaged(x, (2, 8))[0, 0], [2.0, 3.0, 4.0, 5.0])
 
 
-def test_the_encoder_learns_volumes_and_what_x_rays_say_of_them(trained):
+def test_training_shows_volumes_by_their_codes_and_what_x_rays_say_of_them(trained):
     state, terms = trained
     for name in ("L_code", "L_guess"):
         assert float(terms[name][-1]) < 0.5 * float(terms[name][0])
@@ -151,7 +159,7 @@ def test_codes_and_starts_that_do_not_exist_are_refused():
     table = method.Settings(dataclasses.replace(SETTINGS, codes="table"), LATENT)
     with pytest.raises(ValueError, match="start=xrays: expected mean with"):
         method.build(table, PROBLEM)
-    with pytest.raises(ValueError, match="codes=both: expected table or encoder"):
+    with pytest.raises(ValueError, match="codes=both: expected table or principal"):
         prior.make_prior(dataclasses.replace(SETTINGS, codes="both"), PROBLEM)
 
 
@@ -167,6 +175,7 @@ def test_a_coarse_level_is_the_generator_with_fewer_levels(trained):
     small = Synthesis((2, 3, 2), (8,), 6, architecture="skip")
     w = jnp.ones((1, 1, 6))
     expected = small.apply({"params": state.ema["synthesis"]}, jnp.repeat(w, 2, axis=1), None)
+    expected = expected + state.ema["axes"].volume(w[:, 0], (2, 3, 2))
     shown = prior.project(level.prior, expected, level.cameras)
     for a, b in zip(level.project(state.ema, w, None, None), shown):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -237,6 +246,29 @@ def test_a_reconstruction_starts_where_it_is_told_and_says_its_doubt(trained):
     assert float(jnp.abs(elsewhere.hu - found.hu).max()) > 1  # starts and anchors elsewhere
     wider = find(state, case.images, jnp.asarray(3.0))
     np.testing.assert_allclose(wider.deviation, 3.0 * found.deviation, rtol=1e-5)
+
+
+def test_what_the_generator_cannot_show_of_a_start_stays(trained):
+    """Its X-rays ask for no change; those of another volume move it."""
+    state, _ = trained
+    batch = batch_of()
+    start = batch.hu[3] + 300.0 * jnp.asarray(np.indices(FIELD.shape).sum(0) % 2)
+
+    @jit
+    def find(state, hu):
+        images = tuple(i[0] for i in images_of(hu[None]))
+        hints = {"start": start}
+        return method.reconstruct(
+            WHOLE, state, images, PROBLEM.cameras, jax.random.key(0), **hints
+        ).hu
+
+    own = prior.volumes_of(
+        MODEL, state.ema, prior.alike(MODEL, prior.encoded(MODEL, state, unit_of(start))), None
+    )
+    lacking = float(jnp.abs(own[0] - start).max())
+    assert lacking > 250
+    assert float(jnp.abs(find(state, start) - start).max()) < 0.3 * lacking
+    assert float(jnp.abs(find(state, batch.hu[1]) - start).max()) > 30
 
 
 @pytest.mark.slow

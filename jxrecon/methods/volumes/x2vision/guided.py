@@ -28,7 +28,7 @@ from jxrecon.deformation.warp import at_voxels, lattice
 from jxrecon.geometry import Grid
 from jxrecon.methods.base.method import Progress, Reconstruction, tell
 from jxrecon.methods.volumes.x2vision import prior as manifold
-from jxrecon.methods.volumes.x2vision.encoder import averaged
+from jxrecon.methods.volumes.x2vision.codes import averaged
 from jxrecon.methods.volumes.x2vision.latent import (
     LatentSettings,
     WStatistics,
@@ -143,7 +143,7 @@ def follow(
 
     Args:
         model: prior, weights of the latent objective, weights of the deformation.
-        state: a trained state with an encoder.
+        state: a trained state of principal codes.
         scan: earlier CT in HU on the problem's grid, rigidly registered.
         statistics: of w.
         seen: the full grid, with the patient's X-rays.

@@ -20,6 +20,7 @@ Ours, beside the paper:
 | codes of volumes, w from X-rays | training.auto_encoder_step | prior.codes, prior.*_channels |
 | coarse to fine | stages.invert_in_stages | latent.coarse_iterations |
 | where w starts, and L_w has its middle | _first | latent.start, latent.anchor |
+| what G lacks of the volume that it starts from | _beside | - |
 | mean and deviation of several latents | doubt.precision, doubt.offsets | latent.samples, calibration |
 | pivotal tuning | pivotal.tuned | latent.tuning_* |
 | an earlier scan, deformed | guided.follow | guided.* |
@@ -35,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jxrecon import drr
 from jxrecon.geometry import same_cameras
 from jxrecon.methods.base import calibration
 from jxrecon.methods.base.method import (
@@ -48,8 +50,8 @@ from jxrecon.methods.base.method import (
 )
 from jxrecon.methods.volumes.x2vision import distances, pose, training
 from jxrecon.methods.volumes.x2vision import prior as manifold
+from jxrecon.methods.volumes.x2vision.codes import averaged, random_codes
 from jxrecon.methods.volumes.x2vision.doubt import offsets, precision
-from jxrecon.methods.volumes.x2vision.encoder import Moments, averaged, random_codes
 from jxrecon.methods.volumes.x2vision.guided import GuidedSettings, follow
 from jxrecon.methods.volumes.x2vision.latent import (
     Inversion,
@@ -105,7 +107,7 @@ def build(settings: Settings, problem: Problem) -> Method:
     Raises:
         InputError: there is no such distance or no such start.
     """
-    starts = ("mean", "xrays") if settings.prior.codes == "encoder" else ("mean",)
+    starts = ("mean", "xrays") if settings.prior.codes == "principal" else ("mean",)
     if settings.latent.start not in starts:
         raise InputError(
             f"settings.latent.start={settings.latent.start}: expected {' or '.join(starts)} with "
@@ -126,6 +128,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         slow=True,
         deviates=settings.latent.samples > 0,
         free=("settings.latent", "settings.guided"),
+        fit=partial(manifold.fit, prior) if prior.encodes else None,
         kept_out=settings.calibration if prior.encodes else 0,
         finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
         hints=("whole", "start", "earlier") if prior.encodes else (),
@@ -144,19 +147,15 @@ def train_step(
     return training.train_step(prior, state, batch, key)
 
 
-def mapped_styles(
-    prior: Prior, generator: PyTree, key: Key, count: int, moments: Moments | tuple[()] = ()
-) -> Float[Array, "b d"]:
+def mapped_styles(prior: Prior, generator: PyTree, key: Key, count: int) -> Float[Array, "b d"]:
     """f(z) of `count` random z."""
-    z = random_codes(moments, key, (count, prior.settings.w_dim))
+    z = random_codes(generator, key, (count, prior.settings.w_dim))
     return apply(prior.mapping, generator["mapping"], z)
 
 
-def style_statistics(
-    prior: Prior, generator: PyTree, moments: Moments | tuple[()] = ()
-) -> WStatistics:
+def style_statistics(prior: Prior, generator: PyTree) -> WStatistics:
     """mu and sigma of w over 10,000 mapped z under a fixed key: a function of the frozen weights."""
-    return w_statistics(mapped_styles(prior, generator, jax.random.key(0), MAPPED, moments))
+    return w_statistics(mapped_styles(prior, generator, jax.random.key(0), MAPPED))
 
 
 def start_latents(
@@ -165,10 +164,9 @@ def start_latents(
     statistics: WStatistics,
     key: Key,
     starts: int,
-    moments: Moments | tuple[()] = (),
 ) -> Latents:
     """The first start is w = mu, the others are mapped z; noise starts at its mode, 0."""
-    w = mapped_styles(prior, generator, key, starts, moments).at[0].set(statistics.mean)
+    w = mapped_styles(prior, generator, key, starts).at[0].set(statistics.mean)
     noise = tuple(jnp.zeros((starts, *shape, 1)) for shape in prior.synthesis.noise_shapes)
     return Latents(manifold.alike(prior, w), noise)
 
@@ -180,18 +178,15 @@ def invert_projections(
     images: tuple[Float[Array, "b rows columns"], ...],
     cameras: Cameras,
     key: Key,
-    moments: Moments | tuple[()] = (),
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
     The batch of the result is [b * starts], the starts of one member side by side.
     """
     starts, count = settings.starts, images[0].shape[0]
-    statistics = style_statistics(prior, generator, moments)
-    start = start_latents(prior, generator, statistics, key, starts, moments)
+    statistics = style_statistics(prior, generator)
+    start = start_latents(prior, generator, statistics, key, starts)
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
-    if settings.pose:
-        start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     if settings.pose:
         start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
@@ -229,14 +224,18 @@ def reconstruct(
             earlier, a scan of the patient in HU, which is deformed instead (`guided`).
     """
     prior, settings = model.prior, model.settings.latent
-    generator, statistics = state.ema, style_statistics(prior, state.ema, state.moments)
-    batched, levels = tuple(image[None] for image in images), len(prior.settings.channels)
+    generator, statistics = state.ema, style_statistics(prior, state.ema)
+    levels = len(prior.settings.channels)
+    w, beside = _first(model, state, cameras, hints), None
+    if "start" in hints:
+        assert w is not None  # that of the start
+        beside, images = _beside(prior, generator, hints["start"], w, images, cameras)
+    batched = tuple(image[None] for image in images)
     at = partial(level_of, prior, images=batched, cameras=cameras, weights=weights)
     if "earlier" in hints:
         guide = (prior, settings, model.settings.guided)
         return follow(guide, state, hints["earlier"], statistics, at(levels), progress)
-    begin = start_latents(prior, generator, statistics, key, settings.starts, state.moments)
-    w = _first(model, state, cameras, hints)
+    begin = start_latents(prior, generator, statistics, key, settings.starts)
     if settings.pose:
         begin = begin._replace(views=pose.as_told(settings.starts, len(cameras)))
     if w is not None:
@@ -250,19 +249,43 @@ def reconstruct(
     trace = {name: term[:, place[0]] for name, term in found.trace.items()}
     if settings.tuning_iterations:
         generator = tuned(prior, settings, generator, latents, at(levels))
+
+    def volume(off: Float[Array, "#k w"]) -> Float[Array, "x y z"]:
+        hu = volumes_of(prior, generator, latents.ws + off[None], latents.noise)[0]
+        return hu if beside is None else jnp.clip(hu + beside, *prior.problem.window)
+
     if not settings.samples:
-        return Reconstruction(volumes_of(prior, generator, latents.ws, latents.noise)[0], trace)
+        return Reconstruction(volume(jnp.zeros((1, prior.settings.w_dim))), trace)
     shown = at(min(levels, manifold.ENCODED))
     sure = precision(shown, generator, latents, statistics, settings)
     moved = offsets(sure, statistics, key, max(settings.samples // 2, 1))
-    volumes = jax.lax.map(
-        lambda off: volumes_of(prior, generator, latents.ws + off[None, None], latents.noise)[0],
-        moved,
-    )
+    volumes = jax.lax.map(volume, moved[:, None])
     hu, variance = jnp.mean(volumes, axis=0), jnp.var(volumes, axis=0)
     if prior.encodes:
         return Reconstruction(hu, trace, state.scale * jnp.sqrt(variance + state.residual))
     return Reconstruction(hu, trace, jnp.sqrt(variance))
+
+
+def _beside(
+    prior: Prior,
+    generator: PyTree,
+    start: Float[Array, "x y z"],
+    w: Float[Array, "1 w"],
+    images: Images,
+    cameras: Cameras,
+) -> tuple[Float[Array, "x y z"], Images]:
+    """What G(w) lacks of the volume that w starts from, and the X-rays without it.
+
+    The generator moves the volume, what it cannot show of it stays: v = start + G(w) - G(w of the start).
+
+    Returns:
+        (start - G(w) in HU, the images of what is left to G).
+    """
+    start = jnp.clip(start, *prior.problem.window)
+    own = volumes_of(prior, generator, manifold.alike(prior, w), None)[0]
+    lacking = drr.hu_to_mu(start) - drr.hu_to_mu(own)
+    aside = drr.project(lacking, prior.problem.grid.affine, cameras)
+    return start - own, tuple(image - shown for image, shown in zip(images, aside))
 
 
 def _first(
@@ -296,7 +319,7 @@ def eval_step(
     real = window.to_unit(batch.hu)[..., None]
     images = manifold.project(prior, real, cameras)
     latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1, pose=False)
-    found = invert_projections(prior, latent, state.ema, images, cameras, key, state.moments)
+    found = invert_projections(prior, latent, state.ema, images, cameras, key)
     hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
     truth = jnp.clip(batch.hu, window.low, window.high)
     error = jnp.mean((hu - truth) ** 2, axis=(1, 2, 3))
@@ -363,7 +386,7 @@ def _eval_encoder(prior: Prior, state: State, real: Array, batch: VolumeBatch) -
     levels = min(len(prior.settings.channels), manifold.ENCODED)
     images = manifold.project(prior, real, prior.problem.cameras)
     level = level_of(prior, levels, images, prior.problem.cameras, None)
-    w = mapped_styles(prior, state.ema, jax.random.key(0), SAMPLES, state.moments)
+    w = mapped_styles(prior, state.ema, jax.random.key(0), SAMPLES)
     ws = manifold.alike(level.prior, w)
     samples = manifold.synthesise(level.prior, state.ema, ws, None)
     seen = manifold.project(level.prior, samples, level.cameras)

@@ -44,7 +44,10 @@ def _limit(dtype: Any) -> float | None:
 
 
 class Mapping(nn.Module):
-    """z ~ N(0, I) -> style vector w: normalisation and fully connected layers of a low learning rate."""
+    """z ~ N(0, I) -> style vector w: normalisation and fully connected layers of a low learning rate.
+
+    Without layers w is z.
+    """
 
     w_dim: int
     layers: int = 8
@@ -52,6 +55,8 @@ class Mapping(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b z"]) -> Float[Array, "b w"]:
+        if not self.layers:
+            return z
         x = z * lax.rsqrt(jnp.mean(jnp.square(z), axis=1, keepdims=True) + 1e-8)
         for i in range(self.layers):
             x = Dense(self.w_dim, self.lr_multiplier, activation=leaky_relu, name=f"dense{i}")(x)
@@ -92,6 +97,7 @@ class Synthesis(nn.Module):
     dtype: Any = jnp.float32  # the activations'; output and weights are float32
     remat: bool = False  # recompute each level in the backward pass instead of keeping activations
     fade_in: bool = False  # the finest output starts at zero: a level added to a trained generator
+    linear: bool = False  # all outputs start at zero: what a linear prior cannot show
 
     @property
     def num_ws(self) -> int:
@@ -131,7 +137,8 @@ class Synthesis(nn.Module):
             layer = block(features, level > 0, limit, name=f"level{level}")
             x = layer(x, w[first:end], maps[first:end])
             if self.architecture == "skip" or end == count:
-                start = _NOTHING if self.fade_in and end == count else _NORMAL
+                nothing = self.linear or (self.fade_in and end == count)
+                start = _NOTHING if nothing else _NORMAL
                 to_image = ToImage(self.out_channels, limit, start, name=f"output{level}")
                 output = to_image(x, w[end])
                 outputs.append(output.astype(accurate(self.dtype)))

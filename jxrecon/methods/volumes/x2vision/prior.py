@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,27 +15,20 @@ from jaxtyping import Array, Float, Int
 
 from jxrecon import drr
 from jxrecon.methods.base.method import Cameras, Problem
-from jxrecon.methods.volumes.x2vision.encoder import (
-    Encoder,
-    Moments,
-    averaged,
-    first_moments,
-    random_codes,
-    stacked,
-    standardised,
-)
+from jxrecon.methods.volumes.x2vision.codes import averaged, no_axes, principal, random_codes
+from jxrecon.methods.volumes.x2vision.encoder import Encoder, stacked
 from jxrecon.methods.volumes.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
 from jxrecon.nn.blocks import apply, compute_dtype
-from jxrecon.types import InputError, Key, PyTree
+from jxrecon.types import InputError, Key, PyTree, TrainingVolumes
 
 Volumes = Float[Array, "b x y z 1"]
 Styles = Float[Array, "b k d"]
 
 ENCODED = 3
-"""Levels up to the one that the encoder looks at: 20 x 24 x 28 voxels of the standard field."""
+"""Levels up to the one that principal codes are made of: 20 x 24 x 28 voxels of the standard field."""
 
 ENCODED_PIXELS = 32
-"""Of the X-rays that the encoder looks at, along each axis."""
+"""Of the X-rays that F looks at, along each axis."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +40,8 @@ class PriorSettings:
         architecture: of the generator, "orig" or "skip": see `Synthesis`. "skip" can grow by a level.
         fade_in: whether the finest output starts at zero: for a run grown from one without that level.
         codes: whence codes of training volumes come: "table", one kept for each volume and mirror image, or
-            "encoder", a network, so that every step may see them moved and bent.
-        encoder_channels: of the network from volumes to codes, from level `ENCODED` down.
-        xray_channels: of the one from X-rays of `ENCODED_PIXELS`.
+            "principal", their place along principal axes, so that every step may see them moved and bent.
+        xray_channels: of the network from X-rays of `ENCODED_PIXELS` to w, beside principal codes.
         channels: feature channels per level, coarsest first, for both networks.
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
         code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
@@ -62,7 +55,6 @@ class PriorSettings:
     architecture: str = "orig"
     fade_in: bool = False
     codes: str = "table"
-    encoder_channels: tuple[int, ...] = (16, 32, 32)
     xray_channels: tuple[int, ...] = (32, 64, 64, 64)
     w_dim: int = 64
     mapping_layers: int = 8
@@ -89,23 +81,22 @@ class PriorSettings:
 
 
 class State(struct.PyTreeNode):
-    """All that outlives a step of the prior. Of table and encoder one is there, the other is ()."""
+    """All that outlives a step of the prior. Of table and axes one is there; what goes with the other is ()."""
 
     step: Int[Array, ""]
-    generator: PyTree  # {"mapping", "synthesis"}
+    generator: PyTree  # {"mapping", "synthesis"}, with principal codes "axes" too, which stay
     discriminator: PyTree
     codes: PyTree  # [codes, z], two a training volume: as it is, and mirrored
-    ema: PyTree  # of the generator, and of an encoder under "encoder"
+    ema: PyTree  # of the generator, and of F under "encoder"
     generator_optimiser: PyTree
     discriminator_optimiser: PyTree
     codes_optimiser: PyTree
     path_length: Float[Array, ""]  # running mean
     r1: Float[Array, ""]  # penalty of its last lazy step, for the log
     augmentation: Float[Array, ""]  # strength p in [0, 1]
-    encoder: PyTree = ()  # {"volume", "xrays"}
+    encoder: PyTree = ()  # F, from X-rays to w
     encoder_optimiser: PyTree = ()
-    moments: Any = ()  # `Moments` of the encoder's codes
-    residual: PyTree = ()  # [x, y, z], running mean of (G(E(v)) - v)^2, HU^2
+    residual: PyTree = ()  # [x, y, z], running mean of (G(z) - v)^2, HU^2
     scale: PyTree = ()  # factor on the deviations, 1 before it is found at the end
 
 
@@ -120,17 +111,16 @@ class Prior(NamedTuple):
     generator_adam: optax.GradientTransformation
     discriminator_adam: optax.GradientTransformation
     codes_adam: optax.GradientTransformation
-    volume_encoder: nn.Module
-    xray_encoder: nn.Module
+    encoder: nn.Module
 
     @property
     def encodes(self) -> bool:
-        """Whether codes come from an encoder."""
-        return self.settings.codes == "encoder"
+        """Whether any volume has a code."""
+        return self.settings.codes == "principal"
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
-        """Voxels of the level that the encoder looks at."""
+        """Voxels of the level that codes are made of."""
         levels = min(ENCODED, len(self.settings.channels))
         return tuple(n * 2 ** (levels - 1) for n in self.settings.base)
 
@@ -152,7 +142,7 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
             architecture or no such codes.
     """
     top = tuple(n * 2 ** (len(settings.channels) - 1) for n in settings.base)
-    for name, known in {"architecture": ("orig", "skip"), "codes": ("table", "encoder")}.items():
+    for name, known in {"architecture": ("orig", "skip"), "codes": ("table", "principal")}.items():
         if (value := getattr(settings, name)) not in known:
             raise InputError(f"settings.prior.{name}={value}: expected {' or '.join(known)}")
     if top != tuple(problem.grid.shape):
@@ -161,23 +151,24 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
         )
     shared = {name: getattr(settings, name) for name in ("base", "channels", "remat")}
     shared["dtype"] = compute_dtype(settings.dtype)
+    table = settings.codes == "table"
     path_length_every = settings.path_length_every if settings.path_length_weight else None
     return Prior(
         settings=settings,
         problem=problem,
-        mapping=Mapping(settings.w_dim, settings.mapping_layers),
+        mapping=Mapping(settings.w_dim, settings.mapping_layers if table else 0),
         synthesis=Synthesis(
             **shared,
             w_dim=settings.w_dim,
             architecture=settings.architecture,
             fade_in=settings.fade_in,
+            linear=not table,
         ),
         discriminator=Discriminator(**shared),
         generator_adam=lazy_adam(settings.learning_rate, path_length_every),
         discriminator_adam=lazy_adam(settings.learning_rate, settings.r1_every),
         codes_adam=optax.adam(settings.code_learning_rate, b1=0.9, b2=0.99),
-        volume_encoder=Encoder(settings.encoder_channels, settings.w_dim),
-        xray_encoder=Encoder(settings.xray_channels, settings.w_dim),
+        encoder=Encoder(settings.xray_channels, settings.w_dim),
     )
 
 
@@ -189,13 +180,14 @@ def init(prior: Prior, key: Key) -> State:
     ws = jnp.zeros((1, prior.synthesis.num_ws, w_dim))
     volume = jnp.zeros((1, *prior.problem.grid.shape, 1))
     generator = {
-        "mapping": prior.mapping.init(key_mapping, w)["params"],
+        "mapping": prior.mapping.init(key_mapping, w).get("params", {}),
         "synthesis": prior.synthesis.init(key_synthesis, ws, None)["params"],
     }
     discriminator = prior.discriminator.init(key_discriminator, volume)["params"]
     if prior.encodes:
         codes: PyTree = ()
         encoding = _first_encoding(prior, key_codes)
+        generator["axes"] = no_axes(prior.encoded_shape, w_dim)
     else:
         codes = jax.random.normal(key_codes, (2 * prior.problem.cases, w_dim))
         encoding = {}
@@ -221,40 +213,38 @@ def averaged_parts(generator: PyTree, encoder: PyTree | None) -> PyTree:
 
 
 def _first_encoding(prior: Prior, key: Key) -> dict[str, PyTree]:
-    """What a state holds of the encoder."""
-    one, other = jax.random.split(key)
-    volume = jnp.zeros((1, *prior.encoded_shape, 1))
+    """What a state holds beside principal codes."""
     images = jnp.zeros((1, ENCODED_PIXELS, ENCODED_PIXELS, len(prior.problem.cameras)))
-    encoder = {
-        "volume": prior.volume_encoder.init(one, volume)["params"],
-        "xrays": prior.xray_encoder.init(other, images)["params"],
-    }
+    encoder = prior.encoder.init(key, images)["params"]
     return {
         "encoder": encoder,
         "encoder_optimiser": prior.codes_adam.init(encoder),
-        "moments": first_moments(prior.settings.w_dim),
         "residual": jnp.zeros(prior.problem.grid.shape),
         "scale": jnp.ones(()),
     }
 
 
-def code_of(prior: Prior, encoder: PyTree, volumes: Volumes) -> Float[Array, "b z"]:
-    """E(v) of volumes in network units, not yet standardised."""
-    coarse = averaged(volumes[..., 0], prior.encoded_shape)[..., None]
-    return apply(prior.volume_encoder, encoder["volume"], coarse)
+def fit(prior: Prior, state: State, everything: TrainingVolumes) -> State:
+    """The state with the principal axes of the training volumes; a grown one keeps those it has."""
+    unit = prior.problem.window.to_unit(everything.hu.astype(jnp.float32))
+    found = principal(averaged(unit, prior.encoded_shape), prior.settings.w_dim)
+    old = state.generator["axes"]
+    axes = jax.tree.map(partial(jnp.where, jnp.any(old.axes != 0)), old, found)
+    return state.replace(
+        generator={**state.generator, "axes": axes}, ema={**state.ema, "axes": axes}
+    )
 
 
 def encoded(prior: Prior, state: State, volumes: Volumes) -> Float[Array, "b w"]:
-    """w = f(E(v)) by the averaged weights."""
-    z = standardised(state.moments, code_of(prior, state.ema["encoder"], volumes))
-    return apply(prior.mapping, state.ema["mapping"], z)
+    """w = z of volumes in network units."""
+    return state.ema["axes"].code(volumes[..., 0])
 
 
 def guessed(
     prior: Prior, encoder: PyTree, images: tuple[Float[Array, "b rows columns"], ...]
 ) -> Float[Array, "b w"]:
     """F(y): the mean of w given the X-rays of the problem's cameras, of all that they show."""
-    return apply(prior.xray_encoder, encoder["xrays"], stacked(images, ENCODED_PIXELS))
+    return apply(prior.encoder, encoder, stacked(images, ENCODED_PIXELS))
 
 
 def map_styles(prior: Prior, generator: PyTree, z: Float[Array, "b z"]) -> Styles:
@@ -270,8 +260,12 @@ def alike(prior: Prior, w: Float[Array, "b w"]) -> Styles:
 def synthesise(
     prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...] | None
 ) -> Volumes:
-    """G(w, n) in network units, float32."""
-    return apply(prior.synthesis, generator["synthesis"], ws, noise)
+    """G(w, n) in network units, float32: of principal codes with the linear volume of the first w."""
+    shown = apply(prior.synthesis, generator["synthesis"], ws, noise)
+    if not prior.encodes:
+        return shown
+    axes = jax.lax.stop_gradient(generator["axes"])
+    return shown + axes.volume(ws[:, 0], shown.shape[1:-1])
 
 
 def score(prior: Prior, params: PyTree, volumes: Volumes) -> Float[Array, "b 1"]:
@@ -302,11 +296,10 @@ def random_styles(
     generator: PyTree,
     key: Key,
     count: int,
-    moments: Moments | tuple[()] = (),
 ) -> Styles:
     """Mapped styles of `count` random z, two of them mixed at a random layer with p = style_mixing."""
     key_z, key_mix, key_cut = jax.random.split(key, 3)
-    z = random_codes(moments, key_z, (2 * count, prior.settings.w_dim))
+    z = random_codes(generator, key_z, (2 * count, prior.settings.w_dim))
     first, second = jnp.split(map_styles(prior, generator, z), 2)
     layers = prior.synthesis.num_ws
     mixed = jax.random.uniform(key_mix, (count,)) < prior.settings.style_mixing
@@ -317,6 +310,6 @@ def random_styles(
 def sample(prior: Prior, state: State, key: Key, count: int) -> Float[Array, "b x y z"]:
     """Volumes in HU of `count` random z, without style mixing, from the averaged weights."""
     key_z, key_noise = jax.random.split(key)
-    z = random_codes(state.moments, key_z, (count, prior.settings.w_dim))
+    z = random_codes(state.ema, key_z, (count, prior.settings.w_dim))
     noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
     return volumes_of(prior, state.ema, map_styles(prior, state.ema, z), noise)

@@ -21,7 +21,7 @@ from jxrecon.geometry import Grid
 from jxrecon.methods.base.method import Cameras, Images, Problem
 from jxrecon.methods.volumes.x2vision import pose
 from jxrecon.methods.volumes.x2vision import prior as manifold
-from jxrecon.methods.volumes.x2vision.encoder import averaged
+from jxrecon.methods.volumes.x2vision.codes import averaged
 from jxrecon.methods.volumes.x2vision.latent import (
     Inversion,
     Latents,

@@ -3,7 +3,7 @@
 A step serves two terms. The adversarial one is StyleGAN2's. The other asks G(code) to be a training volume,
 in voxels and in projections: it gives X2Vision's projection loss a ground truth to compare with, and used
 alone for the first `warm_start_steps` it is a start that a small budget can afford. The codes are a table
-(auto-decoder), one for each volume and mirror image, or come from an encoder, see `encoder`.
+(auto-decoder), one for each volume and mirror image, or principal ones, see `codes`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from jaxtyping import Array, Float, Int
 
 from jxrecon.methods.volumes.x2vision import distances, losses
 from jxrecon.methods.volumes.x2vision.augment import adjust, augment
-from jxrecon.methods.volumes.x2vision.encoder import followed, standardised
 from jxrecon.methods.volumes.x2vision.networks import draw_noise
 from jxrecon.methods.volumes.x2vision.prior import (
     Prior,
     State,
     Volumes,
     averaged_parts,
-    code_of,
     guessed,
     map_styles,
     project,
@@ -93,20 +91,19 @@ def auto_encoder_step(
     images: tuple[Float[Array, "b rows columns"], ...],
     key: Key,
 ) -> tuple[State, Terms]:
-    """[auto-encoder] G and E towards G(E(volume)) = volume, F towards F(X-rays) = f(E(volume))."""
+    """[auto-encoder] G towards G(z) = volume with z its code, F towards F(X-rays) = f(z)."""
     settings, count = prior.settings, real.shape[0]
     key_noise, key_code = jax.random.split(key)
     shake = settings.code_noise * jax.random.normal(key_code, (count, settings.w_dim))
+    z = state.generator["axes"].code(real[..., 0]) + shake
 
-    def loss(generator: PyTree, encoder: PyTree) -> tuple[Array, tuple[Terms, Array, Volumes]]:
-        raw = code_of(prior, encoder, real)
-        z = standardised(state.moments, raw) + shake
+    def loss(generator: PyTree, encoder: PyTree) -> tuple[Array, tuple[Terms, Volumes]]:
         total, terms, ws, fake = likeness(prior, generator, z, real, key_noise)
         aside = guessed(prior, encoder, images) - jax.lax.stop_gradient(ws[:, 0])
         terms["L_guess"] = jnp.mean(aside**2)
-        return total + terms["L_guess"], (terms, raw, fake)
+        return total + terms["L_guess"], (terms, fake)
 
-    gradients, (terms, raw, fake) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
+    gradients, (terms, fake) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
         state.generator, state.encoder
     )
     generator, generator_optimiser = descend(
@@ -122,7 +119,6 @@ def auto_encoder_step(
         generator_optimiser=generator_optimiser,
         encoder=encoder,
         encoder_optimiser=encoder_optimiser,
-        moments=followed(state.moments, raw, state.step),
         residual=state.residual + RESIDUAL_RATE * (off - state.residual),
     )
     return state, terms
@@ -140,7 +136,7 @@ def adversarial_step(prior: Prior, state: State, real: Volumes, key: Key) -> tup
     p, spacing = state.augmentation, tuple(map(float, prior.problem.grid.spacing_mm))
 
     def generator_loss(generator: PyTree) -> tuple[Array, tuple[Array, Volumes]]:
-        ws = random_styles(prior, generator, key_styles, count, state.moments)
+        ws = random_styles(prior, generator, key_styles, count)
         noise = draw_noise(key_noise, prior.synthesis.noise_shapes, count)
         fake = augment(keys[1], synthesise(prior, generator, ws, noise), p, spacing)
         loss = game.generator(score(prior, state.discriminator, fake))
@@ -193,13 +189,13 @@ def path_length_step(
     prior: Prior, state: State, generator: PyTree, optimiser: PyTree, key: Key, count: int
 ) -> tuple[PyTree, PyTree, Array]:
     """[StyleGAN2 path length] k weight E (|J^T y| - a)^2 with a its running mean, every k steps."""
-    settings, mean, moments = prior.settings, state.path_length, state.moments
+    settings, mean = prior.settings, state.path_length
     key_styles, key_noise, key_y = jax.random.split(key, 3)
     half = max(1, count // 2)  # as in StyleGAN2: the second derivative is the costliest pass
     noise = draw_noise(key_noise, prior.synthesis.noise_shapes, half)
 
     def loss(params: PyTree) -> tuple[Array, Array]:
-        ws = random_styles(prior, params, key_styles, half, moments)
+        ws = random_styles(prior, params, key_styles, half)
         lengths = losses.path_lengths(lambda w: synthesise(prior, params, w, noise), ws, key_y)
         target = mean + settings.path_length_decay * (jnp.mean(lengths) - mean)
         penalty = jnp.mean((lengths - jax.lax.stop_gradient(target)) ** 2)
