@@ -1,14 +1,17 @@
 """Codes of volumes along principal axes: a linear encoder and decoder under the generator.
 
     z = D S^-1 V' (v - m)        w = z, no mapping network
-    G(w, n) = m + V S D^-1 w + synthesis(w, n)
+    G(w, n) = M + U D^-1 w + synthesis(w, n)
 
-m, V, S: mean, principal axes and deviations of training volumes and mirror images, averaged to a coarse level
-and learnt in closed form before the first step; D = c S^(1/2), of mean square 1, are the deviations of z, so
-that random z ~ N(0, D^2). The synthesis network starts at zero and learns what the linear part cannot show:
-the prior begins as the linear one and gets better. A table holds a code for each training volume as it is and
-knows none of one that was moved or bent; these are codes of any volume. An encoder network in their place was
-tried three times and failed: codes collapsed, or G learnt slower than the mean.
+m, V, S: mean, principal axes and deviations of training volumes and mirror images, averaged to a coarse
+level; D = c S^(1/2), of mean square 1: the deviations of z, so that random z ~ N(0, D^2). M is the mean on
+the whole grid, where z = 0; U what volumes differ by along the axes, regressed on a grid half as fine. All
+are found in closed form before the first step and stay. The synthesis network starts at zero and learns what
+the linear part cannot show: the prior begins as the linear one and gets better.
+
+A table holds a code for each training volume as it is and knows none of one that was moved or bent; these are
+codes of any volume. An encoder network in their place was tried three times and failed: codes collapsed, or G
+learnt slower than the mean.
 """
 
 from __future__ import annotations
@@ -27,46 +30,83 @@ FLAT = 1e-5
 
 
 class Axes(NamedTuple):
-    """The linear part of a prior.
+    """The linear part of a prior, in network units.
 
     Attributes:
-        mean: of training volumes and mirror images, network units, on the coarse level.
-        axes: one a row, of length 1; zeros where training volumes do not differ.
-        spread: of volumes along them.
-        deviation: of z along them.
+        mean: m, of training volumes and mirror images on the coarse level.
+        rows: V', one axis a row, of length 1; zeros where training volumes do not differ.
+        spread: S, of volumes along them.
+        deviation: D, of z.
+        middle: M, the mean on the whole grid.
+        moves: U', how a volume differs for one deviation along each axis.
     """
 
-    mean: Float[Array, "x y z"]
-    axes: Float[Array, "d voxels"]
+    mean: Float[Array, "i j k"]
+    rows: Float[Array, "d coarse"]
     spread: Float[Array, " d"]
     deviation: Float[Array, " d"]
+    middle: Float[Array, "x y z"]
+    moves: Float[Array, "d fx fy fz"]
 
     def code(self, volumes: Float[Array, "b x y z"]) -> Float[Array, "b d"]:
-        """z of volumes in network units, of any finer grid."""
+        """z of volumes on the whole grid."""
         away = averaged(volumes, self.mean.shape) - self.mean[None]
-        along = jnp.matmul(away.reshape(away.shape[0], -1), self.axes.T, precision="highest")
+        along = jnp.matmul(away.reshape(away.shape[0], -1), self.rows.T, precision="highest")
         return along * (self.deviation / self.spread)[None]
 
     def volume(self, z: Float[Array, "b d"], shape: tuple[int, ...]) -> Float[Array, "b x y z 1"]:
-        """The linear volume on a grid that is finer or coarser by whole levels."""
-        deviation = jnp.where(self.deviation > 0, self.deviation, 1.0)
-        away = jnp.matmul(z * (self.spread / deviation)[None], self.axes, precision="highest")
-        volume = self.mean[None] + away.reshape(-1, *self.mean.shape)
-        volume = averaged(volume, shape)[..., None]
-        while volume.shape[1:-1] != shape:
-            volume = upsample2(volume)
-        return volume
+        """The linear volume, averaged to a level's shape."""
+        return averaged(self.middle[None], shape)[..., None] + self.moved(z, shape)
+
+    def moved(self, z: Float[Array, "b d"], shape: tuple[int, ...]) -> Float[Array, "b x y z 1"]:
+        """What z adds to the mean."""
+        z = z / jnp.where(self.deviation > 0, self.deviation, 1.0)[None]
+        moves = averaged(self.moves, shape)
+        away = jnp.matmul(z, moves.reshape(moves.shape[0], -1), precision="highest")
+        away = away.reshape(-1, *moves.shape[1:])[..., None]
+        while away.shape[1:-1] != shape:
+            away = upsample2(away)
+        return away
 
 
-def no_axes(shape: tuple[int, ...], features: int) -> Axes:
+def moving_shape(grid: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:
+    """Of `Axes.moves`: half the grid, but no coarser than the coarse level."""
+    return tuple(max(n // 2, m) for n, m in zip(grid, coarse))
+
+
+def no_axes(grid: tuple[int, ...], coarse: tuple[int, ...], features: int) -> Axes:
     """Before training volumes were seen: nothing is linear, random codes are N(0, I)."""
-    rows = jnp.zeros((features, shape[0] * shape[1] * shape[2]))
-    return Axes(jnp.zeros(shape), rows, jnp.ones(features), jnp.ones(features))
+    rows = jnp.zeros((features, coarse[0] * coarse[1] * coarse[2]))
+    moves = jnp.zeros((features, *moving_shape(grid, coarse)))
+    ones = jnp.ones(features)
+    return Axes(jnp.zeros(coarse), rows, ones, ones, jnp.zeros(grid), moves)
 
 
-def principal(volumes: Float[Array, "n x y z"], features: int) -> Axes:
-    """Those of these volumes and their mirror images, network units, on the coarse level."""
+def principal(volumes: Float[Array, "n x y z"], old: Axes) -> Axes:
+    """The axes of these volumes and their mirror images; `old` has the grids, and codes that stay, if any.
+
+    Args:
+        volumes: network units, on the whole grid.
+        old: of `no_axes`, or of a generator that is grown.
+    """
     both = jnp.concatenate([volumes, volumes[:, ::-1]])
+    coarse = averaged(both, old.mean.shape)
+    found = _encoder(coarse, old)
+    axes = jax.tree.map(lambda o, f: jnp.where(jnp.any(old.rows != 0), o, f), old, found)
+    z = axes.code(coarse)
+    usual = jnp.mean(z, axis=0, keepdims=True)
+    scaled = (z - usual) * axes.deviation[None]
+    power = jnp.sum((z - usual) ** 2, axis=0)
+    per_code = scaled / (power + FLAT * jnp.max(power))[None]
+    fine = averaged(both, old.moves.shape[1:])
+    axes = axes._replace(moves=jnp.tensordot(per_code.T, fine, 1, precision="highest"))
+    middle = jnp.mean(both, axis=0) - axes.moved(usual, both.shape[1:])[0, ..., 0]
+    return axes._replace(middle=middle)
+
+
+def _encoder(both: Float[Array, "n i j k"], old: Axes) -> Axes:
+    """What codes are made by, from volumes and mirror images on the coarse level."""
+    features = len(old.spread)
     mean = jnp.mean(both, axis=0)
     away = (both - mean[None]).reshape(both.shape[0], -1) / jnp.sqrt(both.shape[0])
     variances, u = jnp.linalg.eigh(jnp.matmul(away, away.T, precision="highest"))
@@ -74,15 +114,15 @@ def principal(volumes: Float[Array, "n x y z"], features: int) -> Axes:
     variances, u = variances[::-1][:kept], u[:, ::-1][:, :kept]
     told = variances > FLAT * variances[0]
     spread = jnp.sqrt(jnp.where(told, variances, 1.0))
-    axes = jnp.matmul(u.T, away, precision="highest") / spread[:, None]
+    rows = jnp.matmul(u.T, away, precision="highest") / spread[:, None]
     root = jnp.where(told, jnp.sqrt(spread), 0.0)
     deviation = root * jnp.sqrt(features / jnp.sum(root**2))
     more = (0, features - kept)
-    return Axes(
-        mean,
-        jnp.pad(jnp.where(told[:, None], axes, 0.0), (more, (0, 0))),
-        jnp.pad(spread, more, constant_values=1.0),
-        jnp.pad(deviation, more),
+    return old._replace(
+        mean=mean,
+        rows=jnp.pad(jnp.where(told[:, None], rows, 0.0), (more, (0, 0))),
+        spread=jnp.pad(spread, more, constant_values=1.0),
+        deviation=jnp.pad(deviation, more),
     )
 
 

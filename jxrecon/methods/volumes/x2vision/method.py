@@ -262,7 +262,8 @@ def reconstruct(
     volumes = jax.lax.map(volume, moved[:, None])
     hu, variance = jnp.mean(volumes, axis=0), jnp.var(volumes, axis=0)
     if prior.encodes:
-        return Reconstruction(hu, trace, state.scale * jnp.sqrt(variance + state.residual))
+        variance = variance + (prior.problem.window.range / 2) ** 2 * state.residual
+        return Reconstruction(hu, trace, state.scale * jnp.sqrt(variance))
     return Reconstruction(hu, trace, jnp.sqrt(variance))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jxrecon import drr
 from jxrecon.methods.base.method import Cameras, Problem
-from jxrecon.methods.volumes.x2vision.codes import averaged, no_axes, principal, random_codes
+from jxrecon.methods.volumes.x2vision.codes import no_axes, principal, random_codes
 from jxrecon.methods.volumes.x2vision.encoder import Encoder, stacked
 from jxrecon.methods.volumes.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
 from jxrecon.nn.blocks import apply, compute_dtype
@@ -81,7 +80,7 @@ class PriorSettings:
 
 
 class State(struct.PyTreeNode):
-    """All that outlives a step of the prior. Of table and axes one is there; what goes with the other is ()."""
+    """All that outlives a step of the prior. Of table and axes one is there, the other ()."""
 
     step: Int[Array, ""]
     generator: PyTree  # {"mapping", "synthesis"}, with principal codes "axes" too, which stay
@@ -96,7 +95,7 @@ class State(struct.PyTreeNode):
     augmentation: Float[Array, ""]  # strength p in [0, 1]
     encoder: PyTree = ()  # F, from X-rays to w
     encoder_optimiser: PyTree = ()
-    residual: PyTree = ()  # [x, y, z], running mean of (G(z) - v)^2, HU^2
+    residual: PyTree = ()  # [x, y, z], running mean of (G(z) - v)^2, network units
     scale: PyTree = ()  # factor on the deviations, 1 before it is found at the end
 
 
@@ -187,7 +186,7 @@ def init(prior: Prior, key: Key) -> State:
     if prior.encodes:
         codes: PyTree = ()
         encoding = _first_encoding(prior, key_codes)
-        generator["axes"] = no_axes(prior.encoded_shape, w_dim)
+        generator["axes"] = no_axes(prior.problem.grid.shape, prior.encoded_shape, w_dim)
     else:
         codes = jax.random.normal(key_codes, (2 * prior.problem.cases, w_dim))
         encoding = {}
@@ -227,9 +226,7 @@ def _first_encoding(prior: Prior, key: Key) -> dict[str, PyTree]:
 def fit(prior: Prior, state: State, everything: TrainingVolumes) -> State:
     """The state with the principal axes of the training volumes; a grown one keeps those it has."""
     unit = prior.problem.window.to_unit(everything.hu.astype(jnp.float32))
-    found = principal(averaged(unit, prior.encoded_shape), prior.settings.w_dim)
-    old = state.generator["axes"]
-    axes = jax.tree.map(partial(jnp.where, jnp.any(old.axes != 0)), old, found)
+    axes = principal(unit, state.generator["axes"])
     return state.replace(
         generator={**state.generator, "axes": axes}, ema={**state.ema, "axes": axes}
     )

@@ -112,8 +112,7 @@ def auto_encoder_step(
     encoder, encoder_optimiser = descend(
         prior.codes_adam, gradients[1], state.encoder_optimiser, state.encoder
     )
-    window = prior.problem.window
-    off = jnp.mean((window.range / 2 * (fake - real)[..., 0]) ** 2, axis=0)
+    off = jnp.mean((fake - real)[..., 0] ** 2, axis=0)
     state = state.replace(
         generator=generator,
         generator_optimiser=generator_optimiser,
