@@ -132,6 +132,21 @@ def build(settings: Settings, problem: Problem) -> Method:
         kept_out=settings.calibration if prior.encodes else 0,
         finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
         hints=("whole", "start", "earlier") if prior.encodes else (),
+        ship=ship,
+    )
+
+
+def ship(state: State) -> State:
+    """What reconstructs: the averaged generator and what doubt needs, nothing that only training does."""
+    return state.replace(
+        generator={},
+        discriminator={},
+        codes=(),
+        generator_optimiser=(),
+        discriminator_optimiser=(),
+        codes_optimiser=(),
+        encoder=(),
+        encoder_optimiser=(),
     )
 
 
