@@ -67,7 +67,7 @@ def _field(*shape: int) -> Field:
 
 _FROM_COARSE = {
     levels: LatentSettings(
-        iterations=last, starts=1, start="xrays", anchor=0.5, coarse_iterations=coarse, samples=8
+        iterations=last, starts=1, anchor=1.0, coarse_iterations=coarse, samples=8
     )
     for levels, coarse, last in ((3, (0,), 100), (4, (80,), 30), (5, (80, 20), 10))
 }
@@ -101,23 +101,25 @@ def _grown(levels: int, schedule: Schedule) -> dict[str, Any]:
 
 
 _SIZES: dict[str, dict[str, Any]] = {
-    # Trains visibly in minutes on two CPU cores.
+    # Minutes on two CPU cores.
     "small": {
         "field": _field(20, 24, 28),
         "views": Views(pixels=32),
         "schedule": Schedule(
-            steps=960, batch_size=8, evaluate_every=240, evaluate_cases=4, save_every=240
+            steps=160, batch_size=8, evaluate_every=40, evaluate_cases=4, save_every=40
         ),
         "population": Population(train=128, validation=8),
         "settings": Settings(
             PriorSettings(
                 channels=(64, 32, 16),
+                architecture="skip",
+                codes="principal",
                 w_dim=64,
-                warm_start_steps=840,
+                warm_start_steps=140,
                 ema_kimg=1.0,
                 path_length_weight=0.0,
             ),
-            LatentSettings(iterations=150, starts=2),
+            LatentSettings(iterations=150, starts=1, start="xrays", anchor=0.5, samples=8),
             eval_iterations=40,
         ),
     },

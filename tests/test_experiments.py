@@ -11,7 +11,7 @@ from jxrecon.methods.volumes.x2vision import prior
 from jxrecon.runs import config
 from jxrecon.types import InputError
 
-SIZES = ("small", "medium", "paper")
+SIZES = ("small", "full", "medium", "paper")
 
 
 def _problem(experiment):
@@ -28,7 +28,11 @@ def test_every_size_of_x2vision_hn_builds_its_state(size):
     assert experiment.size == size
     method = experiment.build(experiment.settings, _problem(experiment))
     state = jax.eval_shape(method.init, jax.random.key(0))
-    assert state.codes.shape == (6, experiment.settings.prior.w_dim)
+    w_dim = experiment.settings.prior.w_dim
+    if experiment.settings.prior.codes == "table":
+        assert state.codes.shape == (6, w_dim)
+    else:
+        assert state.ema["axes"].rows.shape == (w_dim, 20 * 24 * 28)
     assert experiment.views.count == 2
     assert experiment.field.grid.extent_mm == pytest.approx([224.0, 240.0, 201.6])
 

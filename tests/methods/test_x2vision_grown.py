@@ -321,3 +321,17 @@ def test_an_earlier_scan_follows_the_patient(trained):
     )
     before = float(jnp.mean((body(0.0) - body(1.0)) ** 2))
     assert float(jnp.mean((found.hu - body(1.0)) ** 2)) < 0.7 * before
+
+
+def test_what_ships_reconstructs_alike_and_holds_nothing_of_training(trained):
+    state, _ = trained
+    case = jax.tree.map(lambda a: a[1], batch_of())
+    find = jit(
+        lambda s: method.reconstruct(WHOLE, s, case.images, PROBLEM.cameras, jax.random.key(0))
+    )
+    handed = method.ship(state)
+    assert handed.ema["axes"].moves.steps.dtype == jnp.int8
+    assert not jax.tree.leaves((handed.generator, handed.discriminator, handed.encoder))
+    assert not jax.tree.leaves((handed.generator_optimiser, handed.encoder_optimiser))
+    np.testing.assert_allclose(find(handed).hu, find(state).hu, atol=8.0)
+    jax.tree.map(np.testing.assert_array_equal, method.ship(handed), handed)

@@ -18,10 +18,17 @@ SUBJECTS, STEPS, VOLUMES = 32, 200, 2
 
 @pytest.fixture(scope="module")
 def trained():
-    """The small size after a short warm start on SYNTHETIC subjects."""
+    """The small size, StyleGAN2 alone, after a short warm start on SYNTHETIC subjects."""
     experiment = config.override(
         config.find("x2vision_hn", "small"),
-        [f"population.train={SUBJECTS}", "population.validation=1"],
+        [
+            f"population.train={SUBJECTS}",
+            "population.validation=1",
+            "settings.prior.codes=table",
+            "settings.prior.architecture=orig",
+            "settings.latent.start=mean",
+            "settings.latent.anchor=0",
+        ],
     )
     volumes = experiment.load(experiment, None).train
     field = experiment.field

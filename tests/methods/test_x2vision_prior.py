@@ -205,7 +205,7 @@ def test_inverting_its_own_projections_lowers_their_error(start):
 
 @pytest.mark.slow
 def test_the_method_reconstructs_and_reports_quality(start):
-    settings = Settings(SETTINGS, LatentSettings(iterations=5, starts=2), eval_iterations=3)
+    settings = Settings(SETTINGS, LatentSettings(iterations=5, starts=2), eval_iterations=1)
     method = build(settings, PROBLEM)
     images = tuple(jnp.ones(camera.shape) for camera in PROBLEM.cameras)
     found = method.reconstruct(start, images, PROBLEM.cameras, jax.random.key(0))

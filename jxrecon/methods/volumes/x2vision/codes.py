@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jxrecon.methods.base.rounded import Rows, rows
 from jxrecon.nn.resample import upsample2
 from jxrecon.types import Key, PyTree
 
@@ -38,7 +39,7 @@ class Axes(NamedTuple):
         spread: S, of volumes along them.
         deviation: D, of z.
         middle: M, the mean on the whole grid.
-        moves: U', how a volume differs for one deviation along each axis.
+        moves: U', how a volume differs for one deviation along each axis; of weights that ship in 8 bits.
     """
 
     mean: Float[Array, "i j k"]
@@ -46,7 +47,7 @@ class Axes(NamedTuple):
     spread: Float[Array, " d"]
     deviation: Float[Array, " d"]
     middle: Float[Array, "x y z"]
-    moves: Float[Array, "d fx fy fz"]
+    moves: Float[Array, "d fx fy fz"] | Rows
 
     def code(self, volumes: Float[Array, "b x y z"]) -> Float[Array, "b d"]:
         """z of volumes on the whole grid."""
@@ -61,12 +62,18 @@ class Axes(NamedTuple):
     def moved(self, z: Float[Array, "b d"], shape: tuple[int, ...]) -> Float[Array, "b x y z 1"]:
         """What z adds to the mean."""
         z = z / jnp.where(self.deviation > 0, self.deviation, 1.0)[None]
-        moves = averaged(self.moves, shape)
+        moves = self.moves.arrays() if isinstance(self.moves, Rows) else self.moves
+        moves = averaged(moves, shape)
         away = jnp.matmul(z, moves.reshape(moves.shape[0], -1), precision="highest")
         away = away.reshape(-1, *moves.shape[1:])[..., None]
         while away.shape[1:-1] != shape:
             away = upsample2(away)
         return away
+
+
+def small(axes: Axes) -> Axes:
+    """Axes as they ship."""
+    return axes if isinstance(axes.moves, Rows) else axes._replace(moves=rows(axes.moves))
 
 
 def moving_shape(grid: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,6 +105,7 @@ def principal(volumes: Float[Array, "n x y z"], old: Axes) -> Axes:
     scaled = (z - usual) * axes.deviation[None]
     power = jnp.sum((z - usual) ** 2, axis=0)
     per_code = scaled / (power + FLAT * jnp.max(power))[None]
+    assert not isinstance(old.moves, Rows)  # what ships is not trained on
     fine = averaged(both, old.moves.shape[1:])
     axes = axes._replace(moves=jnp.tensordot(per_code.T, fine, 1, precision="highest"))
     middle = jnp.mean(both, axis=0) - axes.moved(usual, both.shape[1:])[0, ..., 0]

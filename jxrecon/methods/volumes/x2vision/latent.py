@@ -208,9 +208,8 @@ def invert(
         For each batch member the latents of its lowest total, not of its last iteration.
     """
     rate, iterations = settings.learning_rate, settings.iterations
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.1 * rate, rate, max(1, iterations // 20), iterations
-    )
+    warm = max(1, iterations // 20)
+    schedule = optax.warmup_cosine_decay_schedule(0.1 * rate, rate, warm, max(iterations, warm + 1))
     optimiser = optax.adam(schedule, b1=0.9, b2=0.99)
 
     def loss(white: Latents) -> tuple[Float[Array, ""], Terms]:

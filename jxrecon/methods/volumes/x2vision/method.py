@@ -50,7 +50,7 @@ from jxrecon.methods.base.method import (
 )
 from jxrecon.methods.volumes.x2vision import distances, pose, training
 from jxrecon.methods.volumes.x2vision import prior as manifold
-from jxrecon.methods.volumes.x2vision.codes import averaged, random_codes
+from jxrecon.methods.volumes.x2vision.codes import averaged, random_codes, small
 from jxrecon.methods.volumes.x2vision.doubt import offsets, precision
 from jxrecon.methods.volumes.x2vision.guided import GuidedSettings, follow
 from jxrecon.methods.volumes.x2vision.latent import (
@@ -138,9 +138,11 @@ def build(settings: Settings, problem: Problem) -> Method:
 
 def ship(state: State) -> State:
     """What reconstructs: the averaged generator and what doubt needs, nothing that only training does."""
+    ema = state.ema if "axes" not in state.ema else {**state.ema, "axes": small(state.ema["axes"])}
     return state.replace(
-        generator={},
-        discriminator={},
+        ema=ema,
+        generator=(),
+        discriminator=(),
         codes=(),
         generator_optimiser=(),
         discriminator_optimiser=(),
