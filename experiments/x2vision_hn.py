@@ -119,7 +119,7 @@ _SIZES: dict[str, dict[str, Any]] = {
                 ema_kimg=1.0,
                 path_length_weight=0.0,
             ),
-            LatentSettings(iterations=150, starts=1, start="xrays", anchor=0.5, samples=8),
+            LatentSettings(iterations=150, starts=1, samples=8),
             eval_iterations=40,
         ),
     },

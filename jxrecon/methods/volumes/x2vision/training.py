@@ -33,7 +33,7 @@ from jxrecon.nn.optimise import descend, improve
 from jxrecon.types import Key, PyTree, Terms, VolumeBatch
 
 RESIDUAL_RATE = 0.01
-"""Of the running mean of what G cannot show, a step."""
+"""Of the running mean of what G cannot show, a step; the first steps make a plain mean."""
 
 
 def likeness(
@@ -113,12 +113,13 @@ def auto_encoder_step(
         prior.codes_adam, gradients[1], state.encoder_optimiser, state.encoder
     )
     off = jnp.mean((fake - real)[..., 0] ** 2, axis=0)
+    rate = jnp.maximum(RESIDUAL_RATE, 1.0 / (1.0 + state.step.astype(jnp.float32)))
     state = state.replace(
         generator=generator,
         generator_optimiser=generator_optimiser,
         encoder=encoder,
         encoder_optimiser=encoder_optimiser,
-        residual=state.residual + RESIDUAL_RATE * (off - state.residual),
+        residual=state.residual + rate * (off - state.residual),
     )
     return state, terms
 
