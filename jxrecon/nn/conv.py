@@ -3,12 +3,13 @@
 XLA's own 3-D convolutions are 4 to 80 times slower than need be on CPU, above all their gradients. All
 strides here become convolutions of stride 1 (space to depth, depth to space), and these are a pair of
 bilinear maps, `_correlate` and `_kernel_gradient`, each of which is the other's derivative: so they can
-be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and its
-depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
+be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and, of few
+channels, its depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 FEW = 8  # times fewer channels out than in: the forms for a network's last layer
+MANY = 216  # numbers in a plane of taps, from which on products are large enough without gathering
 
 Padding = int | Sequence[tuple[int, int]] | None
 
@@ -196,9 +198,10 @@ def _kernel_gradient_native(pads: Pads, x: Array, g: Array) -> Array:
 def _correlate_folded(
     pads: Pads, x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]
 ) -> Array:
-    """One 2-D convolution: depth in the batch, the k taps along depth in the channels.
+    """2-D convolutions with depth in the batch, one a tap along depth, summed.
 
-    Those of the input, or, where the output has few, of the output, which are then summed.
+    With few channels, one convolution with these taps in the channels: those of the input, or, where the
+    output has fewer still, of the output.
     """
     x, around = _pad(x, (pads[0], (0, 0), (0, 0))), pads[1:]
     depth = x.shape[1] - w.shape[0] + 1
@@ -208,9 +211,14 @@ def _correlate_folded(
         y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
         terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
         return sum(terms[1:], terms[0])
-    planes = jnp.concatenate([x[:, k : k + depth] for k in range(w.shape[0])], -1)
-    kernel = w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])
-    y = _correlate_native(around, planes.reshape(-1, *planes.shape[2:]), kernel)
+    planes = [x[:, k : k + depth] for k in range(w.shape[0])]
+    kernels = list(w)
+    if math.prod(w.shape[1:4]) < MANY:
+        planes = [jnp.concatenate(planes, -1)]
+        kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
+    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
+    terms = [_correlate_native(around, plane, kernel) for plane, kernel in zip(flat, kernels)]
+    y = sum(terms[1:], terms[0])
     return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 

@@ -48,9 +48,7 @@ def upfirdn_axis(
     """
     axis %= x.ndim
     lines = x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
-    filtered = _filtered(
-        lines, _Filter(tuple(map(float, taps)), up, down, tuple(padding), x.shape[axis])
-    )
+    filtered = _filtered(lines, _Filter(tuple(map(float, taps)), up, down, padding, x.shape[axis]))
     return filtered.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
