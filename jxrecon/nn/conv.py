@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 FEW = 8  # times fewer channels out than in: the forms for a network's last layer
-MANY = 216  # numbers in a plane of taps, from which on products are large enough without gathering
+MANY = 144  # numbers in a plane of taps, from which on gathering them saves no time
 
 Padding = int | Sequence[tuple[int, int]] | None
 
