@@ -49,7 +49,7 @@ def conv(
     blocks = [-(-k // stride) for k in taps]  # taps in units of the stride, rounded up
     after = [(o + q - 1) * stride - n - p[0] for o, q, n, p in zip(out, blocks, space, pads)]
     x = _pad(x, tuple((p[0], a) for p, a in zip(pads, after)))
-    return _correlate(space_to_depth(x, stride), _phases(kernel, stride, -1), _none(taps))
+    return _correlate(space_to_depth(x, stride), _phases(kernel, stride, -1), _none(len(taps)))
 
 
 def conv_transpose(
@@ -114,8 +114,8 @@ def _pairs(padding: Padding, taps: Sequence[int]) -> Pads:
     return tuple((before, after) for before, after in padding)
 
 
-def _none(taps: Sequence[int]) -> Pads:
-    return ((0, 0),) * len(taps)
+def _none(axes: int) -> Pads:
+    return ((0, 0),) * axes
 
 
 def _pad(x: Float[Array, "b *space i"], pads: Pads) -> Float[Array, "b *padded i"]:
@@ -182,7 +182,7 @@ def _correlate_native(pads: Pads, x: Array, w: Array) -> Array:
     if _pointwise(w):
         return _pad(x, pads) @ w.reshape(w.shape[-2:])
     if min(min(p) for p in pads) < 0:  # not among the forms that are fast on CPU
-        x, pads = _pad(x, pads), _none(pads)
+        x, pads = _pad(x, pads), _none(len(pads))
     space = "XYZ"[: x.ndim - 2]
     axes = f"N{space}C", f"{space}IO", f"N{space}C"
     return lax.conv_general_dilated(x, w, (1,) * len(space), pads, dimension_numbers=axes)
