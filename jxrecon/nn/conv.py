@@ -3,13 +3,15 @@
 XLA's own 3-D convolutions are 4 to 80 times slower than need be on CPU, above all their gradients. All
 strides here become convolutions of stride 1 (space to depth, depth to space), and these are a pair of
 bilinear maps, `_correlate` and `_kernel_gradient`, each of which is the other's derivative: so they can
-be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and its
-depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
+be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and, of few
+channels, its depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 FEW = 8  # times fewer channels out than in: the forms for a network's last layer
+MANY = 144  # numbers in a plane of taps, from which on gathering them saves no time
 
 Padding = int | Sequence[tuple[int, int]] | None
 
@@ -40,13 +43,13 @@ def conv(
     """
     taps, space = kernel.shape[:-2], x.shape[1:-1]
     pads = _pairs(padding, taps)
+    if stride == 1:
+        return _correlate(x, kernel, pads)
     out = [(n + sum(p) - k) // stride + 1 for n, p, k in zip(space, pads, taps)]
     blocks = [-(-k // stride) for k in taps]  # taps in units of the stride, rounded up
     after = [(o + q - 1) * stride - n - p[0] for o, q, n, p in zip(out, blocks, space, pads)]
-    x = _pad(x, [(0, 0), *((p[0], a) for p, a in zip(pads, after)), (0, 0)])
-    if stride > 1:
-        x, kernel = space_to_depth(x, stride), _phases(kernel, stride, -1)
-    return _correlate(x, kernel)
+    x = _pad(x, tuple((p[0], a) for p, a in zip(pads, after)))
+    return _correlate(space_to_depth(x, stride), _phases(kernel, stride, -1), _none(len(taps)))
 
 
 def conv_transpose(
@@ -68,16 +71,17 @@ def conv_transpose(
     """
     taps, space = kernel.shape[:-2], x.shape[1:-1]
     pads = _pairs(padding, taps)
-    phases = _phases(kernel, stride, -2)
-    x = _pad(x, [(0, 0), *((q - 1, q - 1) for q in phases.shape[:-2]), (0, 0)])
-    y = depth_to_space(_correlate(x, jnp.flip(phases, range(len(taps)))), stride)
+    phases = jnp.flip(_phases(kernel, stride, -2), range(len(taps)))
+    around = tuple((q - 1, q - 1) for q in phases.shape[:-2])
+    y = depth_to_space(_correlate(x, phases, around), stride)
     ends = [stride * (n - 1) + k - p[1] for n, k, p in zip(space, taps, pads)]
     return y[:, *(slice(p[0], e) for p, e in zip(pads, ends))]
 
 
 def _phases(kernel: Float[Array, "*k i o"], stride: int, kept: int) -> Float[Array, "*q i o"]:
     """Taps in whole strides; those within one become channels, beside the axis that is kept."""
-    kernel = _pad(kernel, [*((0, -k % stride) for k in kernel.shape[:-2]), (0, 0), (0, 0)])
+    missing = [(0, -k % stride, 0) for k in kernel.shape[:-2]]
+    kernel = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*missing, (0, 0, 0), (0, 0, 0)])
     return jnp.moveaxis(space_to_depth(jnp.moveaxis(kernel, kept, 0), stride), 0, kept)
 
 
@@ -99,116 +103,148 @@ def depth_to_space(x: Float[Array, "b *coarse d"], factor: int) -> Float[Array, 
     return x.transpose(order).reshape(x.shape[0], *fine, -1)
 
 
-def _pairs(padding: Padding, taps: Sequence[int]) -> list[tuple[int, int]]:
+Pads = tuple[tuple[int, int], ...]
+
+
+def _pairs(padding: Padding, taps: Sequence[int]) -> Pads:
     if padding is None:
-        return [(k // 2, k // 2) for k in taps]
+        return tuple((k // 2, k // 2) for k in taps)
     if isinstance(padding, int):
-        return [(padding, padding)] * len(taps)
-    return list(padding)
+        return ((padding, padding),) * len(taps)
+    return tuple((before, after) for before, after in padding)
 
 
-def _pad(x: Array, pads: Sequence[tuple[int, int]]) -> Array:
-    """Zeros before and after each axis; a negative number cuts."""
-    return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in pads])
+def _none(axes: int) -> Pads:
+    return ((0, 0),) * axes
 
 
-# The pair of bilinear maps: y = x * w without padding, and dw = x * dy.
+def _pad(x: Float[Array, "b *space i"], pads: Pads) -> Float[Array, "b *padded i"]:
+    """Zeros before and after each axis of space; a negative number cuts."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
 
 
-@jax.custom_vjp
+# The pair of bilinear maps, of x with zeros around: y = x * w, and dw = x * dy. The zeros belong to the
+# maps: so neither is the gradient by them computed, nor is a padded copy kept for the backward pass.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _correlate(
-    x: Float[Array, "b *space i"], w: Float[Array, "*k i o"]
+    x: Float[Array, "b *space i"], w: Float[Array, "*k i o"], pads: Pads
 ) -> Float[Array, "b *out o"]:
-    if x.ndim == 4 or all(k == 1 for k in w.shape[:-2]):
-        return _correlate_native(x, w)
-    return lax.platform_dependent(x, w, cpu=_correlate_folded, default=_correlate_native)
+    native, folded = partial(_correlate_native, pads), partial(_correlate_folded, pads)
+    if x.ndim == 4 or _pointwise(w):
+        return native(x, w)
+    return lax.platform_dependent(x, w, cpu=folded, default=native)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(
-    x: Float[Array, "b *space i"], g: Float[Array, "b *out o"]
+    x: Float[Array, "b *space i"], g: Float[Array, "b *out o"], pads: Pads
 ) -> Float[Array, "*k i o"]:
-    if x.shape[1:-1] == g.shape[1:-1]:
-        return _kernel_gradient_native(x, g)
-    return lax.platform_dependent(
-        x, g, cpu=_kernel_gradient_planes, default=_kernel_gradient_native
-    )
+    native, planes = partial(_kernel_gradient_native, pads), partial(_kernel_gradient_planes, pads)
+    if all(k == 1 for k in _taps(pads, x, g)):
+        return native(x, g)
+    return lax.platform_dependent(x, g, cpu=planes, default=native)
 
 
 def _input_gradient(
-    g: Float[Array, "b *out o"], w: Float[Array, "*k i o"]
+    g: Float[Array, "b *out o"], w: Float[Array, "*k i o"], pads: Pads
 ) -> Float[Array, "b *space i"]:
     taps = w.shape[:-2]
-    g = _pad(g, [(0, 0), *((k - 1, k - 1) for k in taps), (0, 0)])
-    return _correlate(g, jnp.flip(w, range(len(taps))).swapaxes(-1, -2))
+    return _correlate(g, jnp.flip(w, range(len(taps))).swapaxes(-1, -2), _mirrored(pads, taps))
 
 
 _correlate.defvjp(
-    lambda x, w: (_correlate(x, w), (x, w)),
-    lambda xw, g: (_input_gradient(g, xw[1]), _kernel_gradient(xw[0], g)),
+    lambda x, w, pads: (_correlate(x, w, pads), (x, w)),
+    lambda pads, xw, g: (_input_gradient(g, xw[1], pads), _kernel_gradient(xw[0], g, pads)),
 )
 _kernel_gradient.defvjp(
-    lambda x, g: (_kernel_gradient(x, g), (x, g)),
-    lambda xg, w: (_input_gradient(xg[1], w), _correlate(xg[0], w)),
+    lambda x, g, pads: (_kernel_gradient(x, g, pads), (x, g)),
+    lambda pads, xg, w: (_input_gradient(xg[1], w, pads), _correlate(xg[0], w, pads)),
 )
 
 
-def _correlate_native(x: Array, w: Array) -> Array:
-    if all(k == 1 for k in w.shape[:-2]):
-        return x @ w.reshape(w.shape[-2:])
+def _pointwise(w: Float[Array, "*k i o"]) -> bool:
+    return all(k == 1 for k in w.shape[:-2])
+
+
+def _taps(pads: Pads, x: Float[Array, "b *space i"], g: Float[Array, "b *out o"]) -> list[int]:
+    """Of the kernel that gives `g` of `x`."""
+    return [n + sum(p) - m + 1 for n, p, m in zip(x.shape[1:-1], pads, g.shape[1:-1])]
+
+
+def _mirrored(pads: Pads, taps: Sequence[int]) -> Pads:
+    """The zeros that the result needs around it to give the input's shape back."""
+    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(taps, pads))
+
+
+def _correlate_native(pads: Pads, x: Array, w: Array) -> Array:
+    if _pointwise(w):
+        return _pad(x, pads) @ w.reshape(w.shape[-2:])
+    if min(min(p) for p in pads) < 0:  # not among the forms that are fast on CPU
+        x, pads = _pad(x, pads), _none(len(pads))
     space = "XYZ"[: x.ndim - 2]
     axes = f"N{space}C", f"{space}IO", f"N{space}C"
-    return lax.conv_general_dilated(x, w, (1,) * len(space), "VALID", dimension_numbers=axes)
+    return lax.conv_general_dilated(x, w, (1,) * len(space), pads, dimension_numbers=axes)
 
 
-def _kernel_gradient_native(x: Array, g: Array) -> Array:
-    taps = [n - m + 1 for n, m in zip(x.shape[1:-1], g.shape[1:-1])]
-    w = jax.ShapeDtypeStruct((*taps, x.shape[-1], g.shape[-1]), x.dtype)
-    (dw,) = jax.linear_transpose(lambda w: _correlate_native(x, w), w)(g)
+def _kernel_gradient_native(pads: Pads, x: Array, g: Array) -> Array:
+    shape = (*_taps(pads, x, g), x.shape[-1], g.shape[-1])
+    w = jax.ShapeDtypeStruct(shape, x.dtype)
+    (dw,) = jax.linear_transpose(lambda w: _correlate_native(pads, x, w), w)(g)
     return dw
 
 
-def _correlate_folded(x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]) -> Array:
-    """One 2-D convolution: depth in the batch, the k taps along depth in the channels.
+def _correlate_folded(
+    pads: Pads, x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]
+) -> Array:
+    """2-D convolutions with depth in the batch, one a tap along depth, summed.
 
-    Those of the input, or, where the output has few, of the output, which are then summed.
+    With few channels, one convolution with these taps in the channels: those of the input, or, where the
+    output has fewer still, of the output.
     """
+    x, around = _pad(x, (pads[0], (0, 0), (0, 0))), pads[1:]
     depth = x.shape[1] - w.shape[0] + 1
     if FEW * w.shape[-1] <= w.shape[-2]:
         kernel = w.transpose(1, 2, 3, 0, 4).reshape(*w.shape[1:4], -1)
-        y = _correlate_native(x.reshape(-1, *x.shape[2:]), kernel)
+        y = _correlate_native(around, x.reshape(-1, *x.shape[2:]), kernel)
         y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
         terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
         return sum(terms[1:], terms[0])
-    planes = jnp.concatenate([x[:, k : k + depth] for k in range(w.shape[0])], -1)
-    kernel = w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])
-    y = _correlate_native(planes.reshape(-1, *planes.shape[2:]), kernel)
+    planes = [x[:, k : k + depth] for k in range(w.shape[0])]
+    kernels = list(w)
+    if math.prod(w.shape[1:4]) < MANY:
+        planes = [jnp.concatenate(planes, -1)]
+        kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
+    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
+    terms = [_correlate_native(around, plane, kernel) for plane, kernel in zip(flat, kernels)]
+    y = sum(terms[1:], terms[0])
     return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 
-def _kernel_gradient_planes(x: Array, g: Array) -> Array:
+def _kernel_gradient_planes(pads: Pads, x: Array, g: Array) -> Array:
     """One matrix product a depth plane of `x`: its taps within the plane against the planes of `g` around.
 
     XLA's own form is 160 times slower in `scan` or `cond` on CPU.
     """
     if x.ndim == 4:
-        return _kernel_gradient_planes(x[:, None], g[:, None])[0]
-    k, m, n = (a - b + 1 for a, b in zip(x.shape[1:-1], g.shape[1:-1]))
+        return _kernel_gradient_planes(((0, 0), *pads), x[:, None], g[:, None])[0]
+    k, m, n = taps = _taps(pads, x, g)
     if m * n > 1 and FEW * g.shape[-1] <= x.shape[-1]:
-        # The shifted copies are then made of `g`: dw[t] = sum_m g'[m + k - 1 - t] x[m], g' with zeros around.
-        padded = _pad(g, [(0, 0), *((q - 1, q - 1) for q in (k, m, n)), (0, 0)])
-        return jnp.flip(_kernel_gradient_planes(padded, x), (0, 1, 2)).swapaxes(-1, -2)
+        # The shifted copies are then made of `g`: dw[t] = sum_j g[j + p - t] x[j], p zeros before x.
+        mirrored = _kernel_gradient_planes(_mirrored(pads, taps), g, x)
+        return jnp.flip(mirrored, (0, 1, 2)).swapaxes(-1, -2)
     rows, columns = g.shape[2:4]
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    g = _pad(g, [(0, 0), (k - 1, k - 1), *((0, 0),) * 3])
+    g = _pad(g, (_mirrored(pads, taps)[0], (0, 0), (0, 0)))
 
     def product(depth: Array | int) -> Array:
-        plane = lax.dynamic_index_in_dim(x, depth, axis=1, keepdims=False)
+        plane = _pad(lax.dynamic_index_in_dim(x, depth, axis=1, keepdims=False), pads[1:])
         slab = lax.dynamic_slice_in_dim(g, depth, k, axis=1)
         around = jnp.concatenate([slab[:, k - 1 - t] for t in range(k)], -1)
         around = around.reshape(-1, around.shape[-1])
-        taps = [plane[:, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
-        shifted = jnp.concatenate(taps, -1).reshape(-1, m * n * x.shape[-1])
+        shifts = [plane[:, p : p + rows, q : q + columns] for p in range(m) for q in range(n)]
+        shifted = jnp.concatenate(shifts, -1).reshape(-1, m * n * x.shape[-1])
         first = ((0,), (0,)), ((), ())  # sums over the first axis of both
         return lax.dot_general(around, shifted, first, preferred_element_type=wide)
 
@@ -217,5 +253,5 @@ def _kernel_gradient_planes(x: Array, g: Array) -> Array:
     else:
         start = jnp.zeros((k * g.shape[-1], m * n * x.shape[-1]), wide)
         total = lax.fori_loop(0, x.shape[1], lambda depth, total: total + product(depth), start)
-    taps = total.reshape(k, g.shape[-1], m, n, x.shape[-1])
-    return taps.transpose(0, 2, 3, 4, 1).astype(x.dtype)
+    each = total.reshape(k, g.shape[-1], m, n, x.shape[-1])
+    return each.transpose(0, 2, 3, 4, 1).astype(x.dtype)

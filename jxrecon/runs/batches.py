@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -77,7 +78,9 @@ def places_at(cases: Cases, step: int, batch_size: int, seed: int) -> Int32[np.n
     return np.array([orders[e][p] for e, p in zip(epochs.tolist(), places)], np.int32)
 
 
-def prefetch(make: Callable[[int], T], start: int, stop: int, depth: int = 2) -> Iterator[T]:
+def prefetch(
+    make: Callable[[int], T], start: int, stop: int, depth: int = 2
+) -> Generator[T, None, None]:
     """make(start), ..., make(stop - 1) in order, up to `depth` of them made ahead in a thread.
 
     An error in `make` is raised where its item would have come. Closing the iterator drops what
@@ -95,3 +98,35 @@ def prefetch(make: Callable[[int], T], start: int, stop: int, depth: int = 2) ->
         finally:
             for future in pending:
                 future.cancel()
+
+
+class Waiting(Generic[T]):
+    """Items of a `prefetch`, and for how long their user waits for them.
+
+    Attributes:
+        seconds: spent in waiting since the start or the last `share`.
+    """
+
+    def __init__(self, items: Generator[T, None, None]) -> None:
+        self._items, self.seconds, self._since = items, 0.0, time.monotonic()
+
+    def __next__(self) -> T:
+        began = time.monotonic()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.monotonic() - began
+
+    def share(self) -> float:
+        """Of the time since the start or the last call, how much was spent in waiting, 0 to 1.
+
+        No less than what the devices wait: they may still compute meanwhile.
+        """
+        now = time.monotonic()
+        share = self.seconds / max(now - self._since, 1e-9)
+        self.seconds, self._since = 0.0, now
+        return share
+
+    def close(self) -> None:
+        """Drops what has not begun and waits for what has."""
+        self._items.close()

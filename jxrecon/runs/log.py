@@ -49,10 +49,16 @@ class MetricsLog:
         values = {k: v if math.isfinite(v) else None for k, v in terms.items()}
         with self._refused():
             self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-            for name, value in terms.items():
-                shown = summary.scalar(f"{split}/{name}", value)
-                self._board.write_event(Event(wall_time=time.time(), step=step, summary=shown))
+        for name, value in terms.items():
+            self.show(step, f"{split}/{name}", value)
+        with self._refused():
             self._board.flush()
+
+    def show(self, step: int, name: str, value: float) -> None:
+        """A number for TensorBoard alone."""
+        with self._refused():
+            shown = summary.scalar(name, value)
+            self._board.write_event(Event(wall_time=time.time(), step=step, summary=shown))
 
     def close(self) -> None:
         with self._refused():

@@ -23,7 +23,7 @@ from jxrecon.compile import jit
 from jxrecon.experiment import Acquired
 from jxrecon.files import locked
 from jxrecon.runs import sharding
-from jxrecon.runs.batches import Cases, Part, batch_at, parted, places_at, prefetch
+from jxrecon.runs.batches import Cases, Part, Waiting, batch_at, parted, places_at, prefetch
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.growth import grown, shared
 from jxrecon.runs.log import MetricsLog
@@ -85,12 +85,12 @@ def fit(run: Run, dataset: Any, model_axis: int = 1, grow: Trained | None = None
             if done == first + 1:
                 metrics.flush()
                 say(f"first step after {time.monotonic() - began:.1f} s, compiling included")
-            metric = None
-            if done % schedule.evaluate_every == 0 or done == schedule.steps:
-                metric = metrics.evaluated(done, eval_step(state, held_out))
+            due = done % schedule.evaluate_every == 0 or done == schedule.steps
+            metric = metrics.evaluated(done, eval_step(state, held_out)) if due else None
             better = metric is not None and (not checkpoints.best or metric > checkpoints.best[1])
             if better or done % schedule.save_every == 0 or done == schedule.steps:
                 metrics.save(done, state, metric)
+            metrics.waited(done, batches)
             meter.terms(metrics.shown)
             meter.step(done)
         metrics.save(done, state, None)
@@ -205,7 +205,7 @@ def _begin(
     return state, step
 
 
-def _batches(run: Run, cases: Cases, spread: NamedSharding, first: int) -> Any:
+def _batches(run: Run, cases: Cases, spread: NamedSharding, first: int) -> Waiting:
     """The batches of the steps from `first`, made and moved to the devices in the background."""
     schedule = run.experiment.schedule
 
@@ -213,7 +213,7 @@ def _batches(run: Run, cases: Cases, spread: NamedSharding, first: int) -> Any:
         batch = batch_at(cases, step, schedule.batch_size, schedule.seed)
         return sharding.place(batch, spread)
 
-    return prefetch(make, first, schedule.steps)
+    return Waiting(prefetch(make, first, schedule.steps))
 
 
 def _held_out(run: Run, dataset: Any, mesh: Mesh) -> Any:
@@ -243,6 +243,7 @@ class _Terms:
         self._run, self._cases, self._checkpoints = run, cases, checkpoints
         self._still_there = still_there
         self._log = MetricsLog(run.folder, step) if jax.process_index() == 0 else None
+        self._first = step + 1
         self._pending: tuple[int, Any] | None = None
         self.shown: dict[str, float] = {}
 
@@ -273,6 +274,19 @@ class _Terms:
         best = self._run.experiment.schedule.best
         metric = values.get(best.lstrip("-"), math.nan) * (-1.0 if best.startswith("-") else 1.0)
         return metric if math.isfinite(metric) else None
+
+    def waited(self, step: int, batches: Waiting) -> None:
+        """Shows the share of the time that went in waiting for batches, compiling left out.
+
+        It goes to TensorBoard alone: metrics.jsonl is the same for equal runs.
+        """
+        if step == self._first:
+            batches.share()
+        elif step % self._run.experiment.schedule.log_every == 0:
+            share = batches.share()
+            self.shown["waiting_for_data"] = share
+            if self._log:
+                self._log.show(step, "train/waiting_for_data", share)
 
     def save(self, step: int, state: PyTree, metric: float | None) -> None:
         """Saves a state, once its terms and its arrays are found to be numbers."""

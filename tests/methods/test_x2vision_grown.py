@@ -33,7 +33,7 @@ SETTINGS = dataclasses.replace(
     architecture="skip",
     codes="principal",
     xray_channels=(4, 6),
-    warm_start_steps=99,
+    adversarial="none",
     code_learning_rate=0.002,
 )
 LATENT = LatentSettings(

@@ -112,6 +112,7 @@ def test_conv_to_few_channels_equals_lax_in_values_and_two_derivatives(taps, pad
 
 FORMS = {  # those of X2CT-GAN: space, taps, channels, stride, padding
     "3^3": ((5, 4, 6), 3, (4, 3), 1, 1),
+    "3^3 of many channels": ((3, 2, 3), 3, (24, 4), 1, 1),
     "4^3 stride 2 padding 2": ((6, 4, 5), 4, (2, 3), 2, 2),
     "4^3 padding 2": ((4, 3, 5), 4, (3, 4), 1, 2),
     "7^3 head": ((5, 4, 6), 7, (8, 1), 1, 3),

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jxrecon.data.volumes import VolumeSet
-from jxrecon.runs.batches import batch_at, parted, places_at, prefetch
+from jxrecon.runs import batches
+from jxrecon.runs.batches import Waiting, batch_at, parted, places_at, prefetch
 
 
 def volumes(count):
@@ -107,3 +109,21 @@ def test_closing_early_ends_the_thread_and_what_has_not_begun():
     items.close()
     assert threading.active_count() == before
     assert len(made) <= 4
+
+
+def test_share_of_waiting_counts_what_the_next_item_took(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def made():
+        for _ in range(4):
+            now[0] += 3.0
+            yield
+
+    items = Waiting(made())
+    for _ in range(4):
+        next(items)
+        now[0] += 1.0  # of the step
+    assert items.share() == 0.75
+    now[0] += 1.0
+    assert items.share() == 0.0  # counted anew

@@ -16,6 +16,7 @@ from jxrecon import drr
 from jxrecon.methods.base.method import Cameras, Problem
 from jxrecon.methods.volumes.x2vision.codes import no_axes, principal, random_codes
 from jxrecon.methods.volumes.x2vision.encoder import Encoder, stacked
+from jxrecon.methods.volumes.x2vision.losses import ADVERSARIAL
 from jxrecon.methods.volumes.x2vision.networks import Discriminator, Mapping, Synthesis, draw_noise
 from jxrecon.nn.blocks import apply, compute_dtype
 from jxrecon.types import InputError, Key, PyTree, TrainingVolumes
@@ -42,6 +43,8 @@ class PriorSettings:
             "principal", their place along principal axes, so that every step may see them moved and bent.
         xray_channels: of the network from X-rays of `ENCODED_PIXELS` to w, beside principal codes.
         channels: feature channels per level, coarsest first, for both networks.
+        adversarial: the game, of `losses.ADVERSARIAL`, or "none": a warm start without end, which compiles in
+            less than half the time.
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
         code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
             GAN after the warm start.
@@ -138,10 +141,15 @@ def make_prior(settings: PriorSettings, problem: Problem) -> Prior:
 
     Raises:
         InputError: the levels do not double from `base` to the grid's shape, or there is no such
-            architecture or no such codes.
+            architecture, no such codes or no such game.
     """
     top = tuple(n * 2 ** (len(settings.channels) - 1) for n in settings.base)
-    for name, known in {"architecture": ("orig", "skip"), "codes": ("table", "principal")}.items():
+    choices: dict[str, tuple[str, ...]] = {
+        "architecture": ("orig", "skip"),
+        "codes": ("table", "principal"),
+        "adversarial": (*ADVERSARIAL, "none"),
+    }
+    for name, known in choices.items():
         if (value := getattr(settings, name)) not in known:
             raise InputError(f"settings.prior.{name}={value}: expected {' or '.join(known)}")
     if top != tuple(problem.grid.shape):

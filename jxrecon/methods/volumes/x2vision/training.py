@@ -227,12 +227,13 @@ def train_step(prior: Prior, state: State, batch: VolumeBatch, key: Key) -> tupl
     else:
         real, code = _coded(prior, batch, key_flip)
         state, terms = auto_decoder_step(prior, state, real, code, key_code)
-    none = dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), jnp.zeros((), jnp.float32))
-    state, game_terms = jax.lax.cond(
-        state.step >= settings.warm_start_steps,
-        lambda: adversarial_step(prior, state, real, key_game),
-        lambda: (state, none),
-    )
+    game_terms = dict.fromkeys(("loss_G", "loss_D", "sign_D_real"), jnp.zeros((), jnp.float32))
+    if settings.adversarial != "none":
+        state, game_terms = jax.lax.cond(
+            state.step >= settings.warm_start_steps,
+            lambda: adversarial_step(prior, state, real, key_game),
+            lambda: (state, game_terms),
+        )
 
     images = (state.step + 1).astype(jnp.float32) * count
     half_life = jnp.minimum(settings.ema_kimg * 1000.0, settings.ema_rampup * images)
