@@ -21,7 +21,7 @@ from PIL import Image
 
 from jxrecon.io.dicom_files import is_dicom
 from jxrecon.io.finding import ends
-from jxrecon.io.tiff import one_channel, read_tiff
+from jxrecon.io.tiff import ORIENTATION, check_upright, one_channel, read_tiff
 from jxrecon.types import InputError
 
 MOST_PIXELS = 1 << 26
@@ -130,8 +130,11 @@ def _read_png(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
                     f"{path}: PNG of mode {picture.mode} and {depth} bits, expected one grey channel of 8 or "
                     "16 bits, or equal ones of 8"
                 )
+            if (frames := getattr(picture, "n_frames", 1)) > 1:
+                raise InputError(f"{path}: an animation of {frames} pictures, expected one")
             picture.verify()  # compares the checksum of every chunk, which loading does not
         with Image.open(path, formats=["PNG"]) as picture:
+            check_upright(picture.getexif().get(ORIENTATION, 1), path)
             plain = "RGBA" if "transparency" in picture.info else "RGB"
             palette = picture.mode in ("P", "PA")
             return one_channel(np.array(picture.convert(plain) if palette else picture), path), {}
