@@ -27,7 +27,7 @@ from jxrecon.types import InputError
 MOST_PIXELS = 1 << 26
 """Larger images (8192 x 8192) are refused from their header."""
 
-MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+_MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 """The units of lengths that a NIfTI may tell."""
 
 WRITTEN = (".nii.gz", ".nii", ".npz", ".png")
@@ -86,6 +86,19 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
     if image.dtype.kind not in "iuf":
         raise InputError(f"{path}: pixels of type {image.dtype}, expected real numbers")
     return image, others
+
+
+def mm_per_unit(header: nib.Nifti1Header, path: Path) -> float:
+    """Millimetres in a NIfTI's unit of length, taken for mm where it tells none.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
+    try:
+        return _MM_PER_UNIT[header.get_xyzt_units()[0]]
+    except KeyError:
+        code = int(header["xyzt_units"])
+        raise InputError(f"{path}: its unit has the code {code}, expected mm, m or um") from None
 
 
 def png_bytes(levels: Shaped[np.ndarray, "rows columns"]) -> bytes:
@@ -210,7 +223,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         return image, {}
     affine = np.asarray(header.get_best_affine(), np.float64)
-    affine[:3] *= MM_PER_UNIT[header.get_xyzt_units()[0]]
+    affine[:3] *= mm_per_unit(header, path)
     if not np.isfinite(affine).all() or not affine[:3, :2].any(0).all():
         raise InputError(f"{path}: its affine is {affine[:3].tolist()}, expected finite axes")
     return image, {"affine": affine}

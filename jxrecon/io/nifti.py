@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from jxrecon.files import MAX_BYTES, one_line, whole
 from jxrecon.geometry import Grid
-from jxrecon.io.images import MM_PER_UNIT
+from jxrecon.io.images import mm_per_unit
 from jxrecon.terminal import note
 from jxrecon.types import InputError
 
@@ -139,15 +139,15 @@ def _checked_affine(header: nib.Nifti1Header, path: Path) -> np.ndarray:
         )
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
-        unit = header.get_xyzt_units()[0]
     except (HeaderDataError, KeyError, ValueError) as error:
         raise InputError(f"{path}: its frame is invalid ({one_line(error)})") from None
-    affine[:3] *= MM_PER_UNIT[unit]
+    mm = mm_per_unit(header, path)
+    affine[:3] *= mm
     if not is_frame(affine):
         rows = " ".join(f"{value:g}" for value in affine[:3].ravel())
         raise InputError(f"{path}: its affine is [{rows}], expected finite mm and an inverse")
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
-        _compare_frames(header, MM_PER_UNIT[unit], path)
+        _compare_frames(header, mm, path)
     return affine
 
 

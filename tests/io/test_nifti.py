@@ -240,6 +240,7 @@ def set_sform(value):
         (set_field("vox_offset", np.nan), "vox_offset"),
         (set_field("magic", b"ni1"), "single-file"),
         (set_field("scl_slope", 1e38), "not finite"),
+        (set_field("xyzt_units", 7), "its unit has the code 7"),
     ],
 )
 def test_a_header_that_describes_no_ct_is_refused(tmp_path, change, expectation):
