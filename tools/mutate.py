@@ -7,8 +7,8 @@ minus, or adds one to a number, in a random place of jxrecon/methods, metrics, d
 are text, annotations, what is said in errors and notes, and numbers given to a name at the top of a module or
 class: those are choices, which a test would only repeat. Each is tried in a copy of the repository by the
 test files that import its module: the smallest first, four at most, until a test fails. A mutant survives
-where all pass; one that takes four times as long as the package itself counts as killed. The table goes
-on where it ended; the first rows of one seed are a random sample themselves.
+where all pass; one that takes over `SECONDS` of CPU counts as killed. The table names the test that failed
+and goes on where it ended; the first rows of one seed are a random sample themselves.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import ast
 import csv
 import os
 import random
+import resource
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -36,10 +35,15 @@ PACKAGES = ("methods", "metrics", "data", "evaluation")
 FILES = 4
 """Test files of a module that are run, at most."""
 
+SECONDS = 300
+"""CPU time of the tests of one mutant, at most."""
+
+_SURVIVED = "survived"
+
 ELSEWHERE = {
-    "jxrecon.data.ct_sources": ("tests/data/test_volumes.py", "tests/test_clinic.py"),
+    "jxrecon.data.ct_sources": ("tests/test_prepare_sets.py", "tests/test_prepare.py"),
     "jxrecon.data.head_neck_folder": ("tests/test_prepare_sets.py",),
-    "jxrecon.data.splits": ("tests/data/test_volumes.py", "tests/data/test_scenes.py"),
+    "jxrecon.data.splits": ("tests/test_prepare_sets.py",),
     "jxrecon.evaluation.surfaces": ("tests/report/test_surface_report.py",),
     "jxrecon.methods.base.linear_system": ("tests/methods/test_classical.py",),
 }
@@ -165,13 +169,12 @@ class Tester:
 
     def __init__(self, copy: Path) -> None:
         self._copy = copy
-        self._usual: dict[tuple[str, ...], float] = {}
         cache = REPOSITORY / ".jax_cache"
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
         os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.path.insert(0, str(copy))
         sys.dont_write_bytecode = True  # a mutant of the same second and size would go unnoticed
-        # no backend of JAX: it does not survive a fork
+        # no module of the package, which would start JAX: it does not survive a fork then
         import flax.linen  # noqa: F401
         import matplotlib.pyplot  # noqa: F401
         import nibabel  # noqa: F401
@@ -181,48 +184,48 @@ class Tester:
         import skimage.measure  # noqa: F401
         import trimesh.creation  # noqa: F401
 
-    def killed(self, mutation: Mutation, files: list[str]) -> bool:
-        """Whether a test fails, or ends too late.
-
-        Raises:
-            RuntimeError: the tests fail without a mutation.
-        """
-        if tuple(files) not in self._usual:
-            passed, self._usual[tuple(files)] = self._passed(files, 3600.0)
-            if not passed:
-                raise RuntimeError(f"{' '.join(files)} fail without a mutation")
+    def failed(self, mutation: Mutation, files: list[str]) -> str:
+        """The first test that fails; empty where all pass."""
         path = self._copy / mutation.path
         content = path.read_bytes()
         mutant = content[: mutation.start], mutation.after.encode(), content[mutation.stop :]
         path.write_bytes(b"(".join(mutant[:2]) + b")" + mutant[2])
         try:
-            return not self._passed(files, 10.0 + 4 * self._usual[tuple(files)])[0]
+            return self._first_failed(files)
         finally:
             path.write_bytes(content)
 
-    def _passed(self, files: list[str], seconds: float) -> tuple[bool, float]:
-        """Whether all tests pass within so many seconds of CPU, and how many it took."""
-        before = os.times()
+    def _first_failed(self, files: list[str]) -> str:
+        ours, theirs = os.pipe()
         child = os.fork()
         if not child:
-            os.setsid()
             os.chdir(self._copy)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             import pytest
 
-            os._exit(pytest.main(["-x", "-q", "-n0", "-pno:cacheprovider", *files]))
-        # CPU time: the machine may have other work
-        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-            ticks = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
-            if sum(map(int, ticks)) > seconds * os.sysconf("SC_CLK_TCK"):
-                os.killpg(child, signal.SIGKILL)
-            time.sleep(0.1)
-        after = os.times()
-        took = after.children_user + after.children_system
-        took -= before.children_user + before.children_system
-        return ended[1] == 0, took
+            plain = ["-x", "-q", "-n0", "-pno:cacheprovider"]
+            os._exit(pytest.main([*plain, *files], plugins=[_Failures(theirs)]))
+        os.close(theirs)
+        with os.fdopen(ours) as pipe:
+            name = pipe.read()
+        code = os.waitpid(child, 0)[1]
+        return "" if code == 0 else name or f"ended with {os.waitstatus_to_exitcode(code)}"
+
+
+class _Failures:
+    """A plugin of pytest that tells the names of tests that fail."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            os.write(self._pipe, report.nodeid.encode())
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
 def main() -> int:
@@ -232,6 +235,7 @@ def main() -> int:
     )
     parser.add_argument("--count", type=int, default=150, help="mutants (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--only", default="", metavar="PART", help="of a path, such as metrics/")
     parser.add_argument("--out", type=Path, default=Path("mutants.csv"), help="(%(default)s)")
     parser.add_argument("--again", action="store_true", help="try the survivors of --out again")
     options = parser.parse_args()
@@ -239,32 +243,34 @@ def main() -> int:
         str(path.relative_to(REPOSITORY))
         for package in PACKAGES
         for path in (REPOSITORY / "jxrecon" / package).rglob("*.py")
+        if options.only in str(path.relative_to(REPOSITORY))
     )
     everything = [one for path in sources for one in mutations(path)]
     chosen = random.Random(options.seed).sample(everything, len(everything))[: options.count]
-    columns = ["path", "line", "before", "after", "outcome"]
+    columns = ["path", "line", "before", "after", "failed"]
     rows = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    done = {tuple(row[name] for name in columns[:4]): row["outcome"] for row in rows}
+    done = {tuple(row[name] for name in columns[:4]): row["failed"] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         for part in ("jxrecon", "tests", "experiments", "tools", "pyproject.toml", "README.md"):
             source, target = REPOSITORY / part, copy / part
             copy.mkdir(exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        tester, outcomes = Tester(copy), Counter[str]()
+        tester, outcomes = Tester(copy), Counter[bool]()
         for mutation in chosen:
             key = (mutation.path, str(mutation.line), mutation.before, mutation.after)
             outcome = done.get(key, "")
-            if not outcome or (options.again and outcome == "survived"):
-                killed = tester.killed(mutation, tests_of(mutation.module))
-                outcome = done[key] = "killed" if killed else "survived"
-                print(outcome, *key, flush=True)
+            if not outcome or (options.again and outcome == _SURVIVED):
+                outcome = tester.failed(mutation, tests_of(mutation.module)) or _SURVIVED
+                done[key] = outcome
+                print(*key, outcome, sep=" | ", flush=True)
                 with options.out.open("w", newline="") as file:
                     table = csv.writer(file)
                     table.writerows([columns, *([*one, what] for one, what in done.items())])
-            outcomes[outcome] += 1
-    told = ", ".join(f"{count} {what}" for what, count in outcomes.items())
-    print(f"{len(chosen)} of {len(everything)} mutations: {told}")
+            outcomes[outcome == _SURVIVED] += 1
+    print(
+        f"{len(chosen)} of {len(everything)} mutations: {outcomes[False]} killed, {outcomes[True]} survived"
+    )
     return 0
 
 

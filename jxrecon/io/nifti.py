@@ -165,7 +165,7 @@ def _compare_frames(header: nib.Nifti1Header, mm: float, path: Path) -> None:
     except (HeaderDataError, np.linalg.LinAlgError):
         return  # a qform that is none
     sizes = [mm * np.linalg.norm(frame[:3, :3], axis=0) for frame in (sform, own)]
-    if not np.allclose(*sizes, rtol=SIZE_SHARE, atol=0):
+    if not np.allclose(sizes[0], sizes[1], rtol=SIZE_SHARE, atol=0):
         told = [" x ".join(f"{size:.3g}" for size in one) for one in sizes]
         raise InputError(
             f"{path}: by its sform voxels are {told[0]} mm, by its qform {told[1]} mm, expected the same"
