@@ -10,10 +10,6 @@ undamaged file takes. The seed and the number of a fault make its file again: --
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import itertools
-import json
 import multiprocessing
 import os
 import sys
@@ -24,225 +20,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
-import pydicom
-import safetensors.numpy
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from weight_files import read_official
+from fuzz_samples import samples
 
-from jxrecon.data import lidc
-from jxrecon.data.openkbp import field_centres, is_openkbp
-from jxrecon.evaluation.table import CaseTable
-from jxrecon.geometry import camera_at
-from jxrecon.io import radiographs
-from jxrecon.io.ct import read_ct
-from jxrecon.io.meshes import read_mesh, write_mesh
-from jxrecon.mesh import Mesh
-from jxrecon.report.curves import read_log
-from jxrecon.runs import config
-from jxrecon.runs.log import MetricsLog
-from jxrecon.runs.run import open_run
 from jxrecon.types import InputError
 
 SECONDS, BYTES = 10.0, 500_000_000
 
 _GOOD, _HANGS = ("read", "refused"), "hangs or dies"
 
-ASCII_PLY = """ply
-format ascii 1.0
-element vertex 4
-property float x
-property float y
-property float z
-element face 2
-property list uchar int vertex_indices
-end_header
-0 0 0
-1 0 0
-1 1 0
-0 1 1
-4 0 1 2 3
-3 0 1 3
-"""
-ASCII_STL = """solid a
-facet normal 0 0 1
-outer loop
-vertex 0 0 0
-vertex 1 0 0
-vertex 0 1 0
-endloop
-endfacet
-endsolid a
-"""
-ASCII_VTK = """# vtk DataFile Version 4.2
-by hand
-ASCII
-DATASET POLYDATA
-POINTS 4 float
-0 0 0 1 0 0 1 1 0 0 1 0
-POLYGONS 2 8
-3 0 1 2
-3 0 2 3
-"""
-ASCII_VTP = """<VTKFile type="PolyData" byte_order="LittleEndian"><PolyData><Piece NumberOfPoints="3">
-<Points><DataArray type="Float32" NumberOfComponents="3" format="ascii">0 0 0 1 0 0 0 1 0</DataArray></Points>
-<Polys><DataArray type="Int64" Name="connectivity" format="ascii">0 1 2</DataArray>
-<DataArray type="Int64" Name="offsets" format="ascii">3</DataArray></Polys></Piece></PolyData></VTKFile>
-"""
 ODD_NUMBERS = (
     b"-1", b"0", b"65536", b"4294967295", b"99999999999999999999", b"1e999", b"nan", b"inf", b"[" * 3000,
     b"../../x", b"\xff\xfe", b"null", b'"', b",", b"\n",
 )  # fmt: skip
-
-
-class Sample(NamedTuple):
-    """A good file.
-
-    Attributes:
-        path: of the file that is damaged.
-        read: reads it, or what it is a part of.
-    """
-
-    path: Path
-    read: Callable[[], Any]
-
-
-def samples(folder: Path) -> list[Sample]:
-    """A good file of every format below a folder."""
-    return [*_volumes(folder), *_xrays(folder), *_meshes(folder), *_tables(folder)]
-
-
-def _volumes(folder: Path) -> list[Sample]:
-    import SimpleITK as sitk
-
-    hu = np.full((16, 16, 12), -1000, np.int16)
-    hu[4:12, 4:12] = np.random.default_rng(0).integers(-100, 300, (8, 8, 12))
-    image = nib.Nifti1Image(hu, np.diag([2.0, 2.0, 3.0, 1.0]))
-    image.set_sform(image.affine, code="scanner")
-    paths = [folder / name for name in ("ct.nii", "ct.nii.gz", "ct.mha", "ct.nrrd")]
-    for path in paths[:2]:
-        nib.save(image, path)
-    for path in paths[2:]:
-        sitk.WriteImage(sitk.GetImageFromArray(hu), str(path))
-    found = [Sample(path, lambda path=path: read_ct(path)) for path in paths]
-    series = folder / "series"
-    series.mkdir()
-    for k in range(3):
-        _slice(series / f"{k}.dcm", hu[..., k].T.astype(np.int32) + 1024, k)
-    found.append(Sample(series / "1.dcm", lambda: read_ct(series)))
-    case = lidc.Case(*(np.ones(s, np.int16) for s in ((6, 6, 6), (6, 6), (6, 6))))
-    lidc.write_case(folder / "case.h5", case)
-    return [*found, Sample(folder / "case.h5", lambda: lidc.read_case(folder / "case.h5"))]
-
-
-def _slice(path: Path, stored: np.ndarray, k: int) -> None:
-    data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"1.2.{k + 1}"
-    data.Modality, data.PatientID, data.SeriesInstanceUID = "CT", "P1", "1.2.3"
-    data.ImagePositionPatient, data.ImageOrientationPatient = (
-        [0.0, 0.0, 2.0 * k],
-        [1, 0, 0, 0, 1, 0],
-    )
-    data.PixelSpacing, data.InstanceNumber = [0.5, 0.5], k + 1
-    data.RescaleSlope, data.RescaleIntercept = 1, -1024
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns = stored.shape
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-    data.PixelData = stored.astype("<u2").tobytes()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-
-
-def _xrays(folder: Path) -> list[Sample]:
-    camera = camera_at(0.0, shape=(9, 8), pixel_mm=3.0)
-    image = np.random.default_rng(1).uniform(0, 5, (9, 8)).astype(np.float32)
-    xray = radiographs.Radiograph(image, camera, "x", np.zeros(3))
-    found = []
-    for ending in (".nii.gz", ".nii", ".npz", ".png"):
-        path = folder / f"x_{ending[1:]}{ending}"
-        radiographs.write(path, xray)
-        found.append(Sample(path, lambda path=path: radiographs.read(path)))
-    side = radiographs.sidecar_path(path)
-    return [
-        *found,
-        Sample(side, lambda: radiographs.read(path)),
-        Sample(side, lambda: radiographs.read(path)),
-    ]
-
-
-def _meshes(folder: Path) -> list[Sample]:
-    mesh = Mesh(
-        np.array([[0, 0, 0], [90, 0, 0], [0, 80, 0], [0, 0, 70]], np.float32),
-        np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32),
-    )
-    texts = {"t.ply": ASCII_PLY, "t.stl": ASCII_STL, "t.vtk": ASCII_VTK, "t.vtp": ASCII_VTP}
-    paths = [folder / f"b.{ending}" for ending in ("ply", "stl", "obj", "vtk")]
-    for path in paths:
-        write_mesh(path, mesh)
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    return [
-        Sample(path, lambda path=path: read_mesh(path))
-        for path in [*paths, *(folder / name for name in texts)]
-    ]
-
-
-def _tables(folder: Path) -> list[Sample]:
-    patients = folder / "patients.csv"
-    columns = ["patient", "split", "crop_x_mm", "crop_y_mm", "crop_z_mm", "covers_hn"]
-    patients.write_text(
-        _csv([columns, ["p1", "train", "1", "2", "3", "1"], ["p2", "train", "4", "5", "6", "1"]])
-    )
-    cases = folder / "cases.csv"
-    with CaseTable(cases, {"a": "1"}, ["mae"]) as table:
-        for case in ('one "two",\nthree', "four"):
-            table.add(("a", "2", "test", case), {"mae": 1.5})
-    log = MetricsLog(folder, 0)
-    for step in range(1, 9):
-        log.write(step, "train", {"loss": 1 / step})
-    log.close()
-    experiment = config.to_dict(config.find("henzler", "tiny"))
-    saved = {
-        "experiment": experiment,
-        "exp": "henzler",
-        "data": None,
-        "cases": 3,
-        "rule": "-",
-        "synthetic": True,
-    }
-    run = folder / "run"
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps(saved, indent=1))
-    weights = folder / "90_net_D_A.safetensors"
-    weights.write_bytes(
-        safetensors.numpy.save(_discriminator(), {"facts": '{"epoch": 90, "lr": 0.1}'})
-    )
-    return [
-        Sample(patients, lambda: is_openkbp(folder) and field_centres(folder, "train")),
-        Sample(cases, lambda: CaseTable(cases, {"a": "1"}, ["mae"]).__exit__()),
-        Sample(folder / "metrics.jsonl", lambda: read_log(folder / "metrics.jsonl")),
-        Sample(folder / "metrics.jsonl", lambda: MetricsLog(folder, 5).close()),
-        Sample(run / "config.json", lambda: open_run(run)),
-        Sample(weights, lambda: read_official(weights)),
-    ]
-
-
-def _discriminator() -> dict[str, np.ndarray]:
-    """A small one of CycleGAN, in the published layout."""
-    channels, state = (1, 2, 4, 8, 16, 1), {}
-    for layer, (entering, leaving) in zip((0, 2, 5, 8, 11), itertools.pairwise(channels)):
-        state[f"model.{layer}.weight"] = np.zeros((leaving, entering, 4, 4), np.float32)
-        state[f"model.{layer}.bias"] = np.zeros(leaving, np.float32)
-    return state
-
-
-def _csv(rows: list[list[str]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jxrecon.io import dicom
-from jxrecon.io.ct import ENDINGS, KINDS, read_ct
+from jxrecon.io.ct import ENDINGS, KINDS, check_extent, read_ct
 from jxrecon.io.finding import Found, ends, find_files, safe_names
 from jxrecon.io.preparation import Source
 from jxrecon.terminal import progress
@@ -100,7 +100,9 @@ def read_source(
     """
     if ends(source.files[0], ENDINGS):
         return read_ct(source.files[0], stated)
-    return dicom.read_series(source.files, fix, stated)
+    hu, affine = dicom.read_series(source.files, fix, stated)
+    check_extent(hu.shape, affine, str(source.files[0]))
+    return hu, affine
 
 
 def _stem(path: Path) -> str:

@@ -26,6 +26,10 @@ KINDS = f"a CT: {', '.join(ENDINGS)}, a folder of DICOM slices or an enhanced DI
 """What `read_ct` reads, for help and errors."""
 
 
+EXTENT_MM = (10.0, 5000.0)
+"""Between which the longest edge of a CT lies; in metres, taken for millimetres, it lies outside."""
+
+
 def ct_stem(path: Path) -> str:
     """The name of a CT without its ending; that of a folder or a DICOM file as it is."""
     ending = None if path.is_dir() else ends(path, ENDINGS)
@@ -50,9 +54,27 @@ def read_ct(
         The voxels [x, y, z] in HU, int16 or float32, and the affine, index -> world mm, float64.
 
     Raises:
-        InputError: it is absent, damaged, too large or ambiguous, says not where it lies, or is not in HU.
+        InputError: it is absent, damaged, too large or ambiguous, says not where it lies, or is not in HU
+            or in mm.
     """
-    path = Path(path)
+    values, affine = _read(Path(path), stated)
+    check_extent(values.shape, affine, str(path))
+    return values, affine
+
+
+def check_extent(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], origin: str) -> None:
+    """Raises InputError where a volume is so small or large that its lengths are no mm."""
+    edges = np.linalg.norm(affine[:3, :3], axis=0) * shape
+    if not EXTENT_MM[0] <= edges.max() <= EXTENT_MM[1]:
+        raise InputError(
+            f"{origin}: measures {edges[0]:.3g} x {edges[1]:.3g} x {edges[2]:.3g} mm, expected the longest "
+            f"edge between {EXTENT_MM[0]:g} and {EXTENT_MM[1]:g} mm (lengths in metres?)"
+        )
+
+
+def _read(
+    path: Path, stated: Stated
+) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
     if path.is_dir():
         return read_folder(path, stated=stated)
     if not path.is_file():

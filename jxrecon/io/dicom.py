@@ -15,7 +15,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from scipy import ndimage
 
 from jxrecon.files import MAX_BYTES
-from jxrecon.io.dicom_files import PIXELS, is_dicom, read_elements, stored_values, text_of
+from jxrecon.io.dicom_files import PIXELS, is_blank, is_dicom, read_elements, stored_values, text_of
 from jxrecon.io.dicom_slices import DUPLICATE_MM, HEADER, Slice, slices_in, volumes_in
 from jxrecon.io.finding import Found, find_files
 from jxrecon.io.hounsfield import AIR_HU, LEAST_HU, MOST_HU, checked_hu
@@ -51,12 +51,15 @@ def find_series(files: Iterable[Path]) -> list[Series]:
 
     What is no DICOM file, no CT or a scout view is passed over. A DICOM file too damaged to tell what it
     is of counts to every series of its folder, so that reading them names it: else a lost slice at an end
-    of the scan would go unnoticed. A series of several acquisitions or times is split.
+    of the scan would go unnoticed. So does an empty one whose name ends as theirs. A series of several
+    acquisitions or times is split.
     """
     found: dict[str, dict[Path, pydicom.Dataset]] = defaultdict(dict)
     damaged: list[Path] = []
+    lost: list[Path] = []
     for path in sorted(files):
         if not is_dicom(path):
+            lost += [path] if is_blank(path) else []
             continue
         try:
             header = read_elements(path, HEADER)
@@ -71,9 +74,16 @@ def find_series(files: Iterable[Path]) -> list[Series]:
     series = [one for uid, headers in found.items() for one in _split(uid, headers)]
     for n, one in enumerate(series):
         folders = {path.parent for path in one.files}
-        lost = tuple(path for path in damaged if path.parent in folders)
-        series[n] = one._replace(files=one.files + lost)
+        alike = {(path.parent, _ending(path)) for path in one.files}
+        faults = [path for path in damaged if path.parent in folders]
+        faults += [path for path in lost if (path.parent, _ending(path)) in alike]
+        series[n] = one._replace(files=(*one.files, *faults))
     return sorted(series, key=lambda one: (one.patient, one.uid, one.part))
+
+
+def _ending(path: Path) -> str:
+    """The ending of a name; empty where it is a number, as in IM.0001."""
+    return "" if path.suffix[1:].isdecimal() else path.suffix.lower()
 
 
 def _split(uid: str, headers: dict[Path, pydicom.Dataset]) -> Iterator[Series]:

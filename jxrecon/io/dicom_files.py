@@ -44,6 +44,15 @@ def is_dicom(path: Path) -> bool:
     return head[128:] == b"DICM" or bare
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a file is empty or begins with zeros alone, as one that was lost in a transfer."""
+    try:
+        with path.open("rb") as stream:
+            return not any(stream.read(132)) and not is_dicom(path)
+    except OSError:
+        return False
+
+
 def read_elements(path: Path, names: Sequence[str]) -> pydicom.Dataset:
     """These elements, and no other: what a vendor wrote into its own does not matter.
 

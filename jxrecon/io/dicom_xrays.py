@@ -77,7 +77,7 @@ def read_dicom_xray(path: Path, frame: int | None = None) -> DicomXray:
             f"{path}: Modality is {modality or 'missing'}, expected a radiograph (CR, DX, XA)"
         )
     count = count_of_frames(path, header)
-    if (frame is None and count > 1) or not 1 <= (frame or 1) <= count:
+    if (frame is None and count > 1) or (frame is not None and not 1 <= frame <= count):
         told = "" if frame is None else f", --frame {frame}"
         raise InputError(f"{path}: {count} frame(s){told}, expected --frame 1 to {count}")
     stored = stored_values(path, header)[(frame or 1) - 1]

@@ -21,13 +21,13 @@ from PIL import Image
 
 from jxrecon.io.dicom_files import is_dicom
 from jxrecon.io.finding import ends
-from jxrecon.io.tiff import one_channel, read_tiff
+from jxrecon.io.tiff import ORIENTATION, check_upright, one_channel, read_tiff
 from jxrecon.types import InputError
 
 MOST_PIXELS = 1 << 26
 """Larger images (8192 x 8192) are refused from their header."""
 
-MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+_MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 """The units of lengths that a NIfTI may tell."""
 
 WRITTEN = (".nii.gz", ".nii", ".npz", ".png")
@@ -88,6 +88,19 @@ def read_pixels(path: Path) -> tuple[Shaped[np.ndarray, "rows columns"], dict[st
     return image, others
 
 
+def mm_per_unit(header: nib.Nifti1Header, path: Path) -> float:
+    """Millimetres in a NIfTI's unit of length, taken for mm where it tells none.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
+    try:
+        return _MM_PER_UNIT[header.get_xyzt_units()[0]]
+    except KeyError:
+        code = int(header["xyzt_units"])
+        raise InputError(f"{path}: its unit has the code {code}, expected mm, m or um") from None
+
+
 def png_bytes(levels: Shaped[np.ndarray, "rows columns"]) -> bytes:
     """A grey PNG of 16 bits a pixel from whole numbers between 0 and 65535."""
     stream = io.BytesIO()
@@ -130,8 +143,11 @@ def _read_png(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
                     f"{path}: PNG of mode {picture.mode} and {depth} bits, expected one grey channel of 8 or "
                     "16 bits, or equal ones of 8"
                 )
+            if (frames := getattr(picture, "n_frames", 1)) > 1:
+                raise InputError(f"{path}: an animation of {frames} pictures, expected one")
             picture.verify()  # compares the checksum of every chunk, which loading does not
         with Image.open(path, formats=["PNG"]) as picture:
+            check_upright(picture.getexif().get(ORIENTATION, 1), path)
             plain = "RGBA" if "transparency" in picture.info else "RGB"
             palette = picture.mode in ("P", "PA")
             return one_channel(np.array(picture.convert(plain) if palette else picture), path), {}
@@ -207,7 +223,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         return image, {}
     affine = np.asarray(header.get_best_affine(), np.float64)
-    affine[:3] *= MM_PER_UNIT[header.get_xyzt_units()[0]]
+    affine[:3] *= mm_per_unit(header, path)
     if not np.isfinite(affine).all() or not affine[:3, :2].any(0).all():
         raise InputError(f"{path}: its affine is {affine[:3].tolist()}, expected finite axes")
     return image, {"affine": affine}

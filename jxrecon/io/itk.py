@@ -20,6 +20,8 @@ ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 _LARGEST_HEADER, _LONGEST_LINE = 1 << 16, 1000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_TEXT = ("ascii", "text", "txt")
+_SKIPS = {"headersize", "byte skip", "byteskip", "line skip", "lineskip"}
 _SPACES = {
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps",
 }  # fmt: skip
@@ -62,12 +64,13 @@ def read_itk(path: Path) -> tuple[Shaped[np.ndarray, "x y z"], Float[np.ndarray,
     if set(re.findall(r"\w+", unit)) - {"mm", "millimeter"}:
         raise InputError(f"{path}: its lengths are in {unit}, expected mm")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    data = _data_file(path, header)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     try:
         reader.ReadImageInformation()
-        _check(path, reader, header, sitk)
+        _check(path, reader, data, header, sitk)
         image = reader.Execute()
     except RuntimeError as error:
         reason = one_line(error).rsplit("ERROR:", 1)[-1].strip()
@@ -132,9 +135,30 @@ def _check_counts(path: Path, header: dict[str, str], nrrd: bool) -> None:
             raise InputError(
                 f"{path}: {name} is {shown(' '.join(words))}, expected {length} numbers"
             )
+    for name in _PLACE["MetaImage"]["ElementSpacing"] if not nrrd else ():
+        if name in header and not min(map(float, header[name].split())) > 0:
+            raise InputError(f"{path}: {name} is {header[name]}, expected positive mm")
 
 
-def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:
+def _data_file(path: Path, header: dict[str, str]) -> Path:
+    """The file with the voxels: the header's own, or the one that it names.
+
+    Raises:
+        InputError: it names another folder's, several, or one that is not there.
+    """
+    names = ("elementdatafile", "data file", "datafile")
+    place = next(filter(None, map(header.get, names)), "local")
+    if place.lower() == "local":
+        return path
+    if place.lower().startswith("list") or "%" in place:
+        raise InputError(f"{path}: its voxels lie in several files ({shown(place)}), expected one")
+    data = path.parent / component(place.removeprefix("./"), str(path))
+    if not data.is_file():
+        raise InputError(f"{path}: its voxels lie in {data.name}, expected that file beside it")
+    return data
+
+
+def _check(path: Path, reader: Any, data: Path, header: dict[str, str], sitk: Any) -> None:
     """Refuses what is no volume of a size that the file can hold."""
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) < 3 or min(size) < 1 or any(n != 1 for n in size[3:]) or parts != 1:
@@ -149,15 +173,15 @@ def _check(path: Path, reader: Any, header: dict[str, str], sitk: Any) -> None:
             f"{path}: declares {' x '.join(map(str, size))} voxels, {4 * count / 1024**3:.1f} GiB, "
             f"expected at most {MAX_BYTES / 1024**3:g} GiB"
         )
-    place = (
-        header.get("elementdatafile")
-        or header.get("data file")
-        or header.get("datafile")
-        or "local"
-    )
-    data = path if place.lower() == "local" else path.parent / component(place, str(path))
-    if data.is_file():  # else a list or a pattern of files, which the reader looks after
-        packed = header.get("compresseddata", "false").lower() == "true"
-        packed |= header.get("encoding", "raw").lower() not in ("raw", "ascii", "text", "txt")
-        if count > data.stat().st_size * (DEFLATE_RATIO if packed else 1):
-            raise InputError(f"{path}: cut short, {data.name} cannot hold {count} declared voxels")
+    held, encoding = data.stat().st_size, header.get("encoding", "raw").lower()
+    text = encoding in _TEXT or header.get("binarydata", "true").lower() != "true"
+    packed = header.get("compresseddata", "false").lower() == "true"
+    packed |= encoding not in ("raw", *_TEXT)
+    if count > held * (DEFLATE_RATIO if packed else 1):
+        raise InputError(f"{path}: cut short, {data.name} cannot hold {count} declared voxels")
+    declared = count * sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).itemsize
+    plain = data != path and not (text or packed or _SKIPS & set(header))
+    if plain and held != declared:  # bytes of a header that is not told would move every voxel
+        raise InputError(
+            f"{path}: {data.name} holds {held} bytes, expected the {declared} that its header declares"
+        )

@@ -31,6 +31,8 @@ Polygons = tuple[np.ndarray, np.ndarray, np.ndarray]
 """What a file holds: vertices [V, 3], corners of each polygon [P], their indices one after the other."""
 
 
+_BOM = b"\xef\xbb\xbf"  # before a text of UTF-8
+
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "inch": 25.4}
 """Units of length that a file may be in."""
 
@@ -167,7 +169,8 @@ def _read_stl(content: bytes) -> Polygons:
     if count is not None:
         facets = np.frombuffer(content, np.dtype([("f", "<f4", 12), ("a", "<u2")]), count, 84)
         corners = facets["f"][:, 3:].reshape(-1, 3)
-    elif content[:5].lower() == b"solid" and b"facet" in content[:4096]:
+    elif _is_ascii_stl(content):
+        content = content.replace(b"\r", b"\n")
         if b"endsolid" not in content[-4096:].lower():
             raise InputError("cut short, no endsolid at its end")
         numbers, vertices = bytearray(), 0
@@ -187,6 +190,11 @@ def _read_stl(content: bytes) -> Polygons:
     return corners, np.full(len(corners) // 3, 3), np.arange(len(corners))
 
 
+def _is_ascii_stl(content: bytes) -> bool:
+    head = content[:4096].removeprefix(_BOM).lstrip().lower()
+    return head.startswith(b"solid") and b"facet" in head
+
+
 def _facets(content: bytes) -> int | None:
     """How many triangles a binary STL holds; None if it is none, or cut short.
 
@@ -195,8 +203,7 @@ def _facets(content: bytes) -> int | None:
     declared, (held, rest) = int.from_bytes(content[80:84], "little"), divmod(len(content) - 84, 50)
     if held == declared and not rest:
         return declared
-    text = content[:5].lower() == b"solid" and b"facet" in content[:4096]
-    if text or held < 1:
+    if _is_ascii_stl(content) or held < 1:
         return None
     more = content[84 + 50 * declared :]
     if not rest and (declared in (0, 2**32 - 1) or (declared < held and any(more))):
@@ -211,7 +218,8 @@ def _facets(content: bytes) -> int | None:
 def _read_obj(content: bytes) -> Polygons:
     vertices, counts, indices = array("d"), array("q"), array("q")
     # In bytes: names and comments may be in any encoding.
-    lines = io.BytesIO(content.removeprefix(b"\xef\xbb\xbf").replace(b"\\\n", b" "))
+    content = content.removeprefix(_BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    lines = io.BytesIO(content.replace(b"\\\n", b" "))
     for number, line in enumerate(lines, 1):
         words = line.split(b"#")[0].split()
         try:

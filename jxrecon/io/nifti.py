@@ -17,11 +17,15 @@ from scipy import ndimage
 
 from jxrecon.files import MAX_BYTES, one_line, whole
 from jxrecon.geometry import Grid
-from jxrecon.io.images import MM_PER_UNIT
+from jxrecon.io.images import mm_per_unit
+from jxrecon.terminal import note
 from jxrecon.types import InputError
 
 DEFLATE_RATIO = 1032
 """Most that one byte of a gzip stream can expand to: zlib's documented limit, 1032:1."""
+
+SIZE_SHARE, APART_MM = 0.1, 1.0
+"""How far a NIfTI's two frames may differ in silence: share of a voxel's size; distance of a corner."""
 
 _MAX_HEADER_BYTES = 16 * 1024**2
 _SILENT = logging.Logger("nifti", level=logging.CRITICAL + 1)  # what is wrong is told in one line
@@ -135,14 +139,43 @@ def _checked_affine(header: nib.Nifti1Header, path: Path) -> np.ndarray:
         )
     try:
         affine = np.asarray(header.get_best_affine(), np.float64)
-        unit = header.get_xyzt_units()[0]
     except (HeaderDataError, KeyError, ValueError) as error:
         raise InputError(f"{path}: its frame is invalid ({one_line(error)})") from None
-    affine[:3] *= MM_PER_UNIT[unit]
+    mm = mm_per_unit(header, path)
+    affine[:3] *= mm
     if not is_frame(affine):
         rows = " ".join(f"{value:g}" for value in affine[:3].ravel())
         raise InputError(f"{path}: its affine is [{rows}], expected finite mm and an inverse")
+    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
+        _compare_frames(header, mm, path)
     return affine
+
+
+def _compare_frames(header: nib.Nifti1Header, mm: float, path: Path) -> None:
+    """Tells of a sform and a qform that put a volume in two places, as after a registration.
+
+    Raises:
+        InputError: they have voxels of different sizes, of which one must be wrong.
+    """
+    with_sform = header.copy()
+    try:
+        sform, own = header.get_sform(), header.get_qform()
+        with_sform.set_qform(sform)  # which has no shear
+        wanted = with_sform.get_qform()
+    except (HeaderDataError, np.linalg.LinAlgError):
+        return  # a qform that is none
+    sizes = [mm * np.linalg.norm(frame[:3, :3], axis=0) for frame in (sform, own)]
+    if not np.allclose(sizes[0], sizes[1], rtol=SIZE_SHARE, atol=0):
+        told = [" x ".join(f"{size:.3g}" for size in one) for one in sizes]
+        raise InputError(
+            f"{path}: by its sform voxels are {told[0]} mm, by its qform {told[1]} mm, expected the same"
+        )
+    corners = np.array([*np.ndindex(2, 2, 2)]) * header.get_data_shape()[:3]
+    apart = (wanted - own)[:3, :3] @ corners.T + (wanted - own)[:3, 3:]
+    if (most := mm * np.linalg.norm(apart, axis=0).max()) > APART_MM:
+        note(
+            f"{path}: its qform puts it up to {most:.1f} mm from where its sform does, which was taken"
+        )
 
 
 def is_frame(affine: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from array import array
@@ -44,10 +45,10 @@ def read_ply(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         InputError: it is no such file or cut short; without the file's name.
     """
-    header, mark, body = content.partition(b"end_header")
-    if not header.startswith(b"ply") or not mark:
+    end = re.search(rb"[\r\n]end_header[ \t]*(\r\n|\n|\r)", content)
+    if not content.startswith(b"ply") or not end:
         raise InputError("its header does not begin with ply and end with end_header")
-    body = body[2:] if body[:2] == b"\r\n" else body[1:]
+    header, body = content[: end.start()], content[end.end() :]
     form = ""
     elements: list[tuple[str, int, list]] = []
     for line in header.decode("ascii", "replace").splitlines()[1:]:

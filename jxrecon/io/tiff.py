@@ -11,6 +11,17 @@ from PIL import Image
 
 from jxrecon.types import InputError
 
+ORIENTATION = 274
+"""The tag that tells how viewers turn a picture, in TIFF and in EXIF."""
+
+
+def check_upright(orientation: int, path: Path) -> None:
+    """Raises InputError where a viewer shows a picture turned or mirrored: it is not what one sees."""
+    if orientation not in (0, 1):  # 0 is none
+        raise InputError(
+            f"{path}: its Orientation is {orientation}: viewers turn or mirror it, expected 1, saved as shown"
+        )
+
 
 def read_tiff(path: Path, most_pixels: int) -> Shaped[np.ndarray, "rows columns"]:
     """The one page of a TIFF; bright where the file says that 0 is white, dark for bright.
@@ -29,6 +40,7 @@ def read_tiff(path: Path, most_pixels: int) -> Shaped[np.ndarray, "rows columns"
             raise InputError(
                 f"{path}: declares {rows} x {columns} pixels, expected 1 to {most_pixels}"
             )
+        check_upright(page.tags.valueof(ORIENTATION, 1), path)
         kind = page.dtype
         if kind is None or page.bitspersample % 8 or kind.kind not in "iuf":
             raise InputError(f"{path}: {page.bitspersample} bits a pixel, expected 8, 16, 32 or 64")

@@ -34,6 +34,10 @@ ABOVE_I0 = 0.002
 AIR_SHARE = 0.01
 """Of the pixels, at least, for air to be judged."""
 
+ALIKE, ALIKE_SHARE, NOT_AIR = 0.05, 0.15, 0.2
+"""A larger share of the pixels than this within so much of the least line integral is air, which attenuates
+by less than the last."""
+
 DISPLAY_MOST = 5.0
 """Line integral that the brightest pixels of a picture for the eye are taken for: 0.26 m of water."""
 
@@ -176,6 +180,13 @@ def _from_counts(path: Path, counts: np.ndarray, said: Said, lines: Lines) -> np
         noise = 0.25 * (middle - low)
         if middle < -ABOVE_I0 - noise:
             raise _above_i0(path, i0, float(np.exp(-middle)))
+    alike = values[np.abs(values - np.quantile(values, 0.05)) < ALIKE]
+    share = alike.size / values.size
+    if share > ALIKE_SHARE and (least := float(np.median(alike))) > NOT_AIR:
+        note(
+            f"{path}: the brightest {share:.0%} of the pixels attenuate alike, by {least:.2f}: if that is "
+            f"air, i0 is {i0 * np.exp(-least):.4g}, not {i0:g}"
+        )
     return values
 
 

@@ -11,7 +11,6 @@ do not know them, stay below.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -262,7 +261,8 @@ def read_shadows(path: Path) -> Shadows:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             told: list[dict[str, Any]] = json.loads(str(kept["cameras"]))
             return Shadows(tuple(camera_from_dict(c, str(path)) for c in told), kept["images"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged file makes NumPy raise
+        line = files.one_line(error)[:200]
         raise InputError(
-            f"{path}: cannot be read as the check of a run ({error}), expected what jxrecon check wrote"
+            f"{path}: cannot be read as the check of a run ({line}), expected what jxrecon check wrote"
         ) from None

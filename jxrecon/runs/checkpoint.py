@@ -6,6 +6,7 @@ empty step folder for the newest step; here all three end in a line that names t
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -356,8 +357,10 @@ def _crc32(array: np.ndarray) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    """The first 200 characters of what an error says, on one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    """What a disk that refuses says, however deep it lies; else the first 200 characters, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    reasons = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES))
+    return next((reason for reason in reasons if reason in text), text[:200])
 
 
 @contextmanager

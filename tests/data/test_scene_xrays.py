@@ -8,12 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from jxrecon import drr
 from jxrecon.data import scene_xrays
 from jxrecon.data.machine import noisy
 from jxrecon.data.openkbp import FULL_SHAPE, field_centres
-from jxrecon.data.scene_xrays import axes_of, field_of, varied, warped, xrays_of
+from jxrecon.data.scene_xrays import (
+    axes_of,
+    field_of,
+    misplaced,
+    motion,
+    varied,
+    warped,
+    xrays_of,
+)
 from jxrecon.experiment import Variety
 from jxrecon.geometry import biplanar, camera_at, centred_grid
 from jxrecon.io.nifti import read_volume, resample
@@ -133,6 +142,31 @@ def test_field_and_xrays_move_together(variety):
     for image, alone, before in zip(case.images, siddon(case.hu, WHOLE.affine), exact):
         assert off(alone, image) < 0.07  # 0.06 where nothing moves: constant voxels of 7 mm
         assert off(before, image) > 0.15
+
+
+def test_patients_move_and_cameras_stand_off_by_the_deviations_of_their_variety():
+    variety = Variety(0.5, 4.0, 8.0, 0.06, 0.0, 0.0, 3.0, 30.0)
+    half, keys = jnp.float32(variety.amount), jax.random.split(KEY, 1500)
+    moved, mirrors = jax.jit(jax.vmap(lambda key: motion(variety, half, key)))(keys)
+    moved = np.asarray(moved, np.float64)
+    assert abs(np.mean(mirrors) - 0.5) < 0.05
+    np.testing.assert_allclose(moved[:, :3, 3].std(0), 0.5 * 8.0, rtol=0.08)
+    sizes = np.linalg.norm(moved[:, :3, :3], axis=1)
+    np.testing.assert_allclose(np.log(sizes).std(0), 0.5 * 0.06 * 2**0.5, rtol=0.08)
+    np.testing.assert_array_equal(np.linalg.det(moved) < 0, np.asarray(mirrors) == 1)
+    turned = (
+        moved[:, :3, :3] / sizes[:, None] * np.where(mirrors, -1, 1)[:, None, None] ** [1, 0, 0]
+    )
+    angles = Rotation.from_matrix(turned).as_rotvec(degrees=True)
+    np.testing.assert_allclose(angles.std(0), 0.5 * 4.0, rtol=0.08)
+    camera = CAMERAS[0]
+    stand = jax.jit(jax.vmap(lambda key: misplaced(variety, half, camera, key).source))
+    sources = np.asarray(stand(keys), np.float64)
+    lengths = np.linalg.norm(sources, axis=1)
+    assert lengths.mean() == pytest.approx(float(jnp.linalg.norm(camera.source)), abs=2.0)
+    assert lengths.std() == pytest.approx(0.5 * 30.0, rel=0.08)
+    off_axis = np.degrees(np.arcsin(sources[:, [0, 2]] / lengths[:, None]))  # it lies on y
+    np.testing.assert_allclose(off_axis.std(0), 0.5 * 3.0, rtol=0.08)
 
 
 def test_a_warp_of_equal_nodes_is_a_shift():

@@ -153,3 +153,40 @@ def test_hu_pass_as_they_are_and_fill_becomes_air():
         checked_hu(hu, "a", Stated(hu_offset=300))
     with pytest.raises(InputError, match="--hu-scale"):
         Stated(hu_scale=0.0)
+
+
+def test_a_ct_in_metres_is_refused(tmp_path):
+    write_volume(tmp_path / "ct.nii", body(), AFFINE * [[1e-3], [1e-3], [1e-3], [1]])
+    with pytest.raises(InputError, match=r"measures 0.018 x 0.02 x 0.02 mm.*metres"):
+        read_ct(tmp_path / "ct.nii")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("ct.raw", "other.raw", "its voxels lie in other.raw, expected that file beside it"),
+        ("ct.raw", "LIST", "several files"),
+        ("ct.raw", "ct%03d.raw 1 8 1", "several files"),
+        ("more", "ct.raw", "ct.raw holds 1930 bytes, expected the 1920"),
+        ("less", "ct.raw", "ct.raw holds 1910 bytes, expected the 1920"),
+    ],
+)
+def test_voxels_in_another_file_are_all_there_and_nothing_else(
+    name, data, reason, expected, tmp_path
+):
+    sitk.WriteImage(image(), str(tmp_path / "ct.mhd"))
+    header, voxels = tmp_path / "ct.mhd", tmp_path / "ct.raw"
+    np.testing.assert_array_equal(read_ct(header)[0], expected[0])
+    header.write_text(header.read_text().replace("= ct.raw", f"= {data}"))
+    content = voxels.read_bytes()
+    voxels.write_bytes({"more": bytes(10) + content, "less": content[10:]}.get(name, content))
+    with pytest.raises(InputError, match=reason):
+        read_ct(header)
+
+
+def test_a_detached_nrrd_may_name_its_own_folder(expected, tmp_path):
+    sitk.WriteImage(image(), str(tmp_path / "ct.nhdr"))
+    header = tmp_path / "ct.nhdr"
+    assert "data file: ct.raw" in header.read_text()
+    header.write_text(header.read_text().replace("data file: ", "data file: ./"))
+    np.testing.assert_array_equal(read_ct(header)[0], expected[0])

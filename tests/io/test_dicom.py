@@ -181,6 +181,10 @@ def test_a_damaged_slice_at_the_end_of_a_scan_is_not_overlooked(tmp_path):
     files[-1].write_bytes(files[-1].read_bytes()[:400])
     with pytest.raises(InputError, match=str(files[-1])):
         read_folder(tmp_path)
+    for lost in (b"", bytes(5000)):
+        files[-1].write_bytes(lost)
+        with pytest.raises(InputError, match=f"{files[-1]}: does not begin as a DICOM file"):
+            read_folder(tmp_path)
 
 
 def test_a_real_series_is_read_by_its_positions(real_data):

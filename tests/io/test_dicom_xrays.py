@@ -174,6 +174,9 @@ def test_a_frame_is_chosen(tmp_path):
     path = write(
         tmp_path / "run.dcm", np.stack([0 * counts + 7, counts]), NumberOfFrames=2, Modality="XA"
     )
+    for frame in (0, 3):
+        with pytest.raises(InputError, match=f"--frame {frame}, expected --frame 1 to 2"):
+            read(path, I0._replace(frame=frame))
     with pytest.raises(InputError, match=r"2 frame\(s\), expected --frame 1 to 2"):
         read(path, I0)
     found = read(path, I0._replace(frame=2))

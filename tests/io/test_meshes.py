@@ -393,6 +393,26 @@ def test_an_edge_of_three_faces_is_read_but_makes_no_template(tmp_path: Path) ->
     assert "3 faces meet at the edge 0-1" in refusal(template, read_mesh(path), str(path))
 
 
+def test_text_of_any_ends_of_lines_case_and_comments_is_the_same_mesh(tmp_path: Path) -> None:
+    corners = "".join(f"vertex {x} {y} {z}\n" for x, y, z in SQUARE[:3])
+    stl = f"solid a\nfacet normal 0 0 1\nouter loop\n{corners}endloop\nendfacet\nendsolid a\n"
+    expected = {}
+    for name, text in (("a.obj", OBJ), ("a.stl", stl), ("a.ply", ASCII_PLY)):
+        (tmp_path / name).write_text(text)
+        expected[name] = read_mesh(tmp_path / name)
+    comment = "comment end_header comes later\nformat "
+    for name, content in (
+        ("a.obj", OBJ.replace("\n", "\r").encode()),
+        ("a.obj", b"\xef\xbb\xbf" + OBJ.replace("\n", "\r\n").encode()),
+        ("a.stl", stl.replace("\n", "\r").encode()),
+        ("a.stl", b"\xef\xbb\xbf\n" + stl.upper().encode()),
+        ("a.ply", ASCII_PLY.replace("format ", comment, 1).encode()),
+    ):
+        (tmp_path / name).write_bytes(content)
+        for found, wanted in zip(read_mesh(tmp_path / name), expected[name]):
+            np.testing.assert_array_equal(found, wanted)
+
+
 def test_bad_meshes_are_not_written_and_leave_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     write_mesh(path, TETRAHEDRON)

@@ -144,6 +144,26 @@ def test_nifti_2_big_endian_scaled_and_4d_singleton_are_read(tmp_path):
     np.testing.assert_allclose(hu, expected * 0.5 - 1000, atol=0.01)
 
 
+def test_two_frames_that_disagree_are_told_and_voxels_of_two_sizes_refused(tmp_path, capsys):
+    path, affine = tmp_path / "a.nii", np.diag([2.0, 3.0, 4.0, 1.0])
+    image = nib.Nifti1Image(np.zeros((6, 5, 4), np.int16), affine)
+    image.set_qform(affine, code=1)
+    for shift_mm, line in ((0.9, ""), (50.0, "50.0 mm from where its sform does, which was taken")):
+        affine[0, 3] = shift_mm
+        image.set_sform(affine, code=2)
+        nib.save(image, path)
+        np.testing.assert_allclose(read_volume(path)[1], affine, rtol=1e-6)
+        told = capsys.readouterr().err
+        assert line in told
+        assert bool(told) == bool(line)
+    image.set_sform(np.eye(4), code=2)
+    nib.save(image, path)
+    with pytest.raises(
+        InputError, match="by its sform voxels are 1 x 1 x 1 mm, by its qform 2 x 3 x 4"
+    ):
+        read_volume(path)
+
+
 def test_metres_become_millimetres(tmp_path):
     path = with_header(tmp_path / "a.nii", lambda h: h.set_xyzt_units("meter"))
     np.testing.assert_allclose(read_volume(path)[1][:3], 1000 * AFFINE[:3], rtol=1e-6)
@@ -220,6 +240,7 @@ def set_sform(value):
         (set_field("vox_offset", np.nan), "vox_offset"),
         (set_field("magic", b"ni1"), "single-file"),
         (set_field("scl_slope", 1e38), "not finite"),
+        (set_field("xyzt_units", 7), "its unit has the code 7"),
     ],
 )
 def test_a_header_that_describes_no_ct_is_refused(tmp_path, change, expectation):

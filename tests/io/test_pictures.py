@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -75,6 +77,12 @@ def _transparent(path):
     Image.fromarray(image).save(path)
 
 
+def _exif(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "reason"),
     [
@@ -85,6 +93,10 @@ def _transparent(path):
         ("a.tif", _cut, "cut short"),
         ("a.tif", lambda p: tifffile.imwrite(p, np.stack([GREY] * 2), photometric="minisblack"), "2 pages"),
         ("a.tif", lambda p: p.write_bytes(b"II*\0" + b"\0" * 20), "damaged or cut short|pages"),
+        ("a.tif", lambda p: tifffile.imwrite(p, GREY, extratags=[(274, "H", 1, 3, 1)]), "Orientation is 3"),
+        ("a.png", lambda p: Image.fromarray(GREY).save(p, exif=_exif(6)), "Orientation is 6"),
+        ("a.png", lambda p: Image.fromarray(GREY).save(p, save_all=True, append_images=[Image.fromarray(
+            255 - GREY)]), "animation of 2"),
         ("a.npy", lambda p: np.save(p, GREY[None]), "expected real"),
         ("a.npy", lambda p: np.save(p, np.array([[{}]], object), allow_pickle=True), "expected real"),
         ("a.jpg", lambda p: Image.fromarray(GREY).save(p), "lossy"),
@@ -107,7 +119,7 @@ def counts(path, lines, i0=1000.0):
     return path
 
 
-def test_dead_pixels_are_filled_and_counted_and_counts_above_i0_refused(tmp_path):
+def test_dead_pixels_are_filled_and_counted_and_counts_above_i0_refused(tmp_path, capsys):
     y, x = np.indices((20, 30))
     lines = 2.0 * np.sqrt(np.maximum(0, 1 - ((x - 15) / 8) ** 2 - ((y - 10) / 7) ** 2))
     whole = np.rint(1000 * np.exp(-lines))
@@ -126,6 +138,11 @@ def test_dead_pixels_are_filled_and_counted_and_counts_above_i0_refused(tmp_path
     noisy = np.random.default_rng(0).poisson(whole)
     np.save(tmp_path / "d.npy", noisy)
     read(tmp_path / "d.npy", RAW)
+    assert "attenuate alike" not in capsys.readouterr().err
+    read(tmp_path / "d.npy", RAW._replace(i0=2000.0))
+    assert re.search(
+        r"attenuate alike, by 0.\d\d: if that is air, i0 is (9|10)\d\d", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,7 @@ FAULTS = {
     "cut nii.gz": (".nii.gz", lambda p, d: _cut(p), "damaged or cut short"),
     "flipped nii.gz": (".nii.gz", lambda p, d: _flip(p, -60), "damaged or cut short"),
     "cut npz": (".npz", lambda p, d: _cut(p), "damaged or cut short"),
+    "unit": (".nii", lambda p, d: _flip(p, 123), "its unit has the code 253, expected mm"),
     "empty": (".nii", lambda p, d: p.write_bytes(b""), "damaged or cut short"),
     "text": (".png", lambda p, d: p.write_text("hello"), "damaged or cut short"),
     "3-D": (

@@ -116,9 +116,12 @@ def test_one_view_of_two_other_pixels_and_the_file(shadows, new_pairs, tmp_path)
     assert not judge(alone, [image]).doubted
     assert judge(alone, [image[::-1]]).best == "lateral upside down"
     assert read.of([biplanar(shape=(48, 48), pixel_mm=8.4)[0]]) is None
-    (tmp_path / "check.npz").write_bytes(b"PK no more")
-    with pytest.raises(InputError, match=r"check\.npz: cannot be read"):
-        read_shadows(tmp_path / "check.npz")
+    content = (tmp_path / "check.npz").read_bytes()
+    middle = len(content) // 2
+    for damaged in (b"PK no more", content[:middle] + bytes(64) + content[middle + 64 :]):
+        (tmp_path / "check.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"check\.npz: cannot be read"):
+            read_shadows(tmp_path / "check.npz")
 
 
 def test_averaging_keeps_the_mean_of_any_size():

@@ -95,6 +95,21 @@ def test_a_step_is_a_function_of_state_batch_and_key(start, step):
     assert terms == again
 
 
+def test_a_volume_and_its_mirror_image_have_codes_of_their_own(start, step):
+    def moved(index, key):
+        codes = step(start, _batch()._replace(index=index), key)[0].codes
+        return np.flatnonzero(np.any(codes != start.codes, axis=1))
+
+    flipped = set()
+    for n in range(3):  # 12 coins
+        own = moved(_batch().index, jax.random.key(n))
+        np.testing.assert_array_equal(own // 2, np.arange(4))
+        flipped |= set(own % 2)
+        already_mirrored = _batch().index + PROBLEM.cases
+        np.testing.assert_array_equal(moved(already_mirrored, jax.random.key(n)), own ^ 1)
+    assert flipped == {0, 1}
+
+
 def test_the_average_follows_the_generator(trained):
     states, _ = trained
     before, after = states[3], states[4]

@@ -23,6 +23,7 @@ def test_the_head_points_towards_better_and_costs_point_nowhere():
         (Metric("a", "A", ""), None, "n/a"),
         (Metric("a", "A", ""), math.inf, "inf"),
         (COSTS["seconds"], 0.01234, "0.012"),
+        (COSTS["seconds"], 1.0, "1.00"),
         (COSTS["seconds"], 12.345, "12.35"),
         (COSTS["memory_mb"], 12.345, "12.3"),
     ],

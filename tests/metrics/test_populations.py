@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jxrecon.metrics import populations
+from jxrecon.metrics.lpips import features
 
 KEY = jax.random.key(0)
 
@@ -30,3 +31,20 @@ def test_spread_and_nearest_by_hand():
     assert float(populations.spread(a)) == pytest.approx((3.0 + half + half) / 3)
     np.testing.assert_allclose(populations.nearest(a, a), [half, half, half], rtol=1e-6)
     np.testing.assert_allclose(populations.nearest(a[:1], a[1:2]), [3.0], rtol=1e-6)
+
+
+def test_the_feature_distance_is_that_of_mean_unit_features_and_none_of_a_population_to_itself(net):
+    a, b = (np.random.default_rng(n).uniform(n, 3, (2, 64, 64)).astype(np.float32) for n in (0, 1))
+    distance = jax.jit(populations.feature_distance)
+    low, high = min(a.min(), b.min()), max(a.max(), b.max())
+    means = []
+    for images in (a, b):
+        grey = (images - low) / (high - low) * 2 - 1
+        layers = jax.jit(features)(net, jnp.stack([jnp.asarray(grey)] * 3, -1))
+        units = (
+            np.asarray(f) / (np.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in layers
+        )
+        means.append([u.reshape(-1, u.shape[-1]).mean(0) for u in units])
+    expected = np.mean([np.sum((f - g) ** 2) for f, g in zip(*means)])
+    assert float(distance(net, a, b)) == pytest.approx(expected, rel=1e-3)
+    assert float(distance(net, a, a)) == 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jxrecon.metrics import slices
-from jxrecon.metrics.lpips import Lpips, gray_to_rgb, lpips
+from jxrecon.metrics.lpips import gray_to_rgb, lpips
 from jxrecon.types import InputError
 from jxrecon.units import Window
 
@@ -17,20 +17,6 @@ volume_lpips = jax.jit(slices.volume_lpips, static_argnums=4)
 xray_lpips = jax.jit(slices.xray_lpips)
 distance = jax.jit(lpips)
 slope = jax.jit(jax.grad(lambda a, net, b: slices.image_lpips(net, a, b)[0]))
-
-
-@pytest.fixture(scope="module")
-def net():
-    """AlexNet's plan with few channels."""
-    draw = np.random.default_rng(0)
-    widths = (3, 4, 5, 6, 4, 5)
-    sides = (11, 5, 3, 3, 3)
-    groups = (
-        [draw.normal(size=(k, k, i, o)) / k for k, i, o in zip(sides, widths, widths[1:])],
-        [draw.uniform(size=o) / 10 for o in widths[1:]],
-        [draw.uniform(size=o) for o in widths[1:]],
-    )
-    return Lpips(*(tuple(jnp.asarray(x, jnp.float32) for x in g) for g in groups), "alex")
 
 
 @pytest.fixture(scope="module")

@@ -80,16 +80,25 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     assert interval(np.full(5, 2.0)) == (2.0, 2.0)
 
 
+def test_the_interval_is_that_of_ten_thousand_means_drawn_at_once():
+    values = np.random.default_rng(4).normal(size=7)
+    means = values[np.random.default_rng(0).integers(0, 7, (10_000, 7))].mean(1)
+    assert interval(values) == tuple(np.quantile(means, [0.025, 0.975]))
+
+
 def test_equal_methods_differ_by_nothing():
     test = paired(np.arange(6.0), np.arange(6.0))
     assert (test.p_wilcoxon, test.p_t, test.cohen_dz, test.rank_biserial) == (1.0, 1.0, 0.0, 0.0)
     assert (test.low, test.high) == (0.0, 0.0)
+    large = 1e6 * np.array([0.1, 0.7, 0.3, 12.9])
+    rounded = paired(large, large + np.array([1e-9, -1e-9, 1e-9, 0.0]))
+    assert (rounded.p_t, rounded.rank_biserial) == (1.0, 0.0)
 
 
 def test_differences_that_are_all_equal_have_an_infinite_effect():
     values = np.array([0.1, 0.7, 0.3, 12.9, 5.1, 1e-3])
-    for sign in (1, -1):
-        test = paired(values, values + sign * 0.1)  # equal but for rounding
+    for sign, unit in ((1, 1.0), (-1, 1.0), (1, 1e9)):
+        test = paired(unit * values, unit * values + sign * 0.1)  # equal but for rounding
         assert test.cohen_dz == sign * math.inf
         assert test.p_t == 0.0
         assert test.rank_biserial == pytest.approx(sign)

@@ -11,6 +11,7 @@ from jxrecon.metrics import tissue, x2ct_legacy
 from jxrecon.metrics.volume import (
     METRICS,
     case_metrics,
+    coverage,
     masked_mae,
     psnr,
     reprojection_error,
@@ -130,3 +131,15 @@ def test_reprojection_error_is_zero_at_the_truth_and_relative_to_the_xrays():
     # Line integrals are linear in attenuation: 10 % more of it is 10 % more of them.
     assert float(error(beam.mu_to_hu(1.1 * mu))) == pytest.approx(0.1, rel=1e-4)
     assert float(error(jnp.full_like(truth, -1000.0))) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_coverage_counts_the_voxels_of_the_body_within_one_and_two_deviations():
+    truth, body = np.zeros((2, 2, 2)), np.ones((2, 2, 2), bool)
+    off = np.array([0, 10, 11, 20, 21, 24, 31, 500.0]).reshape(2, 2, 2)
+    body[1, 1, 1] = False
+    found = coverage(truth, off, np.full_like(off, 10.0), body, WINDOW)
+    assert found == {"within_one": pytest.approx(2 / 7), "within_two": pytest.approx(4 / 7)}
+    beyond = coverage(truth + 2500, truth + 9999, np.full_like(off, 1.0), body, WINDOW)
+    assert beyond == {"within_one": 1.0, "within_two": 1.0}  # both clipped to the window
+    for nothing in ((truth, off, None, body), (truth, off, off, ~(truth == 0))):
+        assert np.isnan(list(coverage(*nothing, WINDOW).values())).all()
