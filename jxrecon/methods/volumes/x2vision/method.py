@@ -192,8 +192,6 @@ def invert_projections(
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
     if settings.pose:
         start = start._replace(views=pose.as_told(count * starts, len(cameras)))
-    if settings.pose:
-        start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
     return invert_in_stages((prior, settings, generator, statistics), start, repeated, cameras)
 
