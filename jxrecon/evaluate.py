@@ -84,8 +84,8 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="X-rays with the training X-rays' gray values",
     )
-    remedies("--refine-pose", action="store_true", help="the poses of all X-rays but the first found first, by "
-             "what training patients' X-rays look like")  # fmt: skip
+    remedies("--refine-pose", action="store_true", help="the poses of all X-rays but the first found first, "
+             "by what training patients' X-rays look like")  # fmt: skip
     suite = made.add_argument_group("robustness").add_argument
     suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
           "told; runs may be of several fields of view")  # fmt: skip
