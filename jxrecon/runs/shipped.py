@@ -31,6 +31,23 @@ FEW = 256
 """Arrays of no more numbers keep 32 bits."""
 
 
+FOR_XRAYS = {1: "lift_hn_single", 2: "lift_hn"}
+"""Number of X-rays -> the weights that ship for them."""
+
+
+def for_xrays(count: int) -> str:
+    """The name of the weights that ship for so many X-rays.
+
+    Raises:
+        InputError: there are none.
+    """
+    if count not in FOR_XRAYS:
+        raise InputError(
+            f"{count} X-rays: the weights that ship take one or two, expected --run DIR or --method NAME"
+        )
+    return FOR_XRAYS[count]
+
+
 def names() -> list[str]:
     """Of the weights at hand, in alphabetical order."""
     paths = FOLDER.glob("*.safetensors")
