@@ -19,11 +19,14 @@ def parser() -> argparse.ArgumentParser:
         "Names the likeliest of some fifty hypotheses about the X-rays (as told, views exchanged, mirrored, "
         "upside down, turned, inverted, raw, magnified, shifted, other distances), its margin, and how "
         "unlike the training patients the patient is. Exit code 1 where they are not as told or unlike.",
-        "jxrecon check --run runs/lift_hn-full frontal.nii.gz lateral.nii.gz",
+        "jxrecon check frontal.nii.gz lateral.nii.gz",
     )
     made.add_argument("files", nargs="*", type=Path, metavar="X-RAY", help="the same as --xray")
-    run = "folder of a run trained on CT volumes; without X-rays its check is made and kept there"
-    made.add_argument("--run", type=Path, required=True, metavar="DIR", help=run)
+    run = (
+        "folder of a run trained on CT volumes; without X-rays its check is made and kept there "
+        "(the weights that ship for so many X-rays, of head and neck)"
+    )
+    made.add_argument("--run", type=Path, metavar="DIR", help=run)
     add_trust_flag(made)
     add_xray_flags(made, required=False)
     return made
@@ -42,14 +45,17 @@ def main(options: argparse.Namespace) -> int:
     from jxrecon.io.views import centred_view, common_isocentre
     from jxrecon.likelihood.check import judge
     from jxrecon.methods.base.method import Problem
+    from jxrecon.runs import shipped
     from jxrecon.runs.run import open_run
 
-    run = open_run(options.run, options.trust)
+    options.xray = [*(options.xray or []), *options.files]
+    if options.run is None and not options.xray:
+        raise InputError("no X-ray was given, expected files such as frontal.png lateral.png")
+    run = open_run(options.run or shipped.for_xrays(len(options.xray)), options.trust)
     if not isinstance(run.problem, Problem):
         raise InputError(
             f"--run {options.run}: finds {run.experiment.kind.finds}, expected a run of CT volumes"
         )
-    options.xray = [*(options.xray or []), *options.files]
     if not options.xray:
         check_for(run, run.problem.cameras, print)
         return 0

@@ -84,6 +84,8 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="X-rays with the training X-rays' gray values",
     )
+    remedies("--refine-pose", action="store_true", help="the poses of all X-rays but the first found first, "
+             "by what training patients' X-rays look like")  # fmt: skip
     suite = made.add_argument_group("robustness").add_argument
     suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
           "told; runs may be of several fields of view")  # fmt: skip
@@ -171,7 +173,11 @@ def _remedies(options: argparse.Namespace) -> tuple[Any, ...]:
         run = open_run(options.style, options.trust)
         number = digest(Trained(run, *restore(run)), zlib.crc32(b"style"))
         found.append(remedies.style(translate, str(options.style), number))
-    return (*found, remedies.histograms()) if options.match_histograms else tuple(found)
+    if options.match_histograms:
+        found.append(remedies.histograms())
+    if options.refine_pose:
+        found.append(remedies.poses())
+    return tuple(found)
 
 
 def _opened(options: argparse.Namespace, folders: list[Path], which: Any = "latest") -> list[Any]:

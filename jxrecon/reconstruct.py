@@ -12,9 +12,6 @@ from typing import Any
 from jxrecon.cli import command_parser, entry
 from jxrecon.types import InputError
 
-SHIPPED = {1: "lift_hn_single", 2: "lift_hn"}
-"""Number of X-rays -> the weights that ship for them."""
-
 UNEXPLAINED = 3
 """Exit code of a volume with a re-projection error over 0.2."""
 
@@ -152,12 +149,13 @@ def _run(options: argparse.Namespace) -> Any:
     """The run, or what stands in for it where a method needs no training."""
     from jxrecon.inference.volumes import untrained
     from jxrecon.io.xray_views import numbers
+    from jxrecon.runs import shipped
     from jxrecon.runs.run import open_run
 
     if options.run is not None and options.method is not None:
         raise InputError(f"--run {options.run}, --method {options.method}: expected one of them")
     if options.method is None:
-        folder = options.run or _shipped(len(options.xray))
+        folder = options.run or shipped.for_xrays(len(options.xray))
         run = open_run(folder, options.trust, options.set)
         latent = getattr(run.experiment.settings, "latent", None)
         if options.std and getattr(latent, "samples", None) == 0:
@@ -179,15 +177,6 @@ def _run(options: argparse.Namespace) -> Any:
             raise InputError(f"--spacing-mm {options.spacing_mm}: expected positive millimetres")
         spacing = (mm[0], mm[len(mm) // 2], mm[-1])
     return untrained(options.method, shape, spacing, options.exp)
-
-
-def _shipped(count: int) -> str:
-    """The name of the weights that ship for so many X-rays."""
-    if count not in SHIPPED:
-        raise InputError(
-            f"{count} X-rays: the weights that ship take one or two, expected --run DIR or --method NAME"
-        )
-    return SHIPPED[count]
 
 
 def _write_volume(options: argparse.Namespace, volume: Any, more: dict[str, Any]) -> int:

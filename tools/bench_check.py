@@ -1,6 +1,7 @@
-"""Tables of experiments/check.md: what the check names, and what finding the second view's pose wins back.
+"""Tables of experiments/check.md: what the check names, and how far off the poses found are.
 
     python tools/bench_check.py check --data ../shared/data/openkbp_hn
+    python tools/bench_check.py check --data ../shared/data/openkbp_hn --weights lift_hn
     python tools/bench_check.py pose --data ../shared/data/openkbp_hn
 
 X-rays of the validation patients are projected exactly from their whole CTs, 64 x 64 pixels, with
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jxrecon.compile import jit
@@ -26,23 +26,20 @@ from jxrecon.data.scenes import mirrored
 from jxrecon.data.volumes import Dataset, Scenes
 from jxrecon.files import cache_folder
 from jxrecon.geometry import Camera
-from jxrecon.likelihood.check import check_of, judge, shadows_of
+from jxrecon.inference.geometry import check_for
+from jxrecon.likelihood.check import Check, check_of, judge, shadows_of
 from jxrecon.likelihood.hypotheses import stances
-from jxrecon.likelihood.patients import Patients, averaged, patients_of
+from jxrecon.likelihood.patients import Patients, patients_of
 from jxrecon.likelihood.pose import move, search_of
-from jxrecon.methods.base import linear_posterior
 from jxrecon.runs import config
+from jxrecon.runs.run import open_run
 
 PHOTONS = 2e4
 TAKEN = 64, 64
-EVERY = 2
-"""Voxels along each axis of which one is reconstructed: dB of every eighth voxel, in less time."""
 TURNED = {
-    "angle +5": [5.0, 0, 0, 0, 0],
-    "tilt +5": [0, 5.0, 0, 0, 0],
     "nothing": [0.0] * 5,
-    "angle -5": [-5.0, 0, 0, 0, 0],
-    "tilt -5": [0, -5.0, 0, 0, 0],
+    **{f"angle {x:+g}": [x, 0, 0, 0, 0] for x in (-5.0, -2.0, 2.0, 5.0)},
+    **{f"tilt {x:+g}": [0, x, 0, 0, 0] for x in (-5.0, -2.0, 2.0, 5.0)},
 }
 Pair = list[np.ndarray]
 
@@ -83,14 +80,12 @@ def spoilt() -> dict[str, Callable[[Pair], Pair]]:
     }
 
 
-def check_table(data: Dataset, patients: Patients, cameras: Sequence[Camera]) -> None:
+def check_table(data: Dataset, check: Check, cameras: Sequence[Camera]) -> None:
     """Rows: what was done; columns: how often the right name is the likeliest, and how often the check
     doubts."""
-    shadows = shadows_of(patients, cameras)
-    check = check_of(shadows)
     machine = Machine(data.validation.scenes, cameras)
     taken = cache(lambda view, name: machine(view, stances(cameras[view])[name]))
-    print(f"margin {check.margin:.0f} nats; {shadows.patients} training patients")
+    print(f"margin {check.margin:.0f} nats; {len(check.distances)} training patients")
     print(
         "| done to the X-rays | likeliest | doubted | unlike the training | what else was the likeliest |"
     )
@@ -116,83 +111,27 @@ def check_table(data: Dataset, patients: Patients, cameras: Sequence[Camera]) ->
         print(f"| {name} | {hits} | {doubted} | {strange} | {rest} |", flush=True)
 
 
-class Prior:
-    """The linear prior from X-rays averaged to 32 x 32 pixels, for any cameras."""
-
-    def __init__(self, data: Dataset, patients: Patients, told: Sequence[Camera]) -> None:
-        hu = data.train.hu[:, ::EVERY, ::EVERY, ::EVERY]
-        self._hu, self._patients, self._told = jnp.asarray(hu), patients, told
-        self._first = patients.xrays(told[0])
-        sigma = jit(lambda hu, y: linear_posterior.fit(hu, y).sigma)(
-            self._hu, self._columns(told[1])
-        )
-        self._sigma = sigma
-
-    def _columns(self, camera: Camera) -> jax.Array:
-        second = self._patients.xrays(camera, near=self._told[1])
-        both = np.stack([self._first, second], 1).reshape(len(second), -1)
-        return jnp.asarray(both.T, jnp.float32)
-
-    def for_(self, camera: Camera) -> Callable[[Pair], np.ndarray]:
-        """X-rays -> the MAP in HU, with this camera as the second."""
-        basis, weights = _fitted(self._columns(camera), self._sigma)
-
-        def reconstruct(images: Pair) -> np.ndarray:
-            y = jnp.asarray(np.concatenate([averaged(y).ravel() for y in images]), jnp.float32)
-            return np.asarray(_volume(self._hu, weights.of(basis.coordinates(y))))
-
-        return reconstruct
-
-
-@jit
-def _fitted(columns: jax.Array, sigma: jax.Array) -> tuple[Any, Any]:
-    basis = linear_posterior.basis_of(columns, sigma)
-    everybody = jnp.ones(columns.shape[1], jnp.float32)
-    return basis, linear_posterior.weights_of(basis, everybody)
-
-
-_volume = jit(linear_posterior.volume_of)
-
-
 def pose_table(data: Dataset, patients: Patients, cameras: Sequence[Camera]) -> None:
-    """dB of the linear prior with the second view's pose as told, found and true; error of the pose
-    found."""
+    """How far off the poses found are, and how far off they are told to be."""
     machine, search = Machine(data.validation.scenes, cameras), search_of(patients, cameras)
-    print(
-        "error of left-out training patients", np.sqrt(np.square(search.errors[0]).mean(0)).round(2)
-    )
-    prior = Prior(data, patients, cameras)
-    truths = data.validation.hu[:, ::EVERY, ::EVERY, ::EVERY]
-    told, still = prior.for_(cameras[1]), machine(0, cameras[0])
-    print(
-        "| off by | dB as told | refined | true pose | won back | error RMS: angle, tilt | deviation |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    missed = np.sqrt(np.square(search.missed[0].errors).mean(0))
+    print("error of left-out training patients", missed.round(2))
+    still = machine(0, cameras[0])
+    print("| off by | error, RMS | mean | deviation told | X-ray off before, after |")
+    print("|---|---|---|---|---|")
     for name, motion in TURNED.items():
-        stood = move(cameras[1], np.array(motion))
-        true = prior.for_(stood)
-        decibels, errors, deviations = [], [], []
-        for pair, truth in zip(zip(still, machine(1, stood)), truths):
-            images = list(pair)
-            found = search.refine(images)
-            three = told, prior.for_(found.cameras[1]), true
-            decibels.append([psnr(one(images), truth) for one in three])
-            errors.append(found.motion[0] - motion)
-            deviations.append(found.deviation[0])
-        a, b, c = np.mean(decibels, 0)
-        off = np.sqrt(np.mean(np.square(errors), 0)).round(1)
-        deviation = np.mean(deviations, 0).round(1)
-        won = f"{(b - a) / (c - a):.0%}" if motion[0] or motion[1] else "-"
-        print(
-            f"| {name} | {a:.2f} | {b:.2f} | {c:.2f} | {won} | {off.tolist()} | {deviation.tolist()} |",
-            flush=True,
-        )
-
-
-def psnr(hu: np.ndarray, truth: np.ndarray) -> float:
-    """In [-1024, 2000] HU, peak 3024."""
-    a, b = (np.clip(x.astype(np.float32), -1024, 2000) for x in (hu, truth))
-    return float(20 * np.log10(3024) - 10 * np.log10(np.mean(np.square(a - b))))
+        seen = machine(1, move(cameras[1], np.array(motion)))
+        right = machine(1, cameras[1])
+        found = [search.refine(list(pair)) for pair in zip(still, seen)]
+        errors = np.array([f.motion[0] - motion for f in found])
+        deviation = np.mean([f.deviation[0] for f in found], 0).round(1)
+        rms, mean = np.sqrt(np.square(errors).mean(0)).round(1), errors.mean(0).round(1)
+        apart = [
+            np.mean([np.linalg.norm(y - z) / np.linalg.norm(z) for y, z in zip(ys, right)])
+            for ys in (seen, [f.images[1] for f in found])
+        ]
+        told = " | ".join(str(x.tolist()) for x in (rms, mean, deviation))
+        print(f"| {name} | {told} | {apart[0]:.3f}, {apart[1]:.3f} |", flush=True)
 
 
 def main() -> None:
@@ -200,13 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=("check", "pose"))
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", help="the check of these weights that ship, such as lift_hn")
     options = parser.parse_args()
-    experiment = config.find("lift_hn", "full")
+    experiment = config.find("x2vision_hn", "coarse")  # of one field of view with lift_hn
     data = experiment.load(experiment, options.data, cache_folder("data"))
     print(data.rule, f"n = {len(data.validation.names)}", sep="\n")
+    cameras = [camera.resized(TAKEN) for camera in experiment.views.cameras]
+    if options.table == "check" and options.weights is not None:
+        return check_table(data, check_for(open_run(options.weights), cameras, print), cameras)
     patients = patients_of(data.train, experiment.field.grid)
-    table = check_table if options.table == "check" else pose_table
-    table(data, patients, [camera.resized(TAKEN) for camera in experiment.views.cameras])
+    if options.table == "pose":
+        return pose_table(data, patients, cameras)
+    return check_table(data, check_of(shadows_of(patients, cameras)), cameras)
 
 
 if __name__ == "__main__":

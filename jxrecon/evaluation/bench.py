@@ -57,12 +57,14 @@ class Bench(NamedTuple):
         problem: of that number of views.
         training: () -> all training cases with X-rays of these views, as a method's `fit` takes them.
         run_cases: (knowledge, places of cases) -> what was found, case by case.
+        search: () -> the search for the poses of these views, `likelihood.pose.Search`, made once.
     """
 
     views: int
     problem: Any
     training: Callable[[], Any]
     run_cases: Callable[[Knowledge, Sequence[int]], Iterator[Found]]
+    search: Callable[[], Any] | None = None
 
 
 class Remedy(NamedTuple):

@@ -99,6 +99,12 @@ def columns(judge: Judge, summary: dict[str, Any]) -> tuple[list[Metric], list[M
     return main, [metric for metric in known if metric not in main]
 
 
+def unmeasured(judge: Judge, summary: dict[str, Any]) -> list[Metric]:
+    """Metrics without a column: those that no case has a number of, as LPIPS without its weights."""
+    shown = [metric for part in columns(judge, summary) for metric in part]
+    return [metric for metric in judge.metrics.values() if metric not in shown]
+
+
 def p_value(test: dict[str, Any] | None, name: str = "p_wilcoxon_holm") -> str:
     """Two digits of a p value or an effect size of a test; empty where nothing was tested."""
     if test is None:
@@ -160,6 +166,10 @@ def markdown(summary: dict[str, Any], judge: Judge) -> str:
         *(f"- {name}: {note}." for name, note in summary["notes"].items()),
         "",
         *(f"- {known[n]}: {text}." for n, text in summary["conventions"].items() if n in known),
+        *(
+            f"- {m.label}, of which no case has a number: {summary['conventions'][m.name]}."
+            for m in unmeasured(judge, summary)
+        ),
     ]
     return "\n".join(lines) + "\n"
 

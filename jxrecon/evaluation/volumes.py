@@ -22,6 +22,8 @@ from jxrecon.evaluation.setting import Setting
 from jxrecon.experiment import Machine, Xrays
 from jxrecon.geometry import Camera, Grid, same_cameras
 from jxrecon.io.nifti import write_volume
+from jxrecon.likelihood.patients import patients_of
+from jxrecon.likelihood.pose import Search, search_of
 from jxrecon.metrics import slices
 from jxrecon.metrics.lpips import Lpips
 from jxrecon.metrics.volume import METRICS, case_metrics, coverage, reprojection_error
@@ -128,7 +130,11 @@ def _bench(weights: Lpips | None, setting: Setting, count: int) -> Bench:
             }
             yield Found(place, recon, metrics, costs)
 
-    return Bench(count, problem, cache(train.everything), run_cases)
+    @cache
+    def search() -> Search:
+        return search_of(patients_of(setting.dataset.train, grid), cameras)
+
+    return Bench(count, problem, cache(train.everything), run_cases, search)
 
 
 def keys_of(setting: Setting, place: int) -> tuple[Key, Key]:

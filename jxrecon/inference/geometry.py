@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from jxrecon.compile import jit
-from jxrecon.data.acquisition import acquisition
 from jxrecon.data.volumes import VolumeSet
 from jxrecon.files import cache_folder
-from jxrecon.geometry import AnyCamera, vectors
+from jxrecon.geometry import AnyCamera
 from jxrecon.inference.patient import Request
 from jxrecon.io.views import View
 from jxrecon.likelihood.check import (
@@ -26,11 +22,13 @@ from jxrecon.likelihood.check import (
     shadows_of,
     write_shadows,
 )
+from jxrecon.likelihood.known import Known, known_from
+from jxrecon.likelihood.modes import Packed, unpacked
 from jxrecon.likelihood.patients import Patients, patients_of
-from jxrecon.likelihood.pose import PARAMETERS, Refined, refine
-from jxrecon.methods.base.trained_views import WITHIN_DEG
+from jxrecon.likelihood.pose import PARAMETERS, Refined, search_of
+from jxrecon.runs import shipped
 from jxrecon.runs.run import Run, data_of
-from jxrecon.types import InputError, PyTree
+from jxrecon.types import InputError
 
 Say = Callable[[str], None]
 
@@ -58,7 +56,7 @@ def training_patients(run: Run) -> Patients:
 
 
 def check_for(run: Run, cameras: Sequence[AnyCamera], say: Say) -> Check:
-    """The check of X-rays by these cameras: stored with the run, or made of its training cases.
+    """The check of X-rays by these cameras: stored with the run or shipped, or made of its training cases.
 
     Args:
         run: trained on CT volumes.
@@ -68,7 +66,26 @@ def check_for(run: Run, cameras: Sequence[AnyCamera], say: Say) -> Check:
     Raises:
         InputError: there is none for these cameras, and the training cases are not at hand.
     """
-    return check_of(_stored(run, cameras) or _learnt(run, cameras, say))
+    return _at_hand(run, cameras) or check_of(_learnt(run, cameras, say))
+
+
+def _at_hand(run: Run, cameras: Sequence[AnyCamera]) -> Check | None:
+    """The check that is shipped or stored; None where there is none for these cameras."""
+    known = _shipped(run)
+    if known is not None:
+        return known.check(cameras)
+    shadows = _stored(run, cameras)
+    return None if shadows is None else check_of(shadows)
+
+
+def _shipped(run: Run) -> Known | None:
+    """What ships of the patients that shipped weights learnt from; None for any other run."""
+    path = None if run.weights is None else shipped.patients_of(run.rule)
+    if path is None:
+        return None
+    arrays = shipped.read_arrays(path)
+    small = Packed(*(arrays[f".{name}"] for name in Packed._fields))
+    return known_from(unpacked(small), shipped.read_config(path)[0], str(path))
 
 
 def _stored(run: Run, cameras: Sequence[AnyCamera]) -> Shadows | None:
@@ -109,12 +126,12 @@ def warning(run: Run, views: Sequence[View], request: Request) -> str | None:
     trained = places_among(cameras, source.problem.cameras) is not None
     at_hand = trained and source.data is not None and source.data.is_dir()
     try:
-        shadows = _stored(source, cameras)
-        if shadows is None and at_hand:
-            shadows = _learnt(source, cameras, request.say)
-        if shadows is None:
+        check = _at_hand(source, cameras)
+        if check is None and at_hand:
+            check = check_of(_learnt(source, cameras, request.say))
+        if check is None:
             return None
-        found = judge(check_of(shadows), [view.image for view in views])
+        found = judge(check, [view.image for view in views])
     except InputError as error:
         return f"the X-rays' geometry is not checked: {error}"
     if found.doubted:
@@ -158,15 +175,18 @@ def lines(found: Finding) -> list[str]:
 
 
 def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[View], Refined]:
-    """The X-rays with the poses of all but the first found, by the training patients of a run.
+    """The X-rays as they would be if all but the first stood where they are told, and where they stand.
+
+    By the training patients of a run, or what ships of them.
 
     Raises:
         InputError: the training cases are not at hand, or there is one X-ray alone.
     """
     source = request.surround or run
     request.say(f"learning from {source.rule} where the X-rays were taken from")
-    told = [view.camera for view in views]
-    found = refine([view.image for view in views], told, training_patients(source))
+    told, known = [view.camera for view in views], _shipped(source)
+    search = known.search(told) if known else search_of(training_patients(source), told)
+    found = search.refine([view.image for view in views])
     for view, motion, deviation, limit in zip(
         views[1:], found.motion, found.deviation, found.at_limit
     ):
@@ -179,8 +199,8 @@ def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[Vie
             request.say(
                 "  at the limit of the search: farther off than is looked, or an unusual patient"
             )
-    moved = [view._replace(camera=camera) for view, camera in zip(views, found.cameras)]
-    return moved, found
+    seen = [view._replace(image=image) for view, image in zip(views, found.images)]
+    return seen, found
 
 
 def facts_of(found: Refined) -> dict[str, Any]:
@@ -191,37 +211,3 @@ def facts_of(found: Refined) -> dict[str, Any]:
         "deviation": found.deviation.round(3).tolist(),
         "cameras": [camera.to_dict() for camera in found.cameras],
     }
-
-
-def refitted(
-    run: Run, state: PyTree, told: Sequence[View], views: Sequence[View], say: Say
-) -> tuple[Run, PyTree]:
-    """Run and state for the cameras found, where the method knows X-rays of its own views alone.
-
-    A method that is fitted in closed form (the linear prior, and that within lift) is fitted anew, on its
-    training patients projected by these cameras. Of another one the X-rays will be resampled.
-    """
-    if not run.method.own_views:
-        return run, state
-    places = _places([view.camera for view in told], run.problem.cameras)
-    if run.method.fit is None or places is None:
-        say(
-            "X-rays are resampled to the trained views: exact in the plane through the isocentre alone"
-        )
-        return run, state
-    say("projecting the training patients anew, to fit the linear prior to the poses found")
-    cameras = tuple(views[place].camera for place in places)
-    problem = run.problem._replace(cameras=cameras)
-    method = run.experiment.build(run.experiment.settings, problem)
-    cases = acquisition(training_cases(run), problem.grid, cameras, run.experiment.xrays)
-    state = jit(method.fit)(state, cases.everything())
-    return run._replace(problem=problem, method=method), state
-
-
-def _places(told: Sequence[AnyCamera], trained: Sequence[AnyCamera]) -> list[int] | None:
-    """Which view stands where each trained camera stood; None where one stands elsewhere."""
-    axes = [vectors(camera)[0] / np.linalg.norm(vectors(camera)[0]) for camera in (*told, *trained)]
-    cosines = np.array(axes[len(told) :]) @ np.array(axes[: len(told)]).T
-    near = cosines.max(1) >= np.cos(np.radians(WITHIN_DEG))
-    places = [int(place) for place in cosines.argmax(1)]
-    return places if near.all() and len(set(places)) == len(places) else None

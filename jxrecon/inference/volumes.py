@@ -140,7 +140,7 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     if run.weights is not None:
         request.say(shipped.expected_time(run.weights))
     request.say(_what_is_found(run.problem.grid, isocentre, views))
-    run, state, views, poses = _geometry(run, state, views, request)
+    views, poses = _geometry(run, views, request)
     problem, cameras = run.problem, tuple(view.camera for view in views)
 
     def progress(iteration: int, objective: float) -> None:
@@ -177,17 +177,14 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     )
 
 
-def _geometry(
-    run: Run, state: Any, views: list[View], request: Request
-) -> tuple[Run, Any, list[View], dict[str, Any]]:
-    """(run, state, X-rays, more facts) with the poses that are asked for; a warning where they look wrong."""
+def _geometry(run: Run, views: list[View], request: Request) -> tuple[list[View], dict[str, Any]]:
+    """(X-rays, more facts) with the poses that are asked for; a warning where they look wrong."""
     if not request.refine_pose:
         if line := geometry.warning(run, views, request):
             request.say(line)
-        return run, state, views, {}
-    moved, found = geometry.refined(run, views, request)
-    run, state = geometry.refitted(run, state, views, moved, request.say)
-    return run, state, moved, {"refined_pose": geometry.facts_of(found)}
+        return views, {}
+    seen, found = geometry.refined(run, views, request)
+    return seen, {"refined_pose": geometry.facts_of(found)}
 
 
 def _shown(

@@ -22,7 +22,7 @@ from jxrecon import files
 from jxrecon.geometry import AnyCamera, camera_from_dict, same_cameras
 from jxrecon.likelihood import model as models
 from jxrecon.likelihood.hypotheses import Hypothesis, Stack, hypotheses, stances
-from jxrecon.likelihood.model import FEWEST_PATIENTS, Fitted
+from jxrecon.likelihood.model import FEWEST_PATIENTS
 from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients, averaged
 from jxrecon.types import AnyArray, InputError
 
@@ -102,15 +102,18 @@ class Check(NamedTuple):
 
     Attributes:
         hypotheses: the first is that all is as told.
-        fitted: stances of the cameras -> the distribution of their X-rays.
+        models: stances of the cameras -> the distribution of their X-rays.
         margin: by how much another hypothesis has to be likelier, nats.
         distances: Mahalanobis distances of left-out training patients, relative: about 1.
     """
 
     hypotheses: tuple[Hypothesis, ...]
-    fitted: dict[tuple[int, ...], Fitted]
+    models: Models
     margin: float
     distances: Float[np.ndarray, " n"]
+
+
+Models = dict[tuple[int, ...], models.XrayModel]
 
 
 def check_of(shadows: Shadows) -> Check:
@@ -126,23 +129,35 @@ def check_of(shadows: Shadows) -> Check:
     asked = tuple(hypotheses(shadows.cameras))
     fitted = {p: models.fit(shadows.rows(p)) for p in {h.stances for h in asked}}
     views = len(shadows.cameras)
-    right = shadows.rows(asked[0].stances).reshape(
-        2 * shadows.patients, views, *shadows.images.shape[3:]
-    )
-    scores = np.zeros((shadows.patients, len(asked)))
-    distances = np.zeros(shadows.patients)
-    for fold in range(models.FOLDS):
-        others = models.left_out(shadows.patients, fold)
-        without = {p: f.without[fold] for p, f in fitted.items()}
+    right = shadows.rows(asked[0].stances)[: shadows.patients]
+    stacks = right.reshape(shadows.patients, views, *shadows.images.shape[3:])
+    without = [{p: f.without[n] for p, f in fitted.items()} for n in range(models.FOLDS)]
+    margin, distances = judged_left_out(asked, without, stacks)
+    return Check(asked, {p: f.whole for p, f in fitted.items()}, margin, distances)
+
+
+def judged_left_out(
+    asked: Sequence[Hypothesis], without: Sequence[Models], right: Float[np.ndarray, "n v p p"]
+) -> tuple[float, Float[np.ndarray, " n"]]:
+    """(margin, distances) by training patients, each judged by models that do not know them.
+
+    Args:
+        asked: the hypotheses.
+        without: number f: the distributions without the patients f, f + FOLDS, ...
+        right: the patients' X-rays.
+    """
+    scores, distances = np.zeros((len(right), len(asked))), np.zeros(len(right))
+    for fold, known in enumerate(without):
+        others = models.left_out(len(right), fold)
         for n, hypothesis in enumerate(asked):
             stacks = [_read(hypothesis, stack) for stack in right[others]]
-            scores[others, n] = _scores(hypothesis, without[hypothesis.stances], stacks)
-        first = without[asked[0].stances]
+            scores[others, n] = _scores(hypothesis, known[hypothesis.stances], stacks)
+        first = known[asked[0].stances]
         distances[others] = relative_distance(first, right[others].reshape(len(others), -1))
     told = [n for n, h in enumerate(asked) if h.told and n]
     ahead = (scores[:, told] - scores[:, :1]).max(1)
     margin = np.quantile(ahead, 1.0 - FALSE_ALARMS, method="higher")
-    return Check(asked, fitted, max(float(margin), LEAST_MARGIN), distances)
+    return max(float(margin), LEAST_MARGIN), distances
 
 
 LEAST_MARGIN = 20.0
@@ -225,12 +240,12 @@ def judge(check: Check, images: Sequence[Float[AnyArray, "rows columns"]]) -> Fi
         if h.read not in stacks:
             stacks[h.read] = np.stack([averaged(h.read(image)) for image in given])
     scores = np.concatenate(
-        [_scores(h, check.fitted[h.stances].whole, [stacks[h.read]]) for h in check.hypotheses]
+        [_scores(h, check.models[h.stances], [stacks[h.read]]) for h in check.hypotheses]
     )
     believed = [s if h.told else -np.inf for s, h in zip(scores, check.hypotheses)]
     best = check.hypotheses[int(np.argmax(believed))]
     row = best.arrange(stacks[best.read]).reshape(1, -1)
-    distance = float(relative_distance(check.fitted[best.stances].whole, row)[0])
+    distance = float(relative_distance(check.models[best.stances], row)[0])
     logs = np.log(check.distances)
     order = np.argsort(-np.array(believed), kind="stable")  # what cannot be told comes last
     return Finding(

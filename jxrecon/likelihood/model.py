@@ -98,6 +98,13 @@ def _components(images: Float[np.ndarray, "n pixels"]) -> XrayModel:
     return XrayModel(mean, (u[:, first] / size).T @ apart, square[first] / len(images), 0.0)
 
 
+def of_rows(rows: Float[np.ndarray, "k1 pixels"], residual: float) -> XrayModel:
+    """The distribution with this mean, the first row, and these components, times their deviations."""
+    _, size, components = np.linalg.svd(rows[1:], full_matrices=False)
+    kept = size > 1e-6 * size.max()
+    return XrayModel(rows[0], components[kept], np.square(size[kept]), residual)
+
+
 def distance(model: XrayModel, y: Float[np.ndarray, "*n pixels"]) -> Float[np.ndarray, "*n"]:
     """Squared Mahalanobis distance of X-rays; on average their number of pixels."""
     apart = y - model.mean

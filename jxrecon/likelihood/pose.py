@@ -2,8 +2,8 @@
 look like.
 
 The first X-ray is believed; the second one's camera is turned about the isocentre and shifted across its
-rays until both together are likeliest. Training patients are projected at the pose told and a step to
-either side of it along each parameter; between these their X-rays are interpolated,
+rays until both together are likeliest. The components of the training patients (`modes`) are projected at the
+pose told and a step to either side of it along each parameter; between these their X-rays are interpolated,
 
     Y(t) = Y_0 + sum_k t_k (Y_k+ - Y_k-) / 2 + t_k^2 (Y_k+ + Y_k- - 2 Y_0) / 2        t_k in steps
 
@@ -11,20 +11,31 @@ a sum of 11 matrices, so that the products Y Y', all that the likelihood needs, 
 t. Patients differ by more than a normal distribution of few of them knows, so its curvature promises too
 much: how far off the likeliest pose is, is measured on training patients who are left out, and the pose
 believed is the mean of that error's distribution and of the prior N(0, PRIOR^2).
+
+Methods need not know of it: with A the projection and x the likeliest scene of both X-rays,
+
+    y + (A(told) - A(found)) x
+
+is the X-ray that the camera would have taken where it is told to stand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy import linalg, optimize
 
+from jxrecon import drr
+from jxrecon.compile import jit
+from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Camera, vectors
-from jxrecon.likelihood.model import FEWEST_PATIENTS, FOLDS, NU, fit, left_out, log_student
+from jxrecon.likelihood.model import FEWEST_PATIENTS, FOLDS, LEAST, NU, left_out, log_student
+from jxrecon.likelihood.modes import RANK, Modes, Rows, modes_of
 from jxrecon.likelihood.patients import Patients, averaged
 from jxrecon.pose import Pose
 from jxrecon.types import AnyArray, InputError
@@ -66,12 +77,26 @@ class Refined(NamedTuple):
         motion: `PARAMETERS` of each other camera's motion from where it was told to stand.
         deviation: their standard deviations.
         at_limit: whether the search ended at its limit, `FARTHEST` steps away, in some parameter of each.
+        images: the X-rays as the cameras would have taken them where they are told to stand.
     """
 
     cameras: tuple[Camera, ...]
     motion: Float[np.ndarray, "others 5"]
     deviation: Float[np.ndarray, "others 5"]
     at_limit: tuple[bool, ...]
+    images: tuple[Float[np.ndarray, "rows columns"], ...]
+
+
+class Missed(NamedTuple):
+    """What left-out training patients whose cameras stand right teach of one moved camera.
+
+    Attributes:
+        residual: s^2, the mean square of what their two X-rays have beside the components.
+        errors: the poses that are found for them.
+    """
+
+    residual: float
+    errors: Float[np.ndarray, "tried 5"]
 
 
 class Search(NamedTuple):
@@ -79,29 +104,60 @@ class Search(NamedTuple):
 
     Attributes:
         cameras: as told.
-        near: training X-rays about the poses told of all cameras but the first.
-        errors: what is found for left-out training patients whose cameras stand right: [tried, 5] each.
+        modes: of the training patients.
+        near: their X-rays about the poses told of all cameras but the first.
+        missed: of the same cameras.
     """
 
     cameras: tuple[Camera, ...]
+    modes: Modes
     near: tuple[_Interpolated, ...]
-    errors: tuple[Float[np.ndarray, "tried 5"], ...]
+    missed: tuple[Missed, ...]
 
     def refine(self, images: Sequence[Float[AnyArray, "rows columns"]]) -> Refined:
         """The poses of these X-rays: line integrals, one a camera."""
         seen = [averaged(image).ravel() for image in images]
-        cameras, found = list(self.cameras), []
-        for n, (near, errors) in enumerate(zip(self.near, self.errors), 1):
-            everybody = np.ones(len(near.first), bool)
-            likeliest = near.likeliest(near.products_with(seen[0], seen[n]), everybody)
-            prior, spread = np.diag(PRIOR**2), np.cov(errors.T)
+        cameras, shown, found = list(self.cameras), [np.asarray(y) for y in images], []
+        for n, (near, missed) in enumerate(zip(self.near, self.missed), 1):
+            products = near.products_with(seen[0], seen[n])
+            likeliest = near.likeliest(products)
+            prior, spread = np.diag(PRIOR**2), np.cov(missed.errors.T)
             gain = prior @ np.linalg.inv(prior + spread)
-            motion = gain @ (likeliest - errors.mean(0))
+            motion = gain @ (likeliest - missed.errors.mean(0))
             limit = bool((np.abs(likeliest) > 0.999 * FARTHEST * STEP).any())
             found.append((motion, np.sqrt(np.diag(gain @ spread)), limit))
-            cameras[n] = move(cameras[n], motion)
+            told, cameras[n] = cameras[n], move(cameras[n], motion)
+            scene = self.modes.scene(near.weights(products, motion / STEP))
+            shown[n] = shown[n] + self._between(scene, told, cameras[n], shown[n].shape)
         motions, deviations, limits = zip(*found)
-        return Refined(tuple(cameras), np.stack(motions), np.stack(deviations), limits)
+        motion, deviation = np.stack(motions), np.stack(deviations)
+        return Refined(tuple(cameras), motion, deviation, limits, tuple(shown))
+
+    def _between(
+        self,
+        scene: Float[np.ndarray, "x y z"],
+        told: Camera,
+        found: Camera,
+        shape: tuple[int, ...],
+    ) -> Float[np.ndarray, "rows columns"]:
+        """A(told) x - A(found) x."""
+        rows, columns = shape
+        told, found = (camera.resized((rows, columns)) for camera in (told, found))
+        way = drr.plan(self.modes.grid.affine, told, self.modes.grid.shape)
+        affine = self.modes.grid.affine.astype(np.float32)
+        return np.asarray(_difference(scene.astype(np.float32), affine, told, found, way))
+
+
+@partial(jit, static_argnums=4)
+def _difference(
+    mu: Float[Array, "x y z"],
+    affine: Float[Array, "4 4"],
+    one: Camera,
+    other: Camera,
+    way: Plan,
+) -> Float[Array, "rows columns"]:
+    first, second = (drr.line_integrals(mu, affine, camera, way) for camera in (one, other))
+    return first - second
 
 
 def search_of(patients: Patients, cameras: Sequence[AnyCamera]) -> Search:
@@ -110,18 +166,78 @@ def search_of(patients: Patients, cameras: Sequence[AnyCamera]) -> Search:
     Raises:
         InputError: there is one camera alone, rays are parallel, or there are fewer than 8 patients.
     """
+    points = _points(cameras)
+    if len(patients.mu) < FEWEST_PATIENTS:
+        raise InputError(
+            f"{len(patients.mu)} training patients, expected at least {FEWEST_PATIENTS} to find a pose"
+        )
+    return search_by(modes_of(patients), points, missed_of(patients, points))
+
+
+def search_by(modes: Modes, cameras: Sequence[AnyCamera], missed: Sequence[Missed]) -> Search:
+    """The same by components that are known; errors as there.
+
+    Args:
+        modes: of the training patients.
+        cameras: as told.
+        missed: of all cameras but the first.
+    """
+    points = _points(cameras)
+    return Search(points, modes, tuple(_around(modes, points, missed)), tuple(missed))
+
+
+def _points(cameras: Sequence[AnyCamera]) -> tuple[Camera, ...]:
     if len(cameras) < 2:
         raise InputError("1 X-ray, expected two or more to find the pose of one from the other")
     points = tuple(camera for camera in cameras if isinstance(camera, Camera))
     if len(points) < len(cameras):
         raise InputError("parallel rays, expected X-rays from point sources to find a pose")
-    if len(patients.mu) < FEWEST_PATIENTS:
-        raise InputError(
-            f"{len(patients.mu)} training patients, expected at least {FEWEST_PATIENTS} to find a pose"
-        )
-    first = patients.xrays(cameras[0]).reshape(2 * len(patients.mu), -1)
-    near = tuple(_Interpolated.about(first, camera, patients) for camera in points[1:])
-    return Search(points, near, tuple(map(_errors, near)))
+    return points
+
+
+def _around(
+    modes: Modes, cameras: Sequence[Camera], missed: Sequence[Missed]
+) -> list[_Interpolated]:
+    """The components about the poses told of all cameras but the first."""
+    first = modes.xrays(cameras[0])
+    return [
+        _Interpolated.about(first, camera, modes, TOGETHER * one.residual)
+        for camera, one in zip(cameras[1:], missed, strict=True)
+    ]
+
+
+def missed_of(
+    patients: Patients, cameras: Sequence[Camera], rank: int = RANK
+) -> tuple[Missed, ...]:
+    """What is missed of training patients by the components of the others, a part left out at a time.
+
+    Args:
+        patients: of the training, where their cameras stand right.
+        cameras: theirs.
+        rank: number of components.
+    """
+    n = len(patients.mu)
+    rows = [patients.xrays(camera)[:n].reshape(n, -1) for camera in cameras]
+    tried = np.unique(np.linspace(0, n - 1, min(n, TRIED)).round().astype(int))
+    unknown = [Missed(1.0, np.zeros((0, 5)))] * (len(cameras) - 1)
+    parts = [left_out(n, fold) for fold in range(min(FOLDS, n))]
+    nears = []
+    for part in parts:
+        others = np.setdiff1d(np.arange(n), part)
+        known = modes_of(patients._replace(mu=patients.mu[others]), rank)
+        nears.append(_around(known, cameras, unknown))
+    found = []
+    for view in range(len(cameras) - 1):
+        pairs = [(near[view], i) for near, part in zip(nears, parts) for i in part]
+        beside = [near.beside(rows[0][i], rows[view + 1][i]) for near, i in pairs]
+        residual = max(float(np.mean(beside)), LEAST)
+        errors = [
+            near._replace(residual=TOGETHER * residual).find(rows[0][i], rows[view + 1][i])
+            for near, i in pairs
+            if i in tried
+        ]
+        found.append(Missed(residual, np.stack(errors)))
+    return tuple(found)
 
 
 def refine(
@@ -151,96 +267,66 @@ def move(camera: Camera, motion: Float[np.ndarray, "5"]) -> Camera:
     return Pose(jnp.asarray(turn, jnp.float32), shift).apply(camera)
 
 
-def _errors(near: _Interpolated) -> Float[np.ndarray, "tried 5"]:
-    """What is found for training patients where they lie, by those of other parts: all of it is error."""
-    n = len(near.first) // 2
-    found = []
-    for i in np.unique(np.linspace(0, n - 1, min(n, TRIED)).round().astype(int)):
-        others = left_out(n, int(i) % FOLDS)
-        known = np.ones(2 * n, bool)
-        known[[*others, *(others + n)]] = False
-        found.append(near.likeliest(near.products_of(int(i)), known))
-    return np.stack(found)
-
-
 class _Interpolated(NamedTuple):
-    """Training X-rays about a pose as polynomials of five parameters, and their products.
+    """X-rays of mean and components about a pose as polynomials of five parameters, and their products.
 
     Attributes:
-        first: X-rays by the first camera, centred on their mean.
-        parts: [11, n2, pixels] of the moved one: the value, derivatives and half second derivatives; the
-        first
-            of them centred.
-        products: [11, 11, n2, n2] of the parts; of the first camera's added to the first of them.
-        origin: the two means that are taken from every X-ray.
+        first: by the first camera.
+        parts: of the moved one: the value, derivatives and half second derivatives.
+        products: of the parts; of the first camera's added to the first of them.
         residual: TOGETHER s^2.
     """
 
-    first: np.ndarray
-    parts: np.ndarray
-    products: np.ndarray
-    origin: tuple[np.ndarray, np.ndarray]
+    first: Rows
+    parts: Float[np.ndarray, "11 k1 pixels"]
+    products: Float[np.ndarray, "11 11 k1 k1"]
     residual: float
 
     @classmethod
-    def about(
-        cls, first: Float[np.ndarray, "n2 pixels"], camera: Camera, patients: Patients
-    ) -> _Interpolated:
+    def about(cls, first: Rows, camera: Camera, modes: Modes, residual: float) -> _Interpolated:
         """About where a camera is told to stand."""
 
-        def at(motion: np.ndarray) -> np.ndarray:
-            return patients.xrays(move(camera, motion), near=camera).reshape(len(first), -1)
+        def at(motion: Float[np.ndarray, "5"]) -> Rows:
+            return modes.xrays(move(camera, motion), near=camera)
 
         value = at(np.zeros(5))
         steps = [(at(d), at(-d)) for d in np.diag(STEP)]
         slopes = [(plus - minus) / 2 for plus, minus in steps]
         bends = [(plus + minus - 2 * value) / 2 for plus, minus in steps]
-        origin = first.mean(0), value.mean(0)
-        parts = np.stack([value - origin[1], *slopes, *bends])
+        parts = np.stack([value, *slopes, *bends])
         flat = parts.reshape(-1, parts.shape[-1])
         size = len(parts), len(first)
         products = (flat @ flat.T).reshape(*size, *size).swapaxes(1, 2).copy()
-        centred = first - origin[0]
-        products[0, 0] += centred @ centred.T
-        residual = TOGETHER * fit(np.concatenate([first, value], 1)).whole.residual
-        return cls(centred, parts, products, origin, residual)
+        products[0, 0] += first @ first.T
+        return cls(first, parts, products, residual)
 
-    def products_with(self, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
+    def products_with(
+        self, one: Float[np.ndarray, " p"], other: Float[np.ndarray, " p"]
+    ) -> tuple[Float[np.ndarray, "11 k1"], float]:
         """(products of a patient's X-rays with every part, with themselves)."""
-        one, other = one - self.origin[0], other - self.origin[1]
         along = self.parts @ other
         along[0] += self.first @ one
         return along, float(one @ one + other @ other)
 
-    def products_of(self, i: int) -> tuple[np.ndarray, float]:
-        """The same of a training patient."""
-        return self.products[:, 0, :, i], float(self.products[0, 0, i, i])
+    def beside(self, one: Float[np.ndarray, " p"], other: Float[np.ndarray, " p"]) -> float:
+        """Mean square of what the X-rays have beside the components, at the pose told."""
+        rows = np.concatenate([self.first, self.parts[0]], 1)
+        apart = np.concatenate([one, other]) - rows[0]
+        left = apart - np.linalg.lstsq(rows[1:].T, apart)[0] @ rows[1:]
+        return float(np.mean(np.square(left)))
 
-    def likeliest(
-        self, seen: tuple[np.ndarray, float], known: np.ndarray
+    def find(
+        self, one: Float[np.ndarray, " p"], other: Float[np.ndarray, " p"]
     ) -> Float[np.ndarray, "5"]:
-        """The likeliest `PARAMETERS`.
+        """The likeliest `PARAMETERS` of these X-rays."""
+        return self.likeliest(self.products_with(one, other))
 
-        Args:
-            seen: of `products_with`.
-            known: which patients the distribution is made of.
-        """
-        a, b = np.triu_indices(len(self.parts))
-        products = self.products[:, :, known][..., known]
-        pairs = products[a, b] + products[b, a] * (a != b)[:, None, None]
-        along = seen[0][:, known]
+    def likeliest(self, seen: tuple[Float[np.ndarray, "11 k1"], float]) -> Float[np.ndarray, "5"]:
+        """The same by what `products_with` gives."""
 
         def cost(t: np.ndarray) -> tuple[float, np.ndarray]:
             """-log p(X-rays | t) p(t), up to a constant, and its gradient; t in steps."""
-            powers = np.zeros(
-                (6, len(self.parts))
-            )  # of t, and their derivatives by every parameter
-            powers[0] = np.concatenate([[1.0], t, t * t])
-            powers[1:, 1:6], powers[1:, 6:] = np.eye(5), np.diag(2.0 * t)
-            of_pairs = powers[:, a] * powers[0, b] + powers[0, a] * powers[:, b]
-            of_pairs[0] /= 2.0
-            grams = np.tensordot(of_pairs, pairs, 1)
-            value, slope = self._log_likelihood(grams, powers @ along, seen[1])
+            value, slope = self.log_likelihood(seen, t)
             apart = t * STEP / PRIOR
             return 0.5 * float(apart @ apart) - value, apart * STEP / PRIOR - slope
 
@@ -248,33 +334,42 @@ class _Interpolated(NamedTuple):
         found = optimize.minimize(cost, np.zeros(5), jac=True, method="L-BFGS-B", bounds=limits)
         return found.x * STEP
 
-    def _log_likelihood(
-        self, grams: Float[np.ndarray, "6 n n"], alongs: Float[np.ndarray, "6 n"], own: float
+    def log_likelihood(
+        self, seen: tuple[Float[np.ndarray, "11 k1"], float], t: Float[np.ndarray, "5"]
     ) -> tuple[float, Float[np.ndarray, "5"]]:
-        """log p of X-rays by their products, and its gradient.
-
-        With D the known X-rays, centred, over the root of their number: (s^2 1 + D D')^-1 by D'D alone.
-
-        Args:
-            grams: products of the known patients' X-rays with each other, and the derivatives.
-            alongs: of theirs with the X-rays seen, and the derivatives.
-            own: of the X-rays seen with themselves.
-        """
-        n, pixels = grams.shape[1], self.first.shape[1] + self.parts.shape[2]
-        rows = grams.mean(1)
-        all_of, mine = rows.mean(1), alongs.mean(1)
-        own_of = all_of - 2.0 * mine
-        own_of[0] += own
-        b = (alongs - mine[:, None] - rows + all_of[:, None]) / np.sqrt(n)
-        k = (grams - rows[:, None] - rows[:, :, None] + all_of[:, None, None]) / n
-        k[0] += self.residual * np.eye(n)
+        """log p(X-rays | t), up to a constant, and its gradient; t in steps."""
+        b, k, square = self._at(seen, t)
+        pixels = self.first.shape[1] + self.parts.shape[2]
         root = linalg.cho_factor(k[0], lower=True)
-        x, inverse = linalg.cho_solve(root, b[0]), linalg.cho_solve(root, np.eye(n))
-        square = (own_of[0] - b[0] @ x) / self.residual
-        spread = 2.0 * np.log(np.diag(root[0])).sum() + (pixels - n) * np.log(self.residual)
-        d_square = (
-            own_of[1:] - 2.0 * b[1:] @ x + np.einsum("i,kij,j->k", x, k[1:], x)
-        ) / self.residual
+        x, inverse = linalg.cho_solve(root, b[0]), linalg.cho_solve(root, np.eye(len(k[0])))
+        far = (square[0] - b[0] @ x) / self.residual
+        spread = 2.0 * np.log(np.diag(root[0])).sum() + (pixels - len(x)) * np.log(self.residual)
+        d_far = square[1:] - 2.0 * b[1:] @ x + np.einsum("i,kij,j->k", x, k[1:], x)
         d_spread = np.einsum("ij,kij->k", inverse, k[1:])
-        slope = -0.5 * (d_spread + (NU + pixels) / (NU + square) * d_square)
-        return float(log_student(square, float(spread), pixels)), slope
+        slope = -0.5 * (d_spread + (NU + pixels) / (NU + far) * d_far / self.residual)
+        return float(log_student(far, float(spread), pixels)), slope
+
+    def weights(
+        self, seen: tuple[Float[np.ndarray, "11 k1"], float], t: Float[np.ndarray, "5"]
+    ) -> Float[np.ndarray, " k"]:
+        """The likeliest weights of the components, the poses being t; in steps."""
+        b, k, _ = self._at(seen, t)
+        return np.linalg.solve(k[0], b[0])
+
+    def _at(
+        self, seen: tuple[Float[np.ndarray, "11 k1"], float], t: Float[np.ndarray, "5"]
+    ) -> tuple[Float[np.ndarray, "6 k"], Float[np.ndarray, "6 k k"], Float[np.ndarray, "6"]]:
+        """D (y - m), D D' + s^2 1 and |y - m|^2 at t, D the components' X-rays, and their derivatives."""
+        powers = np.zeros((6, len(self.parts)))
+        powers[0] = np.concatenate([[1.0], t, t * t])
+        powers[1:, 1:6], powers[1:, 6:] = np.eye(5), np.diag(2.0 * t)
+        half = np.tensordot(powers, self.products, 1)  # over the first part
+        gram = np.tensordot(powers[0], half.swapaxes(0, 1), 1)  # over the second, at t
+        gram = gram + gram.swapaxes(1, 2)
+        gram[0] /= 2.0
+        along = powers @ seen[0]
+        k = gram[:, 1:, 1:].copy()
+        k[0] += self.residual * np.eye(k.shape[1])
+        square = gram[:, 0, 0] - 2.0 * along[:, 0]
+        square[0] += seen[1]
+        return along[:, 1:] - gram[:, 1:, 0], k, square

@@ -118,6 +118,7 @@ def write_report(results: Results) -> Path:
         results=[result for result, _ in summaries.ordered(summary)],
         main=main,
         others=others,
+        unmeasured=summaries.unmeasured(judge, summary),
         several=several,
         best=best_methods(judge, summary),
         p_value=summaries.p_value,

@@ -3,6 +3,7 @@
 jxrecon/weights/NAME.safetensors   arrays of the state that `Method.ship` makes, large ones in 16 bits;
                                    as metadata the run's config.json and step
 jxrecon/weights/NAME.md            the card: data, training, results, what they are not for
+jxrecon/weights/patients_*         of no run: what the geometry of X-rays is checked by
 jxrecon/weights/SHA256SUMS         of the safetensors files, as `sha256sum -c` reads it
 """
 
@@ -24,13 +25,41 @@ from jxrecon.types import InputError, PyTree
 
 FOLDER = Path(__file__).parents[1] / "weights"
 SUMS = "SHA256SUMS"
+PATIENTS = "patients_"
+"""How names of files begin that are no run."""
 FEW = 256
 """Arrays of no more numbers keep 32 bits."""
 
 
+FOR_XRAYS = {1: "lift_hn_single", 2: "lift_hn"}
+"""Number of X-rays -> the weights that ship for them."""
+
+
+def for_xrays(count: int) -> str:
+    """The name of the weights that ship for so many X-rays.
+
+    Raises:
+        InputError: there are none.
+    """
+    if count not in FOR_XRAYS:
+        raise InputError(
+            f"{count} X-rays: the weights that ship take one or two, expected --run DIR or --method NAME"
+        )
+    return FOR_XRAYS[count]
+
+
 def names() -> list[str]:
     """Of the weights at hand, in alphabetical order."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    paths = FOLDER.glob("*.safetensors")
+    return sorted(path.stem for path in paths if not path.stem.startswith(PATIENTS))
+
+
+def patients_of(rule: str) -> Path | None:
+    """The file of what was learnt from the training cases that a run's rule tells of; None: there is none."""
+    for path in sorted(FOLDER.glob(f"{PATIENTS}*.safetensors")):
+        if read_config(path)[0]["rule"] == rule:
+            return path
+    return None
 
 
 def path_of(name: str) -> Path | None:
@@ -87,9 +116,7 @@ def read(path: Path, abstract: PyTree) -> tuple[PyTree, int]:
     Raises:
         InputError: the file is not the one that SHA256SUMS names, or of another version of the method.
     """
-    with _opened(path) as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step = int(file.metadata()["step"])
+    arrays, step = read_arrays(path), read_config(path)[1]
 
     def one(place: Any, leaf: Any) -> Any:
         array = arrays.pop(jax.tree_util.keystr(place), None)
@@ -102,6 +129,12 @@ def read(path: Path, abstract: PyTree) -> tuple[PyTree, int]:
         return jnp.asarray(array, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(one, abstract), step
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, by the places in what was written, as ".mean"; errors as of `read_config`."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:

@@ -319,5 +319,8 @@ def test_the_command_refuses_in_one_line(arguments, words):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_metric_without_values_is_left_out_of_the_tables(compared):
-    assert "LPIPS" not in (compared[2] / "results.md").read_text().split("\n- ")[0]
+def test_a_metric_without_values_is_left_out_of_the_tables_and_said_so(compared):
+    tables, *notes = (compared[2] / "results.md").read_text().split("\n- ")
+    assert "LPIPS" not in tables
+    [note] = (n for n in notes if n.startswith("LPIPS, of which no case has a number"))
+    assert "n/a where its weights are not installed" in note

@@ -17,7 +17,7 @@ from jxrecon.evaluation.bench import Remedy
 from jxrecon.evaluation.compare import compare
 from jxrecon.evaluation.contenders import choose
 from jxrecon.evaluation.perturbations import PERTURBATIONS, conditions_of
-from jxrecon.evaluation.remedies import histograms, matched
+from jxrecon.evaluation.remedies import histograms, matched, poses
 from jxrecon.evaluation.robustness import Party, Room, nominal, robustness
 from jxrecon.evaluation.setting import Terms, make_setting
 from jxrecon.experiment import Experiment, Field, Machine, Rival, Schedule, Views
@@ -257,6 +257,26 @@ def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
     jax.effects_barrier()
     plain = float(nominal(SETTING).cameras[1].source[0])
     assert sorted(CALLS) == sorted([plain] * 2 + [float(turned[1].source[0])] * 2)
+
+
+def test_poses_are_found_first_and_methods_told_nothing_of_it():
+    data = Dataset(volume_set(12, 0), volume_set(2, 1), "Balls of tissue in air.", True)
+    setting = make_setting(EXPERIMENT, data, Terms(counts=(1, 2)))
+    bench = setting.judge.bench(setting, 2)
+    remedy = poses()
+    apply = remedy.learn(bench)
+    asked = conditions_of(nominal(setting._replace(terms=Terms(counts=(2,)))), NAMES[:1])
+    here = Room(setting._replace(terms=Terms(counts=(2,))), asked)
+    [turned] = (c for c in asked if c.value == 10.0)
+    right, seen = (here.images(0, c) for c in (asked[0], turned))
+    found, cameras = apply(seen, bench.problem.cameras)
+    assert cameras is bench.problem.cameras
+    np.testing.assert_array_equal(found[0], seen[0])
+    apart = [float(jnp.square(y[1] - right[1]).mean()) for y in (seen, found)]
+    assert apart[1] < 0.5 * apart[0]
+    assert remedy.learn(bench)(seen, cameras)[0] is found  # once for all methods
+    alone = setting.judge.bench(setting, 1)
+    assert remedy.learn(alone)(right[:1], cameras[:1])[0] is not None
 
 
 def test_histograms_are_matched_to_those_of_training():

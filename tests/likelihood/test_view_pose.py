@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jxrecon.geometry import biplanar, parallel_at
+from jxrecon.likelihood.model import log_likelihood, of_rows
 from jxrecon.likelihood.pose import PRIOR, move, refine, search_of
 from jxrecon.types import InputError
 
@@ -29,17 +30,11 @@ def test_motions_mean_what_they_are_called():
 
 def test_the_likelihoods_gradient_is_that_of_differences(search):
     near = search.near[0]
-    a, b = np.triu_indices(11)
-    pairs = near.products[a, b] + near.products[b, a] * (a != b)[:, None, None]
-    along, own = near.products_of(3)
+    mean = near.first[0], near.parts[0, 0]
+    seen = near.products_with(*(m + row for m, row in zip(mean, (near.first[2], near.parts[0, 3]))))
 
     def at(t):
-        powers = np.zeros((6, 11))
-        powers[0] = np.concatenate([[1.0], t, t * t])
-        powers[1:, 1:6], powers[1:, 6:] = np.eye(5), np.diag(2.0 * t)
-        both = powers[:, a] * powers[0, b] + powers[0, a] * powers[:, b]
-        both[0] /= 2.0
-        return near._log_likelihood(np.tensordot(both, pairs, 1), powers @ along, own)
+        return near.log_likelihood(seen, t)
 
     t = np.array([0.2, -0.3, 0.1, 0.4, -0.2])
     slope = [(at(t + d)[0] - at(t - d)[0]) / 2e-4 for d in np.eye(5) * 1e-4]
@@ -54,9 +49,29 @@ def test_the_pose_of_a_patient_who_is_known_is_found_exactly(search, patients, m
     near, n = search.near[0], 5
     first = patients.xrays(CAMERAS[0])[n].ravel()
     second = patients.xrays(move(CAMERAS[1], np.array(motion)), near=CAMERAS[1])[n].ravel()
-    everybody = np.ones(len(near.first), bool)
-    found = near.likeliest(near.products_with(first, second), everybody)
-    np.testing.assert_allclose(found, motion, atol=1.0)
+    np.testing.assert_allclose(near.find(first, second), motion, atol=1.0)
+
+
+def test_a_patients_likelihood_is_that_of_the_components_at_the_pose(search, patients):
+    near, t = search.near[0], np.array([0.3, -0.2, 0.1, 0.0, 0.4])
+    powers = np.concatenate([[1.0], t, t * t])
+    rows = np.concatenate([near.first, np.tensordot(powers, near.parts, 1)], 1)
+    y = rows[0] + np.random.default_rng(0).normal(size=rows.shape[1])
+    pixels = near.first.shape[1]
+    found, _ = near.log_likelihood(near.products_with(y[:pixels], y[pixels:]), t)
+    model = of_rows(rows, near.residual)
+    assert found == pytest.approx(float(log_likelihood(model, y)), rel=1e-9)
+
+
+def test_x_rays_come_back_as_the_camera_would_have_taken_them_where_it_is_told(search, taken):
+    for number in (16, 17, 18):
+        right = [taken(number, camera) for camera in CAMERAS]
+        for motion in ([6.0, 0, 0, 0, 0], [0, -6.0, 0, 0, 0]):
+            seen = taken(number, move(CAMERAS[1], np.array(motion)))
+            found = search.refine([right[0], seen]).images
+            np.testing.assert_array_equal(found[0], right[0])
+            before, after = (np.square(y - right[1]).mean() for y in (seen, found[1]))
+            assert after < 0.5 * before
 
 
 def test_the_deviation_covers_what_is_missed_on_new_patients(search, taken):

@@ -67,6 +67,21 @@ def test_every_file_of_the_package_opens_and_has_its_card(name: str) -> None:
         assert word in card
 
 
+def test_what_ships_of_patients_is_found_by_the_rule_of_runs_and_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    shipped.write(tmp_path / "some.safetensors", state(), {**CONFIG, "rule": "CT of a set"}, 7)
+    path = tmp_path / "patients_some.safetensors"
+    shipped.write(path, {"steps": state()["steps"]}, {"rule": "CT of a set"}, 0)
+    assert shipped.names() == ["some"]
+    assert shipped.patients_of("CT of a set") == path
+    assert shipped.patients_of("CT of another set") is None
+    [(name, steps)] = shipped.read_arrays(path).items()
+    assert name == "['steps']"
+    np.testing.assert_array_equal(steps, state()["steps"])
+
+
 def test_all_weights_together_are_small() -> None:
     paths = list(shipped.FOLDER.glob("*.safetensors"))
     assert {"lift_hn", "lift_hn_single"} <= set(shipped.names())

@@ -1,0 +1,139 @@
+"""Training patients as a mean and few components of their volumes: for X-rays by any camera.
+
+    x = m + sum_k z_k u_k,   z_k ~ N(0, 1)
+
+With every patient the mirror image belongs to them. So the mean is even, each component even or odd about the
+plane between left and right, and one half of each is enough to be handed on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int8
+
+from jxrecon import drr
+from jxrecon.compile import jit
+from jxrecon.drr.shear_warp import Plan
+from jxrecon.geometry import AnyCamera, Grid
+from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients
+from jxrecon.types import AnyArray
+
+RANK = 32
+"""Components that are kept."""
+
+Rows = Float[np.ndarray, "k1 pixels"]
+"""X-rays of the mean and, after it, of the components, one a row."""
+
+
+class Modes(NamedTuple):
+    """Mean and components.
+
+    Attributes:
+        volumes: the mean, then the components times their standard deviations; attenuation, 1/mm.
+        grid: of all of them, symmetric about x = 0.
+    """
+
+    volumes: Float[np.ndarray, "k1 x y z"]
+    grid: Grid
+
+    def xrays(self, camera: AnyCamera, near: AnyCamera | None = None) -> Rows:
+        """X-rays of the mean, and by how much those of the components change it: `Patients.xrays`.
+
+        Above DARKEST X-rays say nothing: of a component what half the difference between the mean with it
+        and the mean without it shows is taken.
+        """
+        camera = camera.resized((PIXELS, PIXELS))
+        near = camera if near is None else near.resized((PIXELS, PIXELS))
+        way = drr.plan(self.grid.affine, near, self.grid.shape)
+        taken = np.asarray(_taken(self.volumes, self.grid.affine, camera, way), np.float64)
+        rows = taken.reshape(len(taken), -1)
+        plus, minus = (np.clip(rows[0] + s * rows[1:], 0.0, DARKEST) for s in (1.0, -1.0))
+        return np.concatenate([np.clip(rows[:1], 0.0, DARKEST), (plus - minus) / 2.0])
+
+    def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
+        """The volume with these weights of the components."""
+        return self.volumes[0] + np.tensordot(z, self.volumes[1:], 1)
+
+
+@partial(jit, static_argnums=3)
+def _taken(
+    mu: Float[AnyArray, "n x y z"], affine: Float[AnyArray, "4 4"], camera: AnyCamera, way: Plan
+) -> Float[Array, "n rows columns"]:
+    affine = jnp.asarray(affine, jnp.float32)
+    return lax.map(lambda m: drr.line_integrals(m, affine, camera, way), jnp.asarray(mu))
+
+
+def modes_of(patients: Patients, rank: int = RANK) -> Modes:
+    """The principal components of patients and their mirror images, the largest of the even and odd ones."""
+    mu = np.asarray(patients.mu, np.float64)
+    even, odd = (mu + mu[:, ::-1]) / 2.0, (mu - mu[:, ::-1]) / 2.0
+    mean = even.mean(0)
+    both = [_components(part.reshape(len(mu), -1)) for part in (even - mean, odd)]
+    size = np.concatenate([size for size, _ in both])
+    kept = np.argsort(-size)[: min(rank, int((size > 1e-6 * size.max()).sum()))]
+    found = np.concatenate([rows for _, rows in both])[kept].reshape(-1, *mean.shape)
+    return Modes(np.concatenate([mean[None], found]).astype(np.float32), patients.grid)
+
+
+def _components(
+    rows: Float[np.ndarray, "n voxels"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n voxels"]]:
+    """(standard deviations, components times them) of rows whose mean is nothing."""
+    square, turn = np.linalg.eigh(rows @ rows.T / len(rows))
+    return np.sqrt(np.maximum(square, 0.0)), turn.T @ rows / np.sqrt(len(rows))
+
+
+class Packed(NamedTuple):
+    """One half of every volume, where any is but air, in 8 bits but for the mean.
+
+    Attributes:
+        inside: which voxels of the half are kept.
+        mean: of these.
+        steps: the components, in units of `unit`.
+        unit: a component's largest number over 127.
+        odd: whether a component's other half has the other sign.
+        shape: of the whole volumes.
+        affine: of their grid.
+    """
+
+    inside: Bool[np.ndarray, "h y z"]
+    mean: Float[np.ndarray, " voxels"]
+    steps: Int8[np.ndarray, "k voxels"]
+    unit: Float[np.ndarray, " k"]
+    odd: Bool[np.ndarray, " k"]
+    shape: Any
+    affine: Float[np.ndarray, "4 4"]
+
+
+AIR = 2e-4
+"""Attenuation, 1/mm, that no voxel which is left out has in the mean or in a component: 1 % of water's."""
+
+
+def packed(modes: Modes) -> Packed:
+    """The modes as they are handed on."""
+    volumes = modes.volumes
+    half = volumes[:, : (volumes.shape[1] + 1) // 2]
+    odd = np.array([bool(np.sum(v * v[::-1]) < 0.0) for v in volumes[1:]])
+    inside = np.abs(half).max(0) > AIR
+    mean, *components = half[:, inside]
+    unit = np.abs(components).max(1) / 127.0
+    steps = np.rint(components / unit[:, None]).astype(np.int8)
+    shape = np.array(modes.grid.shape, np.int32)
+    return Packed(inside, mean, steps, unit, odd, shape, modes.grid.affine)
+
+
+def unpacked(small: Packed) -> Modes:
+    """The modes again."""
+    half = np.zeros((1 + len(small.steps), *small.inside.shape), np.float32)
+    half[0, small.inside] = small.mean
+    half[1:, small.inside] = small.steps * np.float32(small.unit)[:, None]
+    x, y, z = map(int, small.shape)
+    sign = np.where(np.concatenate([[False], small.odd]), -1.0, 1.0).astype(np.float32)
+    other = sign[:, None, None, None] * half[:, : x - half.shape[1]][:, ::-1]
+    affine = np.asarray(small.affine, np.float64)
+    return Modes(np.concatenate([half, other], 1), Grid((x, y, z), affine))
