@@ -1,11 +1,12 @@
 """CPU seconds and peak memory of one full X2CT-GAN step, G then D, ours beside plain PyTorch.
 
-    python tools/bench_x2ct.py [--sizes 64 128] [--threads 2] [--rounds 3] [--out bench.json]
+    python tools/bench_x2ct.py [--sizes 64 128] [--threads 2] [--rounds 3] [--dtype bfloat16] [--out x.json]
 
-Both take the paper's biplanar networks, batch 1, float32, dropout, losses and Adam, on the same number of
-cores, each in a process of its own; they step in turn, one waits while the other works. What counts is the
-median over rounds of the process's CPU time; compiling and two steps are done before. Peak memory is the
-process's largest resident set, compiling included. --tiny takes a toy network, for the tests of this file.
+Both take the paper's biplanar networks, batch 1, dropout, losses and Adam, on the same number of cores, each
+in a process of its own; they step in turn, one waits while the other works. What counts is the median over
+rounds of the process's CPU time, on an accelerator of the wall time; compiling and two steps are done
+before. Peak memory is the device's, on a CPU the process's largest resident set, compiling included.
+bfloat16 is that of activations, in PyTorch by autocast. --tiny takes a toy network, for tests.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 CONTENDERS = ("jxrecon", "torch")
 WARM_UP = 2  # steps before the first that counts
@@ -41,14 +42,15 @@ def main() -> None:
     parser.add_argument(
         "--remat", action="store_true", help="ours recomputes its blocks' activations"
     )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--tiny", action="store_true", help="a toy network at 4^3")
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        _work(args.worker, args.sizes[0], args.threads, args.tiny, args.remat)
+        _work(args.worker, args)
         return
-    report: dict[str, Any] = {"threads": args.threads, "sizes": {}}
+    report: dict[str, Any] = {"threads": args.threads, "dtype": args.dtype, "sizes": {}}
     for size in [4] if args.tiny else args.sizes:
         report["sizes"][size] = _compare(size, args)
     if args.out:
@@ -78,8 +80,9 @@ def _compare(size: int, args: argparse.Namespace) -> dict[str, Any]:
             f" {result['start_s']:.0f} s to start, loss {result['rounds'][-1]['loss']:.4f}"
         )
     if len(results) == 2:
-        ratio = results["jxrecon"]["cpu_s"] / results["torch"]["cpu_s"]
-        print(f"ratio    {size}^3: jxrecon takes {ratio:.2f} of PyTorch's CPU seconds")
+        clock, of = ("cpu_s", "CPU ") if results["jxrecon"]["device"] == "cpu" else ("wall_s", "")
+        ratio = results["jxrecon"][clock] / results["torch"][clock]
+        print(f"ratio    {size}^3: jxrecon takes {ratio:.2f} of PyTorch's {of}seconds")
     return results
 
 
@@ -89,6 +92,7 @@ class _Worker:
     def __init__(self, name: str, size: int, args: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--worker", name, "--sizes", str(size)]
         command += ["--threads", str(args.threads), *(["--tiny"] if args.tiny else [])]
+        command += ["--dtype", args.dtype]
         command += ["--remat"] if args.remat else []
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -116,26 +120,33 @@ class _Worker:
         return peak
 
 
-def _work(name: str, size: int, threads: int, tiny: bool, remat: bool) -> None:
+class _Bench(NamedTuple):
+    """A contender: its step, which gives its loss, the platform that it runs on, and peak bytes there."""
+
+    step: Callable[[], float]
+    device: str
+    peak_bytes: Callable[[], float | None]
+
+
+def _work(name: str, args: argparse.Namespace) -> None:
     """Steps whenever a line comes in; one JSON object a line goes out."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
+    cores = sorted(os.sched_getaffinity(0))[: args.threads]
     os.sched_setaffinity(0, cores)  # before the pools of threads are made
     began = time.perf_counter()
     try:
-        step = (
-            _ours(size, threads, tiny, remat) if name == "jxrecon" else _torch(size, threads, tiny)
-        )
+        bench = (_ours if name == "jxrecon" else _torch)(args.sizes[0], args)
     except ImportError as error:
         _say(skipped=str(error))
         return
     for _ in range(WARM_UP):
-        step()
-    _say(start_s=time.perf_counter() - began)
+        bench.step()
+    _say(start_s=time.perf_counter() - began, device=bench.device)
     for _ in sys.stdin:
         cpu, wall = time.process_time(), time.perf_counter()
-        loss = step()
+        loss = bench.step()
         _say(cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall, loss=loss)
-    _say(peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _say(peak_gb=(bench.peak_bytes() or resident) / 1e9)
 
 
 def _say(**values: Any) -> None:
@@ -150,8 +161,9 @@ def _architecture(size: int, tiny: bool) -> Any:
     return Architecture(size)
 
 
-def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], float]:
+def _ours(size: int, args: argparse.Namespace) -> _Bench:
     import jax
+    import jax.numpy as jnp
     import optax
 
     from jxrecon.compile import jit
@@ -162,23 +174,29 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
     from jxrecon.nn.blocks import init_variables
     from jxrecon.nn.optimise import descend
 
-    architecture = dataclasses.replace(_architecture(size, tiny), remat=remat)
-    g, d = Generator(architecture), Discriminator(_FEATURES[tiny])
+    dtype = jnp.dtype(args.dtype)
+    architecture = dataclasses.replace(
+        _architecture(size, args.tiny), remat=args.remat, dtype=dtype
+    )
+    g, d = Generator(architecture), Discriminator(_FEATURES[args.tiny], dtype)
     adam = optax.adam(2e-4, 0.5, 0.99)
     key = jax.random.key(0)
     views = [jax.random.uniform(jax.random.fold_in(key, k), (1, size, size)) for k in (1, 2)]
     real = jax.random.uniform(jax.random.fold_in(key, 3), (1, size, size, size, 1))
 
+    def score(params, volume):
+        return d.apply(params, volume, views).astype(jnp.float32)
+
     def train_step(state, key, real, views):
         generator, discriminator, of_g, of_d = state
 
         def generator_objective(params):
-            fake = g.apply(params, views, False, rngs={"dropout": key}).volume
-            loss, _ = generator_loss(d.apply(discriminator, fake, views), fake, real)
+            fake = g.apply(params, views, False, rngs={"dropout": key}).volume.astype(jnp.float32)
+            loss, _ = generator_loss(score(discriminator, fake), fake, real)
             return loss, fake
 
         def discriminator_objective(params, fake):
-            return discriminator_loss(d.apply(params, real, views), d.apply(params, fake, views))[0]
+            return discriminator_loss(score(params, real), score(params, fake))[0]
 
         (loss, fake), gradient = jax.value_and_grad(generator_objective, has_aux=True)(generator)
         generator, of_g = descend(adam, gradient, of_g, generator)
@@ -196,19 +214,35 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
         state[0], loss = compiled(state[0], key, real, views)
         return float(jax.block_until_ready((state[0], loss))[1])
 
-    return step
+    device = jax.devices()[0]
+
+    def peak() -> float | None:
+        return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+    return _Bench(step, device.platform, peak)
 
 
-def _torch(size: int, threads: int, tiny: bool) -> Callable[[], float]:
+def _torch(size: int, args: argparse.Namespace) -> _Bench:
     import torch
     import torch_x2ct
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    training = torch_x2ct.Training(_architecture(size, tiny), features=_FEATURES[tiny])
-    views = [torch.rand(1, 1, size, size) for _ in range(2)]
-    real = torch.rand(1, 1, size, size, size)
-    return lambda: training.step(real, *views)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        training = torch_x2ct.Training(
+            _architecture(size, args.tiny), features=_FEATURES[args.tiny]
+        )
+        views = [torch.rand(1, 1, size, size) for _ in range(2)]
+        real = torch.rand(1, 1, size, size, size)
+
+    def step() -> float:
+        half = args.dtype == "bfloat16"
+        with torch.device(device), torch.autocast(device, torch.bfloat16, enabled=half):
+            return training.step(real, *views)
+
+    peak = torch.cuda.max_memory_allocated if device == "cuda" else lambda: None
+    return _Bench(step, device, peak)
 
 
 if __name__ == "__main__":
