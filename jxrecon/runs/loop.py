@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jxrecon.compile import jit
+from jxrecon.devices import cases_over
 from jxrecon.experiment import Acquired
 from jxrecon.files import locked
 from jxrecon.runs import sharding
@@ -150,11 +151,13 @@ def compiled_steps(
 
     def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
         key = jax.random.fold_in(jax.random.key(seed), number)
-        return method.train_step(state, train.observe(batch, _exposing(key)), key)
+        with cases_over(mesh):
+            return method.train_step(state, train.observe(batch, _exposing(key)), key)
 
     def eval_step(state: PyTree, batch: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
-        return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
+        with cases_over(mesh):
+            return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
 
     return (
         jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
