@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "gpu_checks.sh"
 
 @pytest.mark.slow
 def test_every_part_leaves_its_figures_in_one_file(tmp_path: Path) -> None:
-    quick = {"TOY": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    toy = {"TOY": "1", "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     done = subprocess.run(
-        [str(SCRIPT), str(tmp_path)], env={**os.environ, **quick}, capture_output=True, text=True
+        [str(SCRIPT), str(tmp_path)],
+        env={**os.environ, **toy, **quick},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     results = json.loads((tmp_path / "results.json").read_text())

@@ -16,6 +16,7 @@ root=$(dirname "$(dirname "$(realpath "$0")")")
 out=${1:?usage: tools/gpu_checks.sh OUT [flags of jxrecon train]}
 shift
 mkdir -p "$out"
+python=${PYTHON:-python}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} XLA_PYTHON_CLIENT_PREALLOCATE=false
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/xla}
 toy=(field.shape=[8,8,8] field.spacing_mm=[28.0,30.0,25.0] views.pixels=16 population.train=4
@@ -31,7 +32,7 @@ if [ -n "${TOY:-}" ]; then
   projector=(--sizes tiny --methods joseph shear_warp --peers --rounds 1)
   x2ct=(--tiny)
   training=("${toy[@]/#/--set=}")
-  timed=2 slower=5
+  timed=2 slower=20
 fi
 
 declare -A codes
@@ -43,15 +44,15 @@ part() { # NAME SECONDS COMMAND...: runs it, for so long at most
   codes[$name]=${PIPESTATUS[0]}
 }
 step() { # NAME FLAGS...: seconds a step of X2Vision
-  part "$1" 80 python "$root"/tools/step_costs.py x2vision_hn --size medium "${training[@]}" "${@:2}" \
+  part "$1" 80 "$python" "$root"/tools/step_costs.py x2vision_hn --size medium "${training[@]}" "${@:2}" \
     --time "$timed" --out "$out/$1.json"
 }
-part projector 90 python "$root"/tools/bench_drr.py "${projector[@]}" --check --out "$out/projector.json"
-part x2ct 100 python "$root"/tools/bench_x2ct.py "${x2ct[@]}" --dtype bfloat16 --out "$out/x2ct.json"
+part projector 90 "$python" "$root"/tools/bench_drr.py "${projector[@]}" --check --out "$out/projector.json"
+part x2ct 100 "$python" "$root"/tools/bench_x2ct.py "${x2ct[@]}" --dtype bfloat16 --out "$out/x2ct.json"
 step adversarial --set settings.prior.warm_start_steps=0
 step warm_start # the first steps of the training that follows, which finds them compiled
-part training 360 python -m jxrecon.train --exp x2vision_hn --size medium --no-evaluate \
+part training 360 "$python" -m jxrecon.train --exp x2vision_hn --size medium --no-evaluate \
   --workdir "$out/training" "${training[@]}" "$@"
 [ "${codes[training]}" = 124 ] && codes[training]=0 # stopped in time, as meant, and saved
 
-for name in "${!codes[@]}"; do echo "$name ${codes[$name]}"; done | python "$root"/tools/gpu_results.py "$out"
+for name in "${!codes[@]}"; do echo "$name ${codes[$name]}"; done | "$python" "$root"/tools/gpu_results.py "$out"
