@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+_QUICKLY = "--xla_backend_optimization_level=0"
 """Compile time rules the default suite on CPU: so it is a third, and such small programs run fast anyhow."""
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
+    # jaxlib 0.12 lacks this flag, and ends a process that is given one it does not know.
+    _QUICKLY += " --xla_cpu_use_fusion_emitters=false"
 _REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import jxrecon
 from jxrecon import compile
 from jxrecon.__main__ import COMMANDS, command
 from jxrecon.cli import command_parser, entry
@@ -128,6 +129,13 @@ def test_the_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == f"jxrecon {version('jxrecon')}\n"
     assert command(["trian"]) == 2
     assert capsys.readouterr().err.startswith("error: jxrecon trian: expected one of demo, train,")
+
+
+def test_citation_and_changelog_are_of_this_version() -> None:
+    assert f"\nversion: {jxrecon.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    changes = (REPOSITORY / "CHANGELOG.md").read_text()
+    newest = next(line for line in changes.splitlines() if line.startswith("## "))
+    assert newest.split()[1] == jxrecon.__version__
 
 
 @pytest.mark.parametrize("name", ["--help", *COMMANDS])

@@ -1,4 +1,4 @@
-"""X2Vision from the command line on a toy field: killed, spread over devices, and to the end."""
+"""X2Vision from the command line on a toy field: killed, and to the end."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def get_config(size=None):
         size="tiny",
         field=Field((8, 8, 8), (28.0, 30.0, 25.0)),
         views=Views(pixels=16),
-        schedule=Schedule(steps=8, batch_size=8, log_every=1, evaluate_every=4, save_every=2),
+        schedule=Schedule(steps=8, batch_size=4, log_every=1, evaluate_every=4, save_every=2),
         population=Population(train=16, validation=3),
         settings=Settings(prior, LatentSettings(iterations=10, starts=2), eval_iterations=2),
         build=build,
@@ -54,13 +54,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _environment(folder, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+def _environment(folder):
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": flags,
-        "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache{devices}"),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
     }
 
 
@@ -120,15 +119,3 @@ def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
     for a, b in zip(leaves, others):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert _log(whole) == _log(run)
-
-
-def test_eight_devices_give_the_losses_of_one(folder, whole):
-    run = folder / "eight"
-    subprocess.run(
-        _command(folder, run, "--no-evaluate"), env=_environment(folder, devices=8), check=True
-    )
-    for one, eight in zip(_log(whole), _log(run), strict=True):
-        assert one.keys() == eight.keys()
-        if one["step"] <= 3 and one["split"] == "train":
-            for name in ("L_code", "L_projection", "loss_G", "loss_D"):
-                assert eight[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5)

@@ -50,7 +50,8 @@ def main() -> None:
     if args.worker:
         way = _ours if args.worker == "jxrecon" else _torch
         step, batch = args.steps[0], args.batch
-        in_turn.work(partial(way, step, args.sizes[0], batch, args.threads), args.threads)
+        make = partial(way, step, args.sizes[0], batch, args.threads)
+        in_turn.work(lambda: in_turn.Contender(make()), args.threads)
         return
     report: dict[str, Any] = {"threads": args.threads, "batch": args.batch}
     common = [sys.executable, __file__, "--batch", str(args.batch), "--threads", str(args.threads)]

@@ -1,7 +1,8 @@
 """Contenders that step in turn, each in a process of its own: CPU seconds of a step, and peak memory.
 
 One waits while the other works, so both see the same machine. Starting, compiling and `WARM_UP` steps are
-done before the first round; peak memory is the process's largest resident set, compiling included.
+done before the first round. On an accelerator what counts is wall time; peak memory is the device's, on a CPU
+the process's largest resident set, compiling included.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 WARM_UP = 2  # steps before the first that counts
+
+
+class Contender(NamedTuple):
+    """Its step, which gives its loss, the platform that it runs on, and peak bytes there."""
+
+    step: Callable[[], float]
+    device: str = "cpu"
+    peak_bytes: Callable[[], float | None] = lambda: None
 
 
 def compare(commands: Mapping[str, Sequence[str]], rounds: int, what: str) -> dict[str, Any]:
@@ -56,34 +65,36 @@ def compare(commands: Mapping[str, Sequence[str]], rounds: int, what: str) -> di
 
 
 def _ratios(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """CPU seconds of one over the other's, round by round."""
-    found = [a["cpu_s"] / b["cpu_s"] for a, b in zip(one["rounds"], other["rounds"])]
+    """Seconds of one over the other's, round by round."""
+    clock, of = ("cpu_s", "CPU ") if one["device"] == "cpu" else ("wall_s", "")
+    found = [a[clock] / b[clock] for a, b in zip(one["rounds"], other["rounds"])]
     middle = statistics.median(found)
-    return f"{middle:.2f} of the other's CPU seconds, {min(found):.2f} to {max(found):.2f}"
+    return f"{middle:.2f} of the other's {of}seconds, {min(found):.2f} to {max(found):.2f}"
 
 
-def work(make: Callable[[], Callable[[], float]], threads: int) -> None:
+def work(make: Callable[[], Contender], threads: int) -> None:
     """What a contender's process does: a step whenever a line comes in, one JSON object a line out.
 
     Args:
-        make: gives the step, which gives the loss; an ImportError skips the contender.
+        make: gives it; an ImportError skips the contender.
         threads: cores that it may use.
     """
     cores = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, cores)  # before the pools of threads are made
     try:
-        step = make()
+        contender = make()
     except ImportError as error:
         _say(skipped=str(error))
         return
     for _ in range(WARM_UP):
-        step()
-    _say(start_cpu_s=time.process_time())
+        contender.step()
+    _say(start_cpu_s=time.process_time(), device=contender.device)
     for _ in sys.stdin:
         cpu, wall = time.process_time(), time.perf_counter()
-        loss = step()
+        loss = contender.step()
         _say(cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall, loss=loss)
-    _say(peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _say(peak_gb=(contender.peak_bytes() or resident) / 1e9)
 
 
 def _say(**values: Any) -> None:

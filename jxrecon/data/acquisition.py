@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
@@ -19,6 +18,7 @@ from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, varied, xr
 from jxrecon.data.scenes import mirrored
 from jxrecon.data.surround import Surround, fit, flat
 from jxrecon.data.volumes import VolumeSet
+from jxrecon.devices import each_case
 from jxrecon.drr import beam, project
 from jxrecon.experiment import Xrays
 from jxrecon.geometry import AnyCamera, Grid
@@ -58,24 +58,24 @@ class Acquisition(NamedTuple):
             cut=cut,
         )
 
-        def one(item: tuple[SceneBatch, Key]) -> VolumeBatch:
+        def one(_: None, item: tuple[SceneBatch, Key]) -> VolumeBatch:
             case, key = item
             other, last = jax.random.split(key)
             seen = move(case.scene, case.affine, other)
             index = case.index + len(self.cases.names) * seen.mirrored
             return VolumeBatch(seen.hu, index, self._exposed(seen.images, last))
 
-        return lax.map(one, (batch, jax.random.split(key, batch.index.shape[0])))
+        return each_case(one, None, (batch, jax.random.split(key, batch.index.shape[0])))
 
     def observe_still(self, batch: VolumeBatch | SceneBatch, key: Key) -> VolumeBatch:
         """The cases as they are, with X-rays by the cameras as they stand and the noise of the step."""
 
-        def one(item: tuple[VolumeBatch | SceneBatch, Key]) -> Images:
+        def one(_: None, item: tuple[VolumeBatch | SceneBatch, Key]) -> Images:
             case, key = item
             return self._exposed(self.projected(case), key)
 
         keys = jax.random.split(key, batch.index.shape[0])
-        return VolumeBatch(batch.hu, batch.index, lax.map(one, (batch, keys)))
+        return VolumeBatch(batch.hu, batch.index, each_case(one, None, (batch, keys)))
 
     def projected(self, case: VolumeBatch | SceneBatch) -> Images:
         """The line integrals of one case as the machine has them, without noise and tone curve."""

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jxrecon.compile import jit
+from jxrecon.devices import cases_over
 from jxrecon.experiment import Acquired
 from jxrecon.files import locked
 from jxrecon.runs import sharding
@@ -64,7 +65,7 @@ def fit(run: Run, dataset: Any, model_axis: int = 1, grow: Trained | None = None
     acquire, method = run.experiment.kind.acquire, run.method
     train = acquire(run.experiment, dataset.train)
     validation = acquire(run.experiment, dataset.validation)
-    train_step, eval_step = _compiled(run, train, validation, abstract, mesh)
+    train_step, eval_step = compiled_steps(run, train, validation, abstract, mesh)
     learnt, kept_out = parted(dataset.train, getattr(method, "kept_out", 0))
     held_out = _held_out(run, dataset, mesh)
     with ExitStack() as stack:
@@ -140,7 +141,7 @@ def fit_or_tell(
         raise
 
 
-def _compiled(
+def compiled_steps(
     run: Run, train: Acquired, validation: Acquired, abstract: PyTree, mesh: Mesh
 ) -> tuple[Any, Any]:
     """The method's steps with their layout: (state, batch, number) and (state, batch)."""
@@ -150,11 +151,13 @@ def _compiled(
 
     def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
         key = jax.random.fold_in(jax.random.key(seed), number)
-        return method.train_step(state, train.observe(batch, _exposing(key)), key)
+        with cases_over(mesh):
+            return method.train_step(state, train.observe(batch, _exposing(key)), key)
 
     def eval_step(state: PyTree, batch: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
-        return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
+        with cases_over(mesh):
+            return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
 
     return (
         jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
@@ -188,21 +191,26 @@ def _begin(
     """The state to go on from and its step: the newest good checkpoint, or a fresh or grown one at 0."""
     restored = checkpoints.restore_latest_valid(abstract)
     if restored is None:
-        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        key = jax.random.key(run.experiment.schedule.seed)
-        state = jit(run.method.init, out_shardings=places)(key)
-        if grow is not None:
-            kept, total = shared(state, grow.state)
-            say(f"grown from {grow.run.folder} at step {grow.step}: {kept} of {total} numbers kept")
-            state = jax.device_put(grown(state, grow.state), places)
-        if getattr(run.method, "fit", None) is not None:
-            fit = jit(run.method.fit, out_shardings=places, donate_argnums=0)
-            state = fit(state, train.everything())
-        return state, 0
+        return fresh_state(run, abstract, train, grow), 0
     state, step = restored
     checkpoints.rewind(step)
     say(f"resuming {run.folder} at step {step} of {run.experiment.schedule.steps}")
     return state, step
+
+
+def fresh_state(run: Run, abstract: PyTree, train: Acquired, grow: Trained | None = None) -> PyTree:
+    """The state before the first step: drawn, grown from another run, fitted to all training cases."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    key = jax.random.key(run.experiment.schedule.seed)
+    state = jit(run.method.init, out_shardings=places)(key)
+    if grow is not None:
+        kept, total = shared(state, grow.state)
+        say(f"grown from {grow.run.folder} at step {grow.step}: {kept} of {total} numbers kept")
+        state = jax.device_put(grown(state, grow.state), places)
+    if getattr(run.method, "fit", None) is not None:
+        fit = jit(run.method.fit, out_shardings=places, donate_argnums=0)
+        state = fit(state, train.everything())
+    return state
 
 
 def _batches(run: Run, cases: Cases, spread: NamedSharding, first: int) -> Waiting:

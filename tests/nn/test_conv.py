@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jxrecon.nn import conv as forms
 from jxrecon.nn.conv import conv, conv_transpose, depth_to_space, space_to_depth
 
 
@@ -187,3 +188,20 @@ def test_kernel_gradients_hold_no_convolution_on_cpu(space):
 
     assert holds_convolution(lambda x, k: lax_conv(x, k, 1, "SAME"))
     assert not holds_convolution(conv)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("channels", [(3, 5), (9, 1)])
+def test_the_forms_for_accelerators_compute_what_those_for_cpus_do(channels, dtype):
+    few, many = channels
+    x, g = draw(0, 2, 6, 5, 7, few).astype(dtype), draw(1, 2, 4, 3, 5, many).astype(dtype)
+    kernel = draw(2, 3, 3, 3, few, many).astype(dtype)
+    pairs = [
+        (forms._correlate_folded(x, kernel), forms._correlate_native(x, kernel)),
+        (forms._kernel_gradient_planes(x, g), forms._kernel_gradient_native(x, g)),
+    ]
+    for folded, native in pairs:
+        assert folded.dtype == native.dtype == dtype
+        a, b = (np.asarray(y, np.float32) for y in (folded, native))
+        near = 1e-5 if dtype == jnp.float32 else 2e-2
+        np.testing.assert_allclose(a, b, rtol=0, atol=near * np.abs(b).max())

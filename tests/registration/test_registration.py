@@ -1,5 +1,6 @@
 """Registration: poses are found again, from a phantom in seconds and from the chest CT in minutes."""
 
+import os
 import time
 from pathlib import Path
 
@@ -161,9 +162,10 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("ct", ["sample", "full"])
-def test_twenty_perturbations_of_the_chest_ct_are_found_again(ct, case, request, capsys) -> None:
+def test_perturbations_of_the_chest_ct_are_found_again(ct, case, request, capsys) -> None:
     """Angle uniform to 10 degrees about a random axis, every shift uniform to +-20 mm; 8 starts.
 
+    The first JXRECON_POSES (8) of 20 hidden poses; the tables of experiments/projector.md take all.
     X-rays: Siddon through the CT's own voxels, 300 x 300 pixels of 1.5 mm on the detector, their
     contrast and brightness changed. Registration: voxels and pixels of 10 and 3.5 mm (4 mm for the
     sample), another projector. The CT is the same: what differs between a CT and X-rays of another
@@ -177,8 +179,8 @@ def test_twenty_perturbations_of_the_chest_ct_are_found_again(ct, case, request,
     mu = np.asarray(hu_to_mu(np.asarray(hu, np.float32)))
     about = Grid(mu.shape, affine).centre_mm
     views = [camera_at(a, shape=(300, 300), pixel_mm=1.5, isocentre_mm=about) for a in angles]
-    count = 20
-    true = random_poses(jax.random.key(7), count, 10.0, 20.0)
+    count = int(os.environ.get("JXRECON_POSES", "8"))
+    true = random_poses(jax.random.key(7), 20, 10.0, 20.0)
     starts = random_poses(jax.random.key(1), 7, 10.0, 20.0)
     starts = jax.tree.map(lambda x: jnp.concatenate([jnp.zeros((1, 3)), x]), starts)
     settings = beam.Settings(dose=dose, floor=0.5 / (dose or 1e6))
@@ -209,4 +211,4 @@ def test_twenty_perturbations_of_the_chest_ct_are_found_again(ct, case, request,
         )
     assert np.median(degrees) < 0.3
     assert np.median(mm) < 0.5
-    assert failures <= (2 if len(angles) == 1 else 0)
+    assert failures <= (count // 10 if len(angles) == 1 else 0)

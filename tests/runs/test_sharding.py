@@ -17,6 +17,7 @@ from jxrecon.types import InputError, VolumeBatch
 
 EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
+from jxrecon.devices import cases_over, each_case
 from jxrecon.runs import sharding
 from jxrecon.types import InputError, VolumeBatch
 
@@ -55,11 +56,22 @@ except InputError as error:
     assert "--model-axis 3: expected a divisor of the 8 devices" in str(error), error
 else:
     raise AssertionError("8 devices were split in threes")
+
+def step(matrix, vectors):
+    with cases_over(mesh):
+        return each_case(lambda matrix, vector: jnp.tanh(matrix @ vector), matrix, vectors)
+
+spread = sharding.batch_sharding(mesh, 8)
+matrix, vectors = numbers[:4, :4] / 100, numbers[:8, :4] / 1000
+arguments = sharding.place(matrix, sharding.replicated(mesh)), sharding.place(vectors, spread)
+compiled = jax.jit(step, out_shardings=spread).lower(*arguments).compile()
+assert "all-gather" not in compiled.as_text()
+assert np.allclose(compiled(*arguments), np.tanh(vectors @ matrix.T), atol=1e-6)
 print("all right")
 """
 
 
-def test_eight_devices_share_state_and_batch() -> None:
+def test_eight_devices_share_state_and_batch_and_work_on_cases_of_their_own() -> None:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

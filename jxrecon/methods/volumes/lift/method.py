@@ -30,6 +30,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jxrecon.devices import each_case
 from jxrecon.geometry import AnyCamera
 from jxrecon.methods.base import calibration, linear_posterior
 from jxrecon.methods.base.method import Method, Problem, Progress, Reconstruction
@@ -216,10 +217,10 @@ def see(
 def _seen(model: Model, prior: inputs.Prior | Compact, batch: VolumeBatch) -> tuple[Array, Array]:
     """`see` for all cases of a batch, one after the other; the MAP in units of the window's width."""
 
-    def one(case: VolumeBatch) -> tuple[Array, Array]:
+    def one(prior: inputs.Prior | Compact, case: VolumeBatch) -> tuple[Array, Array]:
         return see(model, prior, case.images, case.index)
 
-    hu, features = lax.map(one, batch)
+    hu, features = each_case(one, prior, batch)
     return _unit(model, hu), features
 
 
