@@ -1,10 +1,11 @@
 """CPU seconds and peak memory of one full X2CT-GAN step, G then D, ours beside plain PyTorch.
 
-    python tools/bench_x2ct.py [--sizes 64 128] [--threads 2] [--rounds 5] [--dtype bfloat16] [--out x.json]
+    python tools/bench_x2ct.py [--sizes 64 128] [--threads 2] [--rounds 5] [--dtype bfloat16] [--out FILE]
 
 Both take the paper's biplanar networks, batch 1, dropout, losses and Adam, on the same number of cores, and
-step in turn, see `in_turn`. What counts is the median over rounds of the process's CPU time, on an accelerator
-of the wall time. bfloat16 is that of activations, in PyTorch by autocast. --tiny takes a toy network, for tests.
+step in turn, see `in_turn`. What counts is the median over rounds of the process's CPU time, on an
+accelerator of the wall time. bfloat16 is that of activations, in PyTorch by autocast. --tiny takes a toy
+network, for tests.
 """
 
 from __future__ import annotations
