@@ -51,7 +51,11 @@ def resolve_fields(module: typing.Any) -> None:
     """
     known = {**vars(jaxtyping), "Array": jax.Array, "np": numpy, **vars(module)}
     for value in vars(module).values():
-        if inspect.isclass(value) and hasattr(value, "_fields") and value.__module__ == module.__name__:
+        if (
+            inspect.isclass(value)
+            and hasattr(value, "_fields")
+            and value.__module__ == module.__name__
+        ):
             value.__new__.__annotations__ = typing.get_type_hints(value, known)
 
 

@@ -1,6 +1,6 @@
 """Draws the pictures of experiments/conventions.md and your_own_machine.md from the chest CT that ships.
 
-    python tools/convention_pictures.py        # writes experiments/pictures/*.png
+python tools/convention_pictures.py        # writes experiments/pictures/*.png
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def angles(hu: np.ndarray, grid: Grid) -> plt.Figure:
         axis.axis("off")
         source = vectors(camera)[0] - grid.centre_mm
         axes[0].plot(*source[:2], "*", color="tab:orange", markersize=12)
-        axes[0].annotate(f"{angle}°", source[:2], xytext=(0, 8), textcoords="offset points", ha="center")
+        axes[0].annotate(
+            f"{angle}°", source[:2], xytext=(0, 8), textcoords="offset points", ha="center"
+        )
     extent = [*(sign * grid.extent_mm[0] / 2 for sign in (-1, 1))]
     extent += [*(sign * grid.extent_mm[1] / 2 for sign in (-1, 1))]
     slice_ = hu[:, :, hu.shape[2] // 2].T
@@ -141,7 +143,10 @@ def machine() -> plt.Figure:
     axis.plot([0, sid], [0, 0], color="gray", linestyle=":")
     axis.add_patch(plt.matplotlib.patches.Ellipse((sad, 0), 260, 180, alpha=0.3, color="tab:gray"))
     axis.plot(sad, 0, "+", color="black", markersize=14)
-    for end, height, text in ((sad, -250, "source to isocentre: --sad"), (sid, -330, "source to detector: --sid")):
+    for end, height, text in (
+        (sad, -250, "source to isocentre: --sad"),
+        (sid, -330, "source to detector: --sid"),
+    ):
         axis.annotate("", (end, height), (0, height), arrowprops={"arrowstyle": "<->"})
         axis.text(end / 2, height + 10, text, ha="center", va="bottom")
     axis.text(0, 40, "source: --view says\nwhere it stands", ha="center")

@@ -41,9 +41,7 @@ def main() -> None:
         else:
             run(notebook)
         notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
-        for number, cell in enumerate(notebook.cells):
-            cell.id = f"{number:02d}"
-            cell.metadata = {}
+        tidy(notebook)
         jupytext.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
@@ -56,8 +54,16 @@ def run(notebook: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=None, resources=place).execute()
-    for cell in notebook.cells:
+
+
+def tidy(notebook: Any) -> None:
+    """Numbers the cells and leaves of their outputs what is for the reader, in few bytes."""
+    code = 0
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"{number:02d}", {}
         if cell.cell_type == "code":
+            code += 1
+            cell.execution_count = code
             cell.outputs = [small(output) for output in cell.outputs if shown(output)]
 
 
@@ -68,7 +74,6 @@ def shown(output: Any) -> bool:
 
 def small(output: Any) -> Any:
     """The output with its picture in few colours."""
-    output.pop("metadata", None)
     if output.output_type == "stream":
         return output
     picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
@@ -83,7 +88,7 @@ def take_outputs(notebook: Any, old: Any) -> None:
     kept = [cell for cell in old.cells if cell.cell_type == "code"]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell, before in zip(cells, kept, strict=True):
-        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+        cell.outputs = before.outputs
 
 
 if __name__ == "__main__":

@@ -10,17 +10,18 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # An organ's surface from one X-ray
 #
-# A patient's liver is known from an earlier CT. Then the patient breathes in, and one X-ray is taken: where is the
-# liver now? IGCN moves every vertex of the known surface by what the image shows at the place where it is projected.
+# A patient's liver is known from an earlier CT. Then the patient breathes in, and one X-ray is taken:
+# where is the liver now? IGCN moves every vertex of the known surface by what the image shows at the
+# place where it is projected.
 #
-# The livers here are SYNTHETIC and few, the pictures small and the training is short, so that a CPU is through in half a
-# minute: a **toy**. With `REAL = True` it is the experiment as it stands (ten minutes on two cores), whose numbers are in
-# `experiments/surfaces.md`. An accelerator is used by itself where there is one. In Colab: clone the repository and run
-# `%pip install -e .` in its folder first.
+# The livers here are SYNTHETIC and few, the pictures small and the training is short, so that a CPU
+# is through in half a minute: a **toy**. With `REAL = True` it is the experiment as it stands (ten
+# minutes on two cores), whose numbers are in `experiments/surfaces.md`. An accelerator is used by
+# itself where there is one. In Colab: clone the repository and run `%pip install -e .` in its folder
+# first.
 
 # %%
 REAL = False
@@ -43,9 +44,9 @@ TOY = [
 
 # %% [markdown]
 # ## A breath
-# The liver at the end of exhalation, and when the X-ray is taken. It moves with the diaphragm (Lujan's model: a
-# form measured on one 4D-CT, a range from the literature), and with it the chest CT that it was put into, which ships with the
-# package (LIDC-IDRI, CC BY 3.0).
+# The liver at the end of exhalation, and when the X-ray is taken. It moves with the diaphragm
+# (Lujan's model: a form measured on one 4D-CT, a range from the literature), and with it the chest CT
+# that it was put into, which ships with the package (LIDC-IDRI, CC BY 3.0).
 
 # %%
 from pathlib import Path
@@ -69,13 +70,17 @@ moved = np.linalg.norm(cases.target - cases.reference, axis=-1).mean(-1)
 case = int(np.argmax(moved))
 print(f"case {cases.names[case]}: moved by {moved[case]:.1f} mm on average")
 overlay_figure(
-    cases.image[case], camera, data.template, {"reference": cases.reference[case], "truth": cases.target[case]}
+    cases.image[case],
+    camera,
+    data.template,
+    {"reference": cases.reference[case], "truth": cases.target[case]},
 )
 plt.show()
 
 # %% [markdown]
 # ## Train
-# From a shell: `jxrecon train --exp igcn_liver`. The loss is the paper's: position, mapping and Laplacian, weighed
+# From a shell: `jxrecon train --exp igcn_liver`. The loss is the paper's: position, mapping and
+# Laplacian, weighed
 # 1, 10 and 1.
 
 # %%
@@ -96,7 +101,9 @@ found = [
     jxrecon.reconstruct(run, [image], [camera], mesh=Mesh(reference, data.template.faces))
     for image, reference in zip(cases.image, cases.reference)
 ]
-error = np.array([np.linalg.norm(f.vertices - t, axis=1).mean() for f, t in zip(found, cases.target)])
+error = np.array(
+    [np.linalg.norm(f.vertices - t, axis=1).mean() for f, t in zip(found, cases.target)]
+)
 print("case        moved  IGCN off by (mm, mean over vertices)")
 for name, before, after in zip(cases.names, moved, error):
     print(f"{name:<20}{before:5.1f}  {after:5.1f}")
@@ -112,10 +119,11 @@ assert error.mean() < moved.mean()
 
 # %% [markdown]
 # ## Your own organ
-# A mesh of one's own has other vertices than the run's template: it is fitted by the template first. Here a liver
-# with four times as many faces stands for it, written as STL and read back as any file would be. From a shell:
-# `jxrecon reconstruct --run RUN --xray XRAY.png --mesh OWN.stl --out out`. For a folder of meshes of *another* organ to
-# train on: `jxrecon prepare meshes SRC OUT`, which fits one template to all of them.
+# A mesh of one's own has other vertices than the run's template: it is fitted by the template first.
+# Here a liver with four times as many faces stands for it, written as STL and read back as any file
+# would be. From a shell: `jxrecon reconstruct --run RUN --xray XRAY.png --mesh OWN.stl --out out`.
+# For a folder of meshes of *another* organ to train on: `jxrecon prepare meshes SRC OUT`, which fits
+# one template to all of them.
 
 # %%
 import trimesh
@@ -125,7 +133,9 @@ jxrecon.write_mesh(Path("own.stl"), Mesh(np.asarray(finer.vertices), np.asarray(
 own = jxrecon.read_mesh(Path("own.stl"))
 print(f"own mesh: {len(own.vertices)} vertices, the template: {len(data.template.vertices)}")
 answer = jxrecon.reconstruct(run, [cases.image[case]], [camera], mesh=own)
-print(f"fitted to {answer.facts['template_fitted_mm']} mm; moved by {answer.moved_mm.mean():.1f} mm on average")
+print(
+    f"fitted to {answer.facts['template_fitted_mm']} mm; moved by {answer.moved_mm.mean():.1f} mm on average"
+)
 paths = answer.write(Path("."), "moved", formats=("ply", "stl"))
 print(*paths)
 assert len(answer.mesh.vertices) == len(data.template.vertices)

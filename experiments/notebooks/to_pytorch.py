@@ -10,18 +10,18 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # Weights to PyTorch and back
 #
-# A run's weights become a plain PyTorch state dict, which published code loads with `strict=True`; one from there becomes
-# a run. Here a network of X2CT-GAN's kind, of two steps of training on SYNTHETIC subjects: a **toy** whose volumes say
-# nothing, but whose tensors are as many and as named as after two thousand steps. Give `RUN` the folder of a run of
-# your own to convert that.
+# A run's weights become a plain PyTorch state dict, which published code loads with `strict=True`;
+# one from there becomes a run. Here a network of X2CT-GAN's kind, of two steps of training on
+# SYNTHETIC subjects: a **toy** whose volumes say nothing, but whose tensors are as many and as named
+# as after two thousand steps. Give `RUN` the folder of a run of your own to convert that.
 #
-# `.safetensors` files need no PyTorch. What does (`.pth` files, and the proof that both networks compute the
-# same) prints one line where PyTorch is missing. No cell needs an accelerator. The tools lie in a clone of the repository,
-# not in the installed package; in Colab: clone it and run `%pip install -e .` in its folder first.
+# `.safetensors` files need no PyTorch. What does (`.pth` files, and the proof that both networks
+# compute the same) prints one line where PyTorch is missing. No cell needs an accelerator. The tools
+# lie in a clone of the repository, not in the installed package; in Colab: clone it and run `%pip
+# install -e .` in its folder first.
 
 # %%
 RUN = None  # folder of a run of your own; None: a toy is trained
@@ -61,8 +61,9 @@ if RUN is None:
 
 # %% [markdown]
 # ## There
-# From a shell: `python tools/to_torch.py RUN --out DIR`, which also writes `.pth` files. Names and layouts are those of the
-# published code: convolutions are [out, in, depth, height, width] there and [depth, height, width, in, out] here.
+# From a shell: `python tools/to_torch.py RUN --out DIR`, which also writes `.pth` files. Names and
+# layouts are those of the published code: convolutions are [out, in, depth, height, width] there and
+# [depth, height, width, in, out] here.
 
 # %%
 from safetensors.numpy import load_file
@@ -84,7 +85,9 @@ for file in files:
 size = ["--exp", "x2ct_cnn_hn_single", "--size", "tiny"] if RUN == "toy_run" else []
 generators = [str(file) for file in files if "_net_G" in file.name]
 assert from_torch.command([*generators, "--out", "back_run", "--no-check", *size]) == 0
-assert to_torch.command(["back_run", "--out", "again", "--format", "safetensors", "--no-check"]) == 0
+assert (
+    to_torch.command(["back_run", "--out", "again", "--format", "safetensors", "--no-check"]) == 0
+)
 for file in map(Path, generators):
     once, twice = load_file(file), load_file(Path("again") / file.name)
     assert once.keys() == twice.keys()
@@ -92,7 +95,8 @@ for file in map(Path, generators):
     print(f"{file.name}: {len(once)} tensors, bit-identical after the way there and back")
 
 # %% [markdown]
-# What comes back is a run like any other: it reconstructs, is evaluated, and training goes on with it.
+# What comes back is a run like any other: it reconstructs, is evaluated, and training goes on with
+# it.
 
 # %%
 run = jxrecon.open_run("back_run")
@@ -100,8 +104,8 @@ print(run.experiment.name, run.experiment.size, "-", run.rule)
 
 # %% [markdown]
 # ## In PyTorch
-# The same files in PyTorch: the state dict is loaded strictly into PyTorch's layers, and both networks see the same
-# input.
+# The same files in PyTorch: the state dict is loaded strictly into PyTorch's layers, and both
+# networks see the same input.
 
 # %%
 try:
@@ -112,6 +116,6 @@ else:
     print("PyTorch", torch.__version__)
     assert to_torch.command([RUN, "--out", "proven", "--format", "pth"]) == 0
     loaded = torch.load(sorted(Path("proven").glob("*_net_G*.pth"))[0], weights_only=True)
-    state = loaded["state_dict"] if "state_dict" in loaded else loaded
+    state = loaded.get("state_dict", loaded)
     name = next(iter(once))
     assert np.array_equal(state[name].numpy(), once[name])

@@ -13,18 +13,20 @@
 # %% [markdown]
 # # Train X2Vision on Colab's TPU
 #
-# A 3-D StyleGAN2 learns what CT looks like; a patient's CT is then found among what it can draw. This notebook
-# trains on all devices that JAX finds, from a folder of CT or of a Google Drive, goes on after Colab
-# has stopped the session, draws samples and reconstructs a subject from two X-rays.
+# A 3-D StyleGAN2 learns what CT looks like; a patient's CT is then found among what it can draw. This
+# notebook trains on all devices that JAX finds, from a folder of CT or of a Google Drive, goes on
+# after Colab has stopped the session, draws samples and reconstructs a subject from two X-rays.
 #
-# As it stands it is a **toy**: sixteen SYNTHETIC subjects, voxels of 25 mm, a few steps, so that it runs
-# on two CPU cores in half a minute and shows nothing but that every part works. `REAL = True` trains the
-# size `medium` (80 x 96 x 112 voxels); **nothing was measured on a TPU yet**, neither speed nor results.
+# As it stands it is a **toy**: sixteen SYNTHETIC subjects, voxels of 25 mm, a few steps, so that it
+# runs on two CPU cores in half a minute and shows nothing but that every part works. `REAL = True`
+# trains the size `medium` (80 x 96 x 112 voxels); **nothing was measured on a TPU yet**, neither
+# speed nor results.
 
 # %% [markdown]
 # ## Install
-# Only on Colab, with *Runtime, Change runtime type* set to a TPU. Elsewhere this cell does nothing. jax is
-# upgraded where Colab's is older than `pyproject.toml` allows; then restart the session and begin again.
+# Only on Colab, with *Runtime, Change runtime type* set to a TPU. Elsewhere this cell does nothing.
+# jax is upgraded where Colab's is older than `pyproject.toml` allows; then restart the session and
+# begin again.
 
 # %%
 import subprocess
@@ -73,8 +75,8 @@ if "google.colab" in sys.modules and RUN.startswith("/content/drive"):
 
 # %% [markdown]
 # ## The devices
-# The batch is spread over the axis `data` of this mesh, so the batch size has to be a multiple of it. Without an accelerator
-# the mesh is one CPU.
+# The batch is spread over the axis `data` of this mesh, so the batch size has to be a multiple of it.
+# Without an accelerator the mesh is one CPU.
 
 # %%
 import jax
@@ -89,7 +91,8 @@ if jax.default_backend() == "cpu":
 
 # %% [markdown]
 # ## Train
-# The same command begins a run and goes on with it. From a shell it is `jxrecon train --exp x2vision_hn
+# The same command begins a run and goes on with it. From a shell it is `jxrecon train --exp
+# x2vision_hn
 # --size medium --data DIR --workdir RUN`; here it runs in this process, which holds the TPU.
 
 # %%
@@ -121,8 +124,9 @@ assert steps[-1]["L_projection"] < steps[0]["L_projection"]
 
 # %% [markdown]
 # ## When Colab stops the session
-# Every `schedule.save_every` steps the whole state is written with its checksum. Here the last checkpoint is lost,
-# as if the session had died before it; the same command goes on from the one before and, on a CPU, ends in the same bits.
+# Every `schedule.save_every` steps the whole state is written with its checksum. Here the last
+# checkpoint is lost, as if the session had died before it; the same command goes on from the one
+# before and, on a CPU, ends in the same bits.
 
 # %%
 import shutil
@@ -137,7 +141,9 @@ if not REAL:
     assert train(arguments) == 0
     again, step = restore(jxrecon.open_run(RUN))
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), first, again)
-    print(f"step {step} again; all {len(jax.tree.leaves(same))} arrays equal: {all(jax.tree.leaves(same))}")
+    print(
+        f"step {step} again; all {len(jax.tree.leaves(same))} arrays equal: {all(jax.tree.leaves(same))}"
+    )
     assert step == last
     if jax.default_backend() == "cpu":
         assert all(jax.tree.leaves(same))
@@ -152,9 +158,13 @@ state, _ = restore(run)
 samples = np.asarray(run.method.sample(state, jax.random.key(0), 4))
 figure, axes = plt.subplots(1, 4, figsize=(9, 3))
 for axis, hu in zip(axes, samples):
-    picture = hu[::-1, hu.shape[1] // 2].T  # the middle coronal plane, the patient's right on the left
+    picture = hu[
+        ::-1, hu.shape[1] // 2
+    ].T  # the middle coronal plane, the patient's right on the left
     spacing = run.problem.grid.spacing_mm
-    axis.imshow(picture, cmap="gray", vmin=-1000, vmax=1000, origin="lower", aspect=spacing[2] / spacing[0])
+    axis.imshow(
+        picture, cmap="gray", vmin=-1000, vmax=1000, origin="lower", aspect=spacing[2] / spacing[0]
+    )
     axis.axis("off")
 plt.show()
 window = run.problem.window
@@ -163,8 +173,8 @@ assert np.abs(samples[0] - samples[1]).mean() > 1  # HU: they are not all one vo
 
 # %% [markdown]
 # ## A reconstruction
-# Two X-rays of a subject that training never saw. Latents are optimised until the volume's projections are
-# the X-rays.
+# Two X-rays of a subject that training never saw. Latents are optimised until the volume's
+# projections are the X-rays.
 
 # %%
 if not REAL and DATA is None:
@@ -172,7 +182,10 @@ if not REAL and DATA is None:
 
     grid = run.problem.grid
     truth = np.asarray(phantom.population(grid, 0, 1000, 1)[0], np.float32)
-    images = [np.asarray(drr.line_integrals(drr.hu_to_mu(truth), grid.affine, c)) for c in run.problem.cameras]
+    images = [
+        np.asarray(drr.line_integrals(drr.hu_to_mu(truth), grid.affine, c))
+        for c in run.problem.cameras
+    ]
     found = jxrecon.reconstruct(run, images, run.problem.cameras)
     mean = samples.mean(0)
     error, guess = (np.sqrt(np.mean((hu - truth) ** 2)) for hu in (found.hu, mean))

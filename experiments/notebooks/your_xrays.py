@@ -10,16 +10,17 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # Two X-rays of your own to a CT
 #
-# Say where the camera stood, check that the X-rays are what you think, reconstruct, see how far the result can be
-# trusted, and open it in a viewer. By `lift_hn`, the weights that ship, for **head and neck**.
+# Say where the camera stood, check that the X-rays are what you think, reconstruct, see how far the
+# result can be trusted, and open it in a viewer. By `lift_hn`, the weights that ship, for **head and
+# neck**.
 #
-# As it stands the X-rays are of a SYNTHETIC subject, so that the truth is known; with files in `XRAYS` they are yours. In
-# Colab: clone the repository and run `%pip install -e .` in its folder first. No accelerator is needed: a CPU takes half a
-# minute, most of it compilation. This is research software, no medical device.
+# As it stands the X-rays are of a SYNTHETIC subject, so that the truth is known; with files in
+# `XRAYS` they are yours. In Colab: clone the repository and run `%pip install -e .` in its folder
+# first. No accelerator is needed: a CPU takes half a minute, most of it compilation. This is research
+# software, no medical device.
 
 # %%
 XRAYS = []  # your own, as ["frontal.png", "lateral.png"]; empty: X-rays of a SYNTHETIC subject
@@ -56,9 +57,10 @@ print(*sorted(path.name for path in out.iterdir()))
 
 # %% [markdown]
 # ## Geometry
-# Beside each picture lies a JSON sidecar with its camera. DICOM files tell most of it in their tags. What neither
-# tells is said by `Given`, the flags of the command line: `view`, `source_axis_mm`, `source_detector_mm`, `pixel_mm`, ...
-# Every value is printed with its origin; nothing is guessed but the view, from the file's name.
+# Beside each picture lies a JSON sidecar with its camera. DICOM files tell most of it in their tags.
+# What neither tells is said by `Given`, the flags of the command line: `view`, `source_axis_mm`,
+# `source_detector_mm`, `pixel_mm`, ... Every value is printed with its origin; nothing is guessed but
+# the view, from the file's name.
 
 # %%
 from jxrecon.report.cameras import draw_geometry
@@ -77,10 +79,11 @@ plt.show()
 
 # %% [markdown]
 # ## Check
-# Swapped views, mirrored or inverted pictures and wrong distances are the commonest mistakes. Training patients say how
-# likely each is: see `experiments/check.md`. The weights ship without their patients, so the check learns here from
-# SYNTHETIC subjects, as these X-rays are of one; for a patient's X-rays give `PATIENTS`.
-# It cannot tell whether the *frontal* view is mirrored left-right: look for a marker.
+# Swapped views, mirrored or inverted pictures and wrong distances are the commonest mistakes.
+# Training patients say how likely each is: see `experiments/check.md`. The weights ship without their
+# patients, so the check learns here from SYNTHETIC subjects, as these X-rays are of one; for a
+# patient's X-rays give `PATIENTS`. It cannot tell whether the *frontal* view is mirrored left-right:
+# look for a marker.
 
 # %%
 import dataclasses
@@ -114,15 +117,17 @@ if mistaken is not None:
 
 # %% [markdown]
 # ## Reconstruct
-# From a shell: `jxrecon reconstruct --run lift_hn frontal.png lateral.png --out out`. The re-projection error says how
-# well the volume's projections agree with the X-rays; here they show all of the patient, the volume its field, so it is
-# not small.
+# From a shell: `jxrecon reconstruct --run lift_hn frontal.png lateral.png --out out`. The
+# re-projection error says how well the volume's projections agree with the X-rays; here they show all
+# of the patient, the volume its field, so it is not small.
 
 # %%
 from jxrecon.report.preview import preview_png
 
 volume = jxrecon.reconstruct(run, xrays)
-print(f"{volume.hu.shape} voxels of {grid.spacing_mm} mm; {volume.hu.min():.0f} to {volume.hu.max():.0f} HU")
+print(
+    f"{volume.hu.shape} voxels of {grid.spacing_mm} mm; {volume.hu.min():.0f} to {volume.hu.max():.0f} HU"
+)
 print(*volume.unexplained or ["the volume explains its X-rays"], sep="\n")
 plt.figure(figsize=(9, 5))
 plt.imshow(plt.imread(io.BytesIO(preview_png(volume))))
@@ -132,12 +137,15 @@ assert not volume.unexplained
 
 # %% [markdown]
 # ## How far can it be trusted?
-# `volume.deviation` is the standard deviation of every voxel as the network gives it. It was measured on left-out
-# patients; a subject unlike them, as this SYNTHETIC one, is known less well than it says.
+# `volume.deviation` is the standard deviation of every voxel as the network gives it. It was measured
+# on left-out patients; a subject unlike them, as this SYNTHETIC one, is known less well than it says.
 
 # %%
 middle = grid.shape[0] // 2
-panels = {"HU": (volume.hu, "gray", -1000, 1000), "standard deviation (HU)": (volume.deviation, "magma", 0, 400)}
+panels = {
+    "HU": (volume.hu, "gray", -1000, 1000),
+    "standard deviation (HU)": (volume.deviation, "magma", 0, 400),
+}
 synthetic = Path(XRAYS[0]).parent == out
 if synthetic:
     truth = np.asarray(phantom.population(grid, 0, 0, 1)[0], np.float32)
@@ -145,7 +153,9 @@ if synthetic:
 figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6))
 for axis, (name, (shown, colours, low, high)) in zip(axes, panels.items()):
     aspect = grid.spacing_mm[2] / grid.spacing_mm[1]
-    picture = axis.imshow(shown[middle].T, cmap=colours, vmin=low, vmax=high, origin="lower", aspect=aspect)
+    picture = axis.imshow(
+        shown[middle].T, cmap=colours, vmin=low, vmax=high, origin="lower", aspect=aspect
+    )
     figure.colorbar(picture, ax=axis, shrink=0.7)
     axis.set_title(name)
     axis.axis("off")
@@ -166,7 +176,8 @@ if synthetic:
 
 # %% [markdown]
 # ## Viewer
-# Volume and deviation as NIfTI, a picture, and a page with a viewer that needs no network: open `ct.html`.
+# Volume and deviation as NIfTI, a picture, and a page with a viewer that needs no network: open
+# `ct.html`.
 
 # %%
 from jxrecon.report.viewer import write_reconstruction
