@@ -133,10 +133,8 @@ def taken(hu, affine, cameras):
 of_field = taken(fields, grid.affine, cameras)
 of_patient = taken(whole.hu.astype(np.float32), whole.affines[0], cameras)
 difference = np.linalg.norm(of_patient - of_field) / np.linalg.norm(of_field)
-print(
-share = f"{whole.beyond:.0%} of the subjects' voxels lie outside of the field"
-print(f"{share}; the X-rays differ by {difference:.0%}")
-)
+beyond = f"{whole.beyond:.0%} of the subjects' voxels lie outside of the field"
+print(f"{beyond}; the X-rays differ by {difference:.0%}")
 figure, axes = plt.subplots(1, 4, figsize=(11, 3))
 for n, (axis, image) in enumerate(zip(axes, [*of_field[0], *of_patient[0]])):
     axis.imshow(image, cmap="gray", vmin=0, vmax=of_patient[0].max())
