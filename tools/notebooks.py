@@ -64,7 +64,18 @@ def tidy(notebook: Any) -> None:
         if cell.cell_type == "code":
             code += 1
             cell.execution_count = code
-            cell.outputs = [small(output) for output in cell.outputs if shown(output)]
+            cell.outputs = joined([small(output) for output in cell.outputs if shown(output)])
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """The outputs with neighbouring lines of text as one."""
+    kept: list[Any] = []
+    for output in outputs:
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def shown(output: Any) -> bool:

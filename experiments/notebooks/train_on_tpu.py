@@ -150,7 +150,7 @@ if not REAL:
 
 # %% [markdown]
 # ## Samples
-# What the prior takes for a head and neck; of a toy only the outline is to be expected.
+# What the prior takes for a head and neck. After forty steps that is noise.
 
 # %%
 run = jxrecon.open_run(RUN)
