@@ -88,8 +88,12 @@ def surface_field(
 
 def at_places(
     values: Shaped[np.ndarray, "x y z *c"], grid: Grid, points_mm: Float[np.ndarray, "*n 3"]
-) -> Float[np.ndarray, "*n *c"]:
-    """Linear interpolation of values on a grid at world places; beyond it the nearest value."""
+) -> Float[np.ndarray, "..."]:
+    """Linear interpolation of values on a grid at world places; beyond it the nearest value.
+
+    Returns:
+        [*n], or [*n, c] of values [x, y, z, c].
+    """
     inverse = np.linalg.inv(grid.affine).astype(np.float32)
     index = np.moveaxis(points_mm @ inverse[:3, :3].T + inverse[:3, 3], -1, 0)
 

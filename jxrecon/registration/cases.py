@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.compile import jit
+from jxrecon.data.simulated import Scene
 from jxrecon.drr import hu_to_mu, line_integrals
 from jxrecon.drr.exposure import Exposure
 from jxrecon.geometry import AnyCamera, Grid, depth_of, places_of
