@@ -201,11 +201,11 @@ def _ours(size: int, threads: int, tiny: bool, remat: bool) -> Callable[[], floa
 
 def _torch(size: int, threads: int, tiny: bool) -> Callable[[], float]:
     import torch
-    import torch_x2ct
+    from torch_x2ct_training import Training
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    training = torch_x2ct.Training(_architecture(size, tiny), features=_FEATURES[tiny])
+    training = Training(_architecture(size, tiny), features=_FEATURES[tiny])
     views = [torch.rand(1, 1, size, size) for _ in range(2)]
     real = torch.rand(1, 1, size, size, size)
     return lambda: training.step(real, *views)

@@ -16,13 +16,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tensor_files import import_torch
 
 from jxrecon.compile import jit
 from jxrecon.interop import weights as convert
 from jxrecon.types import InputError
-
-LEAST_TORCH = (2, 10)
-"""Older versions of torch.load can be made to run code even with weights_only=True."""
 
 
 class Start(NamedTuple):
@@ -198,27 +196,6 @@ def compare(params: Any, expected: Any, origin: str) -> None:
 
 
 # Trying them out.
-
-
-def import_torch() -> Any:
-    """PyTorch, where there is one that is fit to read files.
-
-    Raises:
-        InputError: it is not installed or too old.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            "PyTorch is not installed, expected it for .pth files: pip install 'jxrecon[torch]', or"
-            " give a .safetensors"
-        ) from None
-    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < LEAST_TORCH:
-        raise InputError(
-            f"PyTorch is {torch.__version__}, expected at least 2.10: older ones run code of a"
-            " malicious file even with weights_only=True"
-        )
-    return torch
 
 
 def trial_inputs(weights: Weights) -> list[np.ndarray]:

@@ -148,11 +148,11 @@ class X2CT(Weights):
         return dataclasses.replace(self, params={"params": cut})
 
     def torch_module(self) -> Any:
-        import torch_x2ct
+        from torch_modules import x2ct
 
         if self.net == "G":
-            return torch_x2ct.generator(self.architecture)
-        return torch_x2ct.Discriminator(self.views, self.features)
+            return x2ct.generator(self.architecture)
+        return x2ct.Discriminator(self.views, self.features)
 
 
 def _is_discriminator(state: convert.State) -> bool:
