@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.util
 import sys
 import types
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from jxrecon.interop import tensorflow
+from jxrecon.interop import weights as convert
 from jxrecon.interop.layouts import table_of
-from jxrecon.io.meshes import write_mesh
-from jxrecon.kinds import TEMPLATE
-from jxrecon.mesh import Mesh
+from jxrecon.methods.surfaces.igcn.networks import IgcnPlus
 from jxrecon.nn.blocks import Conv
-from jxrecon.phantom.liver import liver_template
-from jxrecon.runs import config
-from jxrecon.runs.run import Run, open_run, restore
+from jxrecon.runs.checkpoint import Checkpoints
+from jxrecon.runs.run import open_run, restore, start
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 needs_torch = pytest.mark.skipif(
@@ -34,8 +34,14 @@ needs_onnx = pytest.mark.skipif(
 
 SURFACE = ("views.pixels=32", "settings.width=2", "settings.hidden=6", "settings.pairs=1")
 VGG = (*SURFACE, "settings.stages=[1,1,2,1]")
-PRIOR = ("field.shape=[4,6,4]", "views.pixels=8", "settings.prior.base=[2,3,2]",
-         "settings.prior.channels=[6,4]", "settings.prior.w_dim=5", "settings.prior.mapping_layers=2")  # fmt: skip
+PRIOR = (
+    "field.shape=[4,6,4]",
+    "views.pixels=8",
+    "settings.prior.base=[2,3,2]",
+    "settings.prior.channels=[6,4]",
+    "settings.prior.w_dim=5",
+    "settings.prior.mapping_layers=2",
+)
 ENCODED = ("settings.prior.encoder_channels=[3,4]", "settings.prior.xray_channels=[3,4]")
 TOYS = {
     "x2vision": ("x2vision_hn", "small", PRIOR),
@@ -72,6 +78,7 @@ def tools():
     import run_files
     import tensor_files
     import to_torch
+    import torch_table
     import twins
 
     yield types.SimpleNamespace(
@@ -80,48 +87,23 @@ def tools():
         proofs=proofs,
         run_files=run_files,
         changed=tensor_files.changed,
+        table=torch_table,
         twins=twins,
     )
     sys.path.remove(str(TOOLS))
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(tools, tmp_path_factory):
     """name -> (a run, a state of random numbers): nothing is compiled."""
 
     @functools.cache
     def make(name):
         exp, size, settings = TOYS[name]
-        experiment = config.override(config.find(exp, size), list(settings))
-        experiment = dataclasses.replace(experiment, population=None)
-        folder = tmp_path_factory.mktemp(name)
-        organ = liver_template()
-        write_mesh(folder / TEMPLATE, Mesh(organ.vertices, organ.faces))
-        problem = experiment.kind.problem(experiment, 3, folder)
-        method = experiment.build(experiment.settings, problem)
-        run = Run(folder, experiment, None, problem, method, True, "")
-        return run, random_state(method)
+        run = tools.table.untrained(exp, size, settings, tmp_path_factory.mktemp(name))
+        return run, tools.table.random_state(run.method)
 
     return make
-
-
-def random_state(method):
-    rng = np.random.default_rng(3)
-
-    def fill(path, leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.zeros(leaf.shape, leaf.dtype)
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        drawn = rng.standard_normal(leaf.shape)
-        if name == "covariance":
-            drawn = np.eye(len(drawn)) + 0.01 * (drawn + drawn.T)
-        elif name in ("var", "scale"):
-            drawn = 1.0 + 0.1 * np.abs(drawn)
-        elif "kernel" in name:
-            drawn = drawn / max(np.prod(leaf.shape[:-1]), 1) ** 0.5
-        return jnp.asarray(drawn, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(method.init, jax.random.key(0)))
 
 
 def test_names_and_layouts_follow_from_the_layers():
@@ -152,6 +134,199 @@ def test_a_state_comes_back_from_its_file_to_the_last_bit(tools, toy, tmp_path, 
 def test_pytorch_loads_it_strictly_and_gives_the_same(tools, toy, name):
     run, state = toy(name)
     twin, file = tools.run_files.of_run(run, state)
+    module = tools.proofs.module_of(twin, file.tensors)  # raises unless all tensors fit
+    differences = tools.proofs.compared(twin, state, module)
+    assert max(differences.values()) <= 1e-5
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", TOYS)
+def test_onnxruntime_gives_the_same(tools, toy, tmp_path, name):
+    run, state = toy(name)
+    twin, file = tools.run_files.of_run(run, state)
     module = tools.proofs.module_of(twin, file.tensors)
-    assert list(module.state_dict()) != []
-    print(tools.proofs.compared(twin, state, module))
+    assert tools.proofs.exported(twin, state, module, tmp_path / "net.onnx") <= 1e-4
+    assert (tmp_path / "net.onnx").stat().st_size > 0
+
+
+@needs_torch
+def test_weights_that_pytorch_has_trained_come_here(tools, toy):
+    import torch
+    import torch_modules
+
+    run, state = toy("cnn2d")
+    twin, _ = tools.run_files.of_run(run, state)
+    torch.manual_seed(0)
+    module = torch_modules.build(twin.network, twin.arguments)
+    adam = torch.optim.Adam(module.parameters(), 1e-2)
+    image = torch.rand(4, *run.problem.cameras[0].shape)
+    truth = image[:, :, :, None].expand(-1, -1, -1, run.problem.grid.shape[1])
+    losses = []
+    for _ in range(12):
+        loss = (module(image) - truth).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    tensors = {name: value.numpy() for name, value in module.state_dict().items()}
+    trained = tools.twins.with_tensors(twin, state, tensors)
+    tools.proofs.compared(twin, trained, module.eval())  # raises where they differ
+    assert tools.changed(tensors, tools.twins.tensors_of(twin, trained)) == []
+
+
+# Whole files.
+
+
+@pytest.fixture(scope="module")
+def run_folder(toy, tmp_path_factory):
+    """A run of the toy 2DCNN, as training leaves it."""
+    made, state = toy("cnn2d")
+    folder = tmp_path_factory.mktemp("run") / "cnn2d"
+    names = types.SimpleNamespace(names=("a", "b", "c"))
+    dataset = types.SimpleNamespace(train=names, rule="made up", synthetic=True)
+    start(folder, made.experiment, "cnn2d", None, dataset)
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save(7, state)
+    return folder
+
+
+def test_a_run_goes_to_a_file_and_into_a_copy_of_itself(tools, run_folder, tmp_path, capsys):
+    file, copy, again = tmp_path / "a.safetensors", tmp_path / "copy", tmp_path / "b.safetensors"
+    assert tools.to_torch("--run", run_folder, "--out", file, "--no-check") == 0
+    words = ("--out", copy, "--run", run_folder, "--no-check")
+    assert tools.from_torch(file, *words) == 0
+    assert "bit-identical" in capsys.readouterr().out
+    assert tools.to_torch(copy, "--out", again, "--no-check") == 0
+    assert again.read_bytes() == file.read_bytes()
+    _, step = restore(open_run(copy))
+    assert step == 7
+    assert tools.from_torch(file, *words) == 2  # it is there now
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "shape", "text", "facts"])
+def test_a_file_that_does_not_fit_is_told_in_one_line_and_leaves_nothing(
+    tools, run_folder, tmp_path, damage, capsys
+):
+    file, out = tmp_path / "a.safetensors", tmp_path / "out"
+    assert tools.to_torch("--run", run_folder, "--out", file, "--no-check") == 0
+    tensors, facts = tools.run_files.read(file)
+    if damage == "missing":
+        del tensors["conv.0.weight"]
+    elif damage == "unknown":
+        tensors["conv.99.weight"] = np.zeros(3, np.float32)
+    elif damage == "shape":
+        tensors["conv.0.weight"] = tensors["conv.0.weight"][:, :, :-1]
+    elif damage == "facts":
+        facts = {**facts, "network": ["cnn2d"]}
+    tools.run_files.write(tools.run_files.RunFile(tensors, facts), file)
+    if damage == "text":
+        file.write_bytes(b"no tensors" * 9)
+    capsys.readouterr()
+    assert tools.from_torch(file, "--out", out, "--run", run_folder) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert str(file) in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors"]
+
+
+def test_a_pickle_is_refused(tools, tmp_path, capsys):
+    (tmp_path / "ffhq.pkl").write_bytes(b"\x80\x04.")
+    assert tools.from_torch(tmp_path / "ffhq.pkl", "--out", tmp_path / "run") == 2
+    assert "a pickle runs code" in capsys.readouterr().err
+
+
+def test_weights_that_ship_come_back_to_the_same_file(tools, tmp_path, capsys):
+    from jxrecon.runs import shipped
+
+    file, out = tmp_path / "lift.safetensors", tmp_path / "lift_hn.safetensors"
+    assert tools.to_torch("--run", "lift_hn", "--out", file, "--no-check") == 0
+    words = ("--run", "lift_hn", "--no-check")
+    assert tools.from_torch(file, "--out", tmp_path / "lift_hn", *words) == 2
+    assert tools.from_torch(file, "--out", out, *words) == 0
+    assert "bit-identical" in capsys.readouterr().out
+    assert out.read_bytes() == (shipped.FOLDER / "lift_hn.safetensors").read_bytes()
+
+
+# TensorFlow's names.
+
+
+@pytest.mark.parametrize("name", ["igcn_plus", "pixel2mesh"])
+def test_a_state_comes_back_through_tensorflows_names(tools, toy, tmp_path, name):
+    run, state = toy(name)
+    twin, file = tools.run_files.of_run(run, state, ".npz")
+    tools.run_files.write(file, tmp_path / "net.npz")
+    other = jax.tree.map(jnp.zeros_like, state)
+    read = tools.run_files.read(tmp_path / "net.npz")
+    back = tools.twins.with_tensors(twin, other, read.tensors)
+    assert tools.changed(file.tensors, tools.twins.tensors_of(twin, back, True)) == []
+
+
+def test_igcn_plus_has_the_names_and_shapes_of_the_released_code(oracles):
+    network = IgcnPlus()
+    image, place = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 5, 2))
+    shapes = jax.eval_shape(
+        lambda *x: network.init(jax.random.key(0), *x, lambda v: v),
+        image,
+        place,
+        jnp.zeros((1, 5, 3)),
+    )
+    params = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes["params"])
+    table = tensorflow.igcn_plus()
+    ours = convert.to_torch({"params": {"params": params}}, table, copy=False)
+    rows = [line.split("\t") for line in (oracles / "igcn_keys.txt").read_text().splitlines()[1:]]
+    official = {row[1]: row[2] for row in rows if row[0] == "igcn"}
+    assert {name: "x".join(map(str, array.shape)) for name, array in ours.items()} == official
+
+
+def test_pixel2mesh_names_every_layer_once():
+    names = [row.torch for row in tensorflow.pixel2mesh()]
+    assert len(names) == len(set(names)) == 2 * 18 + 3 * 43
+    assert names[-3:] == [
+        f"gcn/graphconvolution_43_vars/{w}" for w in ("weights_0", "weights_1", "bias")
+    ]
+
+
+# NeRP.
+
+
+@pytest.fixture(params=["siren", "ffn"])
+def nerp_state(request, oracles):
+    """Random numbers in the published names and shapes."""
+    rng = np.random.default_rng(0)
+    rows = [line.split("\t") for line in (oracles / "nerp_keys.txt").read_text().splitlines()[1:]]
+    return {
+        row[1]: (float(row[4]) * rng.standard_normal(tuple(map(int, row[2].split("x"))))).astype(
+            np.float32
+        )
+        for row in rows
+        if row[0] in ("encoder", request.param)
+    }
+
+
+def test_nerps_published_tensors_come_back_to_the_last_bit(tools, nerp_state, tmp_path):
+    source, ours = tmp_path / "nerp.safetensors", tmp_path / "ours.safetensors"
+    safetensors.numpy.save_file(nerp_state, source)
+    assert tools.from_torch(source, "--out", tmp_path / "run", "--no-check") == 2  # no runs of it
+    assert tools.from_torch(source, "--out", ours, "--no-check") == 0
+    words = ("--out", tmp_path / "back", "--format", "safetensors", "--no-check")
+    assert tools.to_torch(ours, *words) == 0
+    (back,) = (tmp_path / "back").glob("*.safetensors")
+    assert tools.changed(nerp_state, safetensors.numpy.load_file(back)) == []
+
+
+@needs_torch
+def test_nerps_published_file_gives_the_same_in_pytorch(tools, nerp_state, tmp_path, capsys):
+    import torch
+
+    tensors = {name: torch.from_numpy(value) for name, value in nerp_state.items()}
+    frequencies = tensors.pop("B")
+    torch.save({"net": tensors, "enc": frequencies, "opt": {}}, tmp_path / "model_002000.pt")
+    ours = tmp_path / "ours.safetensors"
+    assert tools.from_torch(tmp_path / "model_002000.pt", "--out", ours) == 0
+    assert "PyTorch's output and ours" in capsys.readouterr().out
+    assert tools.to_torch(ours, "--out", tmp_path / "back", "--format", "pth", "--no-check") == 0
+    (back,) = (tmp_path / "back").glob("*.pth")
+    content = torch.load(back, weights_only=True)
+    assert torch.equal(content["enc"], frequencies)
+    assert all(torch.equal(content["net"][name], value) for name, value in tensors.items())

@@ -2,7 +2,7 @@
 
     python tools/from_torch.py NAME.pth --out RUN [--data DIR]            # the experiment that the file names
     python tools/from_torch.py NAME.pth --out RUN --run OTHER             # OTHER with these weights
-    python tools/from_torch.py NAME.pth --out RUN --exp NAME [--set ...]  # of a state dict alone
+    python tools/from_torch.py NAME.pth --out RUN --exp NAME [--set ...]  # of a state dict, or .npz, alone
     python tools/from_torch.py NAME.pth --out lift.safetensors --run lift_hn
     python tools/from_torch.py 90_net_G.pth [90_net_D.pth] --out RUN [--exp x2ct_lidc] [--data DIR]
     python tools/from_torch.py latest_net_G_A.pth [latest_net_G_B.pth ...] --out RUN [--real B]
@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import run_files
 from tensor_files import changed
+from twins import tensors_of
 from weight_files import FAMILIES, read_official, read_ours, read_run, write_ours, write_run
 from weights import Weights, outputs, proof
 
@@ -81,10 +82,10 @@ def _into_run(file: run_files.RunFile, args: argparse.Namespace) -> None:
     """Writes the run, reads it back and compares."""
     origin = args.files[0]
     source = run_files.Source(args.run, args.exp or "", args.size, args.set, args.data)
-    twin, state, tensors = run_files.into_run(file, origin, args.out, source)
+    twin, state = run_files.into_run(file, origin, args.out, source)
     own = {name: value for name, value in file.tensors.items() if name not in twin.constants}
-    held = {name: value for name, value in tensors.items() if name not in twin.constants}
-    names = changed(own, held)
+    held = tensors_of(twin, state, tensorflow=origin.suffix == ".npz")
+    names = changed(own, {name: value for name, value in held.items() if name in own})
     if names and args.out.suffix != ".safetensors":
         raise InputError(f"{args.out}: {names[0]} changed on the way there, expected the same bits")
     rounded = f"{len(names)} of them rounded to 16 bits" if names else "bit-identical"
@@ -94,6 +95,7 @@ def _into_run(file: run_files.RunFile, args: argparse.Namespace) -> None:
         return
     import proofs
 
+    tensors = tensors_of(twin, state)
     for name, largest in proofs.compared(twin, state, proofs.module_of(twin, tensors)).items():
         print(f"{name}: PyTorch and ours differ by {largest:.1e} of the largest value")
 

@@ -43,7 +43,7 @@ def compared(twin: Twin, state: PyTree, module: Any) -> dict[str, float]:
     """
     torch = import_torch()
     found = {}
-    for trial in twin.trials:
+    for trial in twin.trials():
         part = module.get_submodule(trial.part)
         with torch.no_grad():
             theirs = part(*map(torch.from_numpy, trial.inputs))
@@ -66,7 +66,7 @@ def exported(twin: Twin, state: PyTree, module: Any, path: Path) -> float:
         raise InputError(
             f"{error.name} is not installed, expected it for --onnx: pip install 'jxrecon[torch]'"
         ) from None
-    torch, trial = import_torch(), twin.trials[0]
+    torch, trial = import_torch(), twin.trials()[0]
     names = [f"input_{n}" for n in range(len(trial.inputs))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecations

@@ -3,6 +3,7 @@
 NAME.pth           a dict: state_dict; network and arguments, by which `torch_modules.load` builds the module;
                    experiment, by which `from_torch.py` makes the run again
 NAME.safetensors   the state dict, the rest as metadata
+NAME.npz           of IGCN+ and Pixel2Mesh, the tensors as the released TensorFlow codes name them, no more
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import Run
 from jxrecon.types import InputError, PyTree, shown
 
-ENDINGS = (".pth", ".pt", ".safetensors")
+ENDINGS = (".pth", ".pt", ".safetensors", ".npz")
 """Of one file for a whole run."""
 
 _FACTS = {"network": str, "arguments": dict, "experiment": dict}
@@ -49,13 +50,19 @@ class RunFile(NamedTuple):
     facts: dict[str, Any]
 
 
-def of_run(opened: Run, state: PyTree) -> tuple[Twin, RunFile]:
-    """The networks of a run, and what a file of them holds.
+def of_run(opened: Run, state: PyTree, ending: str = "") -> tuple[Twin, RunFile]:
+    """The networks of a run, and what a file of them with this ending holds.
 
     Raises:
-        InputError: PyTorch has no twin of its method, or of an ablation of it.
+        InputError: PyTorch has no twin of its method, or of an ablation of it, or TensorFlow has none.
     """
     twin, experiment = twin_of(opened, state), opened.experiment
+    if ending == ".npz":
+        if not twin.tensorflow:
+            raise InputError(
+                f"{twin.network} has no TensorFlow code, expected .pth or .safetensors"
+            )
+        return twin, RunFile(tensors_of(twin, state, tensorflow=True), {})
     facts = {
         "network": twin.network,
         "arguments": twin.arguments,
@@ -70,7 +77,9 @@ def write(file: RunFile, path: Path) -> None:
     Raises:
         InputError: a .pth is asked for and there is no PyTorch.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == ".npz":
+        tensor_files.write_npz(path, file.tensors)
+    elif path.suffix == ".safetensors":
         tensor_files.write_safetensors(path, file.tensors, file.facts)
     else:
         tensor_files.write_pth(path, file.tensors, lambda s: {**file.facts, "state_dict": s})
@@ -108,16 +117,14 @@ class Source(NamedTuple):
     data: Path | None = None
 
 
-def into_run(
-    file: RunFile, origin: Path, out: Path, source: Source
-) -> tuple[Twin, PyTree, Tensors]:
+def into_run(file: RunFile, origin: Path, out: Path, source: Source) -> tuple[Twin, PyTree]:
     """Writes a run folder with the weights of a file; for weights that ship, such a file.
 
     A copy of a run keeps its step and its optimisers; a new run begins at step 0, all else as training
     starts it.
 
     Returns:
-        the networks, the state and its state dict, as they are read back.
+        the networks and the state, as they are read back.
 
     Raises:
         InputError: the tensors are not those of the run's networks, or the folder holds a run.
@@ -138,11 +145,10 @@ def into_run(
         folder.rename(out)
     written = run.open_run(out, trust)
     state, _ = run.restore(written)
-    twin = twin_of(written, state)
-    return twin, state, tensors_of(twin, state)
+    return twin_of(written, state), state
 
 
-def _ship(base: Run, file: RunFile, origin: Path, out: Path) -> tuple[Twin, PyTree, Tensors]:
+def _ship(base: Run, file: RunFile, origin: Path, out: Path) -> tuple[Twin, PyTree]:
     """Weights that ship, in place of those that `base` is."""
     assert base.weights is not None
     if out.suffix != ".safetensors":
@@ -152,8 +158,7 @@ def _ship(base: Run, file: RunFile, origin: Path, out: Path) -> tuple[Twin, PyTr
         out, _replaced(base, state, file, origin), shipped.read_config(base.weights)[0], step
     )
     state, _ = shipped.read(out, jax.eval_shape(lambda: state))
-    twin = twin_of(base, state)
-    return twin, state, tensors_of(twin, state)
+    return twin_of(base, state), state
 
 
 def _copy(base: Run, file: RunFile, origin: Path, folder: Path) -> None:

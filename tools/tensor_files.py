@@ -1,4 +1,4 @@
-"""Files of tensors in PyTorch's layout, read and written: .pth (or .pt), and .safetensors without PyTorch.
+"""Files of tensors, read and written: .pth (or .pt), and without PyTorch .safetensors and .npz.
 
 Beside the state dict a file may hold facts: the other entries of a .pth, the metadata of a safetensors, each
 written as JSON.
@@ -64,6 +64,8 @@ def read(path: Path, expected: str) -> tuple[Tensors, dict[str, Any]]:
             f"{path}: a pickle runs code when it is read, and StyleGAN2-ADA's hold 2-D networks, which no "
             "experiment here has: expected .pth or .safetensors"
         )
+    if path.suffix == ".npz":
+        return _read_npz(path), {}
     if path.suffix not in (".pth", ".pt"):
         return _read_safetensors(path)
     torch = import_torch()
@@ -79,13 +81,20 @@ def read(path: Path, expected: str) -> tuple[Tensors, dict[str, Any]]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise InputError(f"{path}: no dict of tensors, expected a state_dict, by itself or in one")
-    facts = {} if state is content else {k: v for k, v in content.items() if k != "state_dict"}
+    parts = ("state_dict", "net", "enc", "opt")
+    facts = {} if state is content else {k: v for k, v in content.items() if k not in parts}
     wide = {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in state.items()}
     return {name: value.numpy() for name, value in wide.items()}, facts
 
 
 def _state_of(content: Any) -> Any:
-    return content.get("state_dict", content) if isinstance(content, Mapping) else None
+    """The state dict, by itself or in one; NeRP's file has it as net, with the frequencies beside it."""
+    if not isinstance(content, Mapping):
+        return None
+    if isinstance(content.get("net"), Mapping):
+        frequencies = {"B": content["enc"]} if "enc" in content else {}
+        return {**content["net"], **frequencies}
+    return content.get("state_dict", content)
 
 
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -102,6 +111,16 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     return state, facts
 
 
+def _read_npz(path: Path) -> Tensors:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected an .npz of named arrays")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds
+        raise InputError(f"{path}: cannot be read as .npz ({one_line(error)[:200]})") from None
+
+
 def _fact(text: str) -> Any:
     """What the JSON says; other text stays as it is."""
     if len(text) >= _MOST_FACTS:
@@ -116,6 +135,13 @@ def write_safetensors(path: Path, tensors: Tensors, facts: Mapping[str, Any]) ->
     """Writes them, whole or not at all."""
     texts = {name: json.dumps(value) for name, value in facts.items()}
     write_file(path, safetensors.numpy.save(tensors, texts))
+
+
+def write_npz(path: Path, tensors: Tensors) -> None:
+    """Writes them, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez(stream, **tensors)
+    write_file(path, stream.getvalue())
 
 
 def write_pth(path: Path, tensors: Tensors, pack: Callable[[dict[str, Any]], Any]) -> None:

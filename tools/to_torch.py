@@ -2,12 +2,14 @@
 
     python tools/to_torch.py --run RUN --out NAME.pth [--onnx NAME.onnx] [--which best]
     python tools/to_torch.py --run lift_hn --out NAME.safetensors
+    python tools/to_torch.py --run RUN --out NAME.npz
     python tools/to_torch.py --run RUN --out DIR [--epoch 90]
 
 NAME.pth holds the state dict of one plain module of `torch_modules`, by which `torch_modules.load` makes it
 again with strict=True: every network of the run, the running means, and what else a reconstruction needs of
 them. RUN is a run folder or the name of weights that ship. --onnx writes the module's forward: the generator
-by the running mean, the regression network.
+by the running mean, the regression network. An .npz has the names and layouts of the released TensorFlow
+codes of IGCN+ and Pixel2Mesh.
 
 DIR is for the code of others: {epoch}_net_G.pth and {epoch}_net_D.pth of X2CT-GAN, dicts of iters, epoch,
 state_dict and lr; of CycleGAN {epoch}_net_G_A.pth, G_B, D_A and D_B, state dicts alone, A being the real
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import run_files
 from tensor_files import changed, import_torch
+from twins import tensors_of
 from weight_files import read_official, read_ours, read_run, write_official
 from weights import Weights, proof
 
@@ -88,7 +91,8 @@ def _whole(args: argparse.Namespace, which: int | str) -> None:
     """One file of all networks, and the ONNX."""
     opened = run.open_run(args.source, args.trust)
     state, step = run.restore(opened, which)
-    twin, file = run_files.of_run(opened, state)
+    ending = "" if args.out is None else args.out.suffix
+    twin, file = run_files.of_run(opened, state, ending)
     if args.out is not None:
         run_files.write(file, args.out)
         if names := changed(file.tensors, run_files.read(args.out).tensors):
@@ -100,7 +104,7 @@ def _whole(args: argparse.Namespace, which: int | str) -> None:
         return
     import proofs
 
-    module = proofs.module_of(twin, file.tensors)
+    module = proofs.module_of(twin, tensors_of(twin, state))
     if not args.no_check:
         for name, largest in proofs.compared(twin, state, module).items():
             print(f"{name}: PyTorch and ours differ by {largest:.1e} of the largest value")

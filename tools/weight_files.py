@@ -20,6 +20,7 @@ import numpy as np
 import tensor_files
 from cyclegan_weights import CycleGAN
 from flax.traverse_util import flatten_dict
+from nerp_weights import NeRP
 from tensor_files import Tensors
 from weights import Weights, check, compare
 from x2ct_weights import X2CT
@@ -31,7 +32,7 @@ from jxrecon.runs import run
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.types import InputError, shown
 
-FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN)
+FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN, NeRP)
 
 _NAME = re.compile(r"(?:(?P<epoch>.+)_net_|.*_)?(?P<net>[GD](?:_[AB])?)")
 _NORMS = "norms of "  # begins the names of running statistics in our files

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jxrecon.types import InputError
 
-Rule: TypeAlias = Literal["conv", "conv_transpose", "linear", "map", "vector"]
+Rule: TypeAlias = Literal["conv", "conv_transpose", "linear", "map", "swapped", "vector"]
 
 
 class Parameter(NamedTuple):
@@ -25,7 +25,8 @@ class Parameter(NamedTuple):
         torch: its name in the state dict.
         path: where it lies in our parameter tree.
         rule: how its axes are ordered there: "conv" [O, I, *k], "conv_transpose" [I, O, *k] (our transposed
-            kernels are not flipped), "linear" [O, I], "map" [C, *k]; ours are [*k, I, O], [I, O], [*k, C].
+            kernels are not flipped), "linear" [O, I], "map" [C, *k], TensorFlow's "swapped" [*k, O, I]; ours
+            are [*k, I, O], [I, O] and [*k, C]; "vector" is any that is the same there.
     """
 
     torch: str
@@ -55,26 +56,27 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """What PyTorch keeps for a norm, behind its name."""
 
 
-_CHANNELS: dict[Rule, tuple[int, ...]] = {
-    "conv": (-1, -2),
-    "linear": (-1, -2),
-    "conv_transpose": (-2, -1),
-    "map": (-1,),
-    "vector": (),
+_AXES: dict[Rule, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "conv": ((0, 1), (-1, -2)),
+    "linear": ((0, 1), (-1, -2)),
+    "conv_transpose": ((0, 1), (-2, -1)),
+    "map": ((0,), (-1,)),
+    "swapped": ((-2, -1), (-1, -2)),
+    "vector": ((), ()),
 }
-"""Where the first axes of PyTorch's tensors stand in ours."""
+"""Axes of PyTorch's tensors, and where they stand in ours."""
 
 
 def to_ours(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in PyTorch's layout -> ours."""
-    places = _CHANNELS[rule]
-    return np.moveaxis(value, range(len(places)), places)
+    theirs, ours = _AXES[rule]
+    return np.moveaxis(value, theirs, ours)
 
 
 def to_theirs(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in our layout -> PyTorch's: the inverse of `to_ours`."""
-    places = _CHANNELS[rule]
-    return np.moveaxis(value, places, range(len(places)))
+    theirs, ours = _AXES[rule]
+    return np.moveaxis(value, ours, theirs)
 
 
 def from_torch(state: State, table: Table) -> dict[str, Any]:

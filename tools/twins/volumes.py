@@ -1,0 +1,169 @@
+"""The twins of X2Vision, lift, 2DCNN and Henzler's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jxrecon.compile import jit
+from jxrecon.interop.layouts import table_of
+from jxrecon.interop.weights import Parameter, Row
+from jxrecon.methods.volumes.x2vision import prior as manifold
+from jxrecon.methods.volumes.x2vision.method import style_statistics
+from jxrecon.nn.blocks import apply
+from jxrecon.runs.run import Run
+from jxrecon.types import PyTree
+
+from .base import Trial, Twin, first, last, leaves_of, normal
+
+
+def x2vision(run: Run, state: PyTree) -> Twin:
+    prior = run.method.init.args[0]
+    s, w_dim, shape = prior.settings, prior.settings.w_dim, tuple(prior.problem.grid.shape)
+    pixels, views = manifold.ENCODED_PIXELS, len(prior.problem.cameras)
+    z, ws = jnp.zeros((1, w_dim)), jnp.zeros((1, prior.synthesis.num_ws, w_dim))
+    networks = {"mapping": (prior.mapping, z), "synthesis": (prior.synthesis, ws)}
+    encoders = {
+        "volume": (prior.volume_encoder, jnp.zeros((1, *prior.encoded_shape, 1))),
+        "xrays": (prior.xray_encoder, jnp.zeros((1, pixels, pixels, views))),
+    }
+    owners = {("generator",): networks, ("ema",): networks}
+    arrays = [("codes",)]
+    if prior.encodes:
+        owners |= {("encoder",): encoders, ("ema", "encoder"): encoders}
+        arrays = [("moments", "mean"), ("moments", "covariance"), ("residual",), ("scale",)]
+    volume = jnp.zeros((1, *shape, 1))
+    rows = [
+        *table_of(prior.discriminator, [volume], {"params": ("discriminator",)}, "discriminator.")
+    ]
+    for owner, parts in owners.items():
+        for name, (network, example) in parts.items():
+            place = (*owner, name)
+            rows += table_of(network, [example], {"params": place}, ".".join([*place, ""]))
+    rows += [Parameter("_".join(path), path, "vector") for path in arrays]
+    found = jit(lambda s: style_statistics(prior, s.ema, s.moments))(state)
+    constants = {f"w_{name}": np.asarray(a) for name, a in found._asdict().items()}
+    leaves = leaves_of(state)
+    shapes = {"_".join(path): leaves[path].shape for path in arrays}
+    shapes |= {name: array.shape for name, array in constants.items()}
+    generator = {
+        "base": list(s.base),
+        "channels": list(s.channels),
+        "w_dim": w_dim,
+        "mapping_layers": s.mapping_layers,
+        "architecture": s.architecture,
+    }
+    seen = {
+        "shape": list(prior.encoded_shape),
+        "encoder_channels": list(s.encoder_channels),
+        "pixels": pixels,
+        "views": views,
+        "xray_channels": list(s.xray_channels),
+        "w_dim": w_dim,
+    }
+    arguments = {
+        "generator": generator,
+        "encoders": seen if prior.encodes else None,
+        "arrays": {name: list(shape) for name, shape in shapes.items()},
+    }
+    trials = partial(_x2vision_trials, prior, owners)
+    return Twin("x2vision", arguments, tuple(rows), constants, trials)
+
+
+def _x2vision_trials(prior: Any, owners: dict) -> tuple[Trial, ...]:
+    shape = tuple(prior.problem.grid.shape)
+    z, volumes = normal(2, prior.settings.w_dim), normal(4, 1, *shape)
+
+    def generated(owner: str) -> Callable[..., Any]:
+        def ours(state: PyTree, z: Any, *noise: Any) -> Any:
+            generator = getattr(state, owner)
+            ws = manifold.map_styles(prior, generator, z)
+            maps = tuple(map(last, noise)) or None
+            return first(manifold.synthesise(prior, generator, ws, maps))
+
+        return ours
+
+    def encoded(place: tuple[str, ...], name: str, network: Any) -> Callable[..., Any]:
+        def ours(state: PyTree, x: Any) -> Any:
+            params = state.encoder if place == ("encoder",) else state.ema["encoder"]
+            return apply(network, params[name], last(x))
+
+        return ours
+
+    noise = tuple(normal(2, 1, *size) for size in prior.synthesis.noise_shapes)
+    trials = [
+        Trial("", (z,), generated("ema")),
+        Trial("ema", (z, *noise), generated("ema")),
+        Trial("generator", (z, *noise), generated("generator")),
+        Trial("ema.mapping", (z,), lambda s, z: apply(prior.mapping, s.ema["mapping"], z)),
+        Trial(
+            "discriminator",
+            (volumes,),
+            lambda s, v: manifold.score(prior, s.discriminator, last(v)),
+        ),
+    ]
+    for place, parts in owners.items():
+        if place[-1] == "encoder":
+            for name, (network, example) in parts.items():
+                x = normal(2, example.shape[-1], *example.shape[1:-1])
+                part = ".".join([*place, name])
+                trials.append(Trial(part, (x,), encoded(place, name, network)))
+    return tuple(trials)
+
+
+def lift(run: Run, state: PyTree) -> Twin:
+    model = run.method.init.args[0]
+    problem, settings = model.problem, model.settings
+    half = tuple(n // 2 for n in problem.grid.shape)
+    channels = 8 + 8 * len(problem.cameras) + 3
+    example = jnp.zeros((1, *half, channels))
+    owners = [name for name in ("params", "ema") if getattr(state, name)]
+    rows: list[Row] = []
+    for name in owners:
+        rows += table_of(model.net, [example], {"params": (name,)}, f"{name}.")
+
+    def ours(name: str) -> Callable[..., Any]:
+        return lambda s, x: tuple(apply(model.net, getattr(s, name), last(x)))
+
+    features = normal(1, channels, *half)
+    trials = [Trial(part, (features,), ours(part or "ema")) for part in ("", *owners)]
+    network = {"inputs": channels, "widths": list(settings.widths), "dropout": settings.dropout}
+    arguments = {"network": network, "trained": "params" in owners}
+    rows.append(Parameter("scale", ("scale",), "vector"))
+    return Twin("lift", arguments, tuple(rows), {}, lambda: tuple(trials))
+
+
+def _frontal(network: str, arguments: dict[str, Any], run: Run) -> Twin:
+    model = run.method.init.args[0]
+    pixels = model.problem.cameras[0].shape
+    image = jnp.zeros((1, *pixels))
+    places = {"params": ("params",), "batch_stats": ("statistics",)}
+    rows = table_of(model.network, [image], places, train=False)
+
+    def ours(state: PyTree, image: Any) -> Any:
+        variables = {"params": state.params, "batch_stats": state.statistics}
+        return model.network.apply(variables, image, train=False)
+
+    trial = Trial("", (np.abs(normal(2, *pixels)),), ours)
+    return Twin(
+        network, {"shape": list(model.network.shape), **arguments}, rows, {}, lambda: (trial,)
+    )
+
+
+def cnn2d(run: Run, state: PyTree) -> Twin:
+    settings = run.experiment.settings
+    return _frontal("cnn2d", {"width": settings.width, "blocks": settings.blocks}, run)
+
+
+def henzler(run: Run, state: PyTree) -> Twin:
+    settings, pixels = run.experiment.settings, run.problem.cameras[0].shape[0]
+    arguments = {
+        "pixels": pixels,
+        "channels": list(settings.channels),
+        "blocks": settings.blocks,
+    }
+    return _frontal("henzler", arguments, run)
