@@ -40,7 +40,7 @@ class DisplacementField(nn.Module):
         centre, n = reference.mean(1, keepdim=True), self.nodes
         nodes = centre + self._offsets(reference)
         levels = self.encoder(torch.stack([standardised(image), silhouette], 1))
-        features = pool(levels[1:], self.scene.place_of(nodes), image.shape[1:])
+        features = pool(levels[1:], self.scene.camera.place_of(nodes), image.shape[1:])
         x = torch.cat([features, nodes / LENGTH_MM], -1).transpose(1, 2)
         x = functional.relu(self.enter(x.reshape(*x.shape[:2], n, n, n)))
         for layer in self.layer:

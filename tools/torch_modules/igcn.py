@@ -10,18 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import EPSILON, conv, instance_norm, resized
-from .surfaces import (
-    LENGTH_MM,
-    STEP_MM,
-    Encoder,
-    GraphNetwork,
-    Scene,
-    at_level,
-    bilinear,
-    floor_ceil_bilinear,
-    pool,
-    standardised,
-)
+from .projection import at_level, bilinear, floor_ceil_bilinear
+from .surfaces import LENGTH_MM, STEP_MM, Encoder, GraphNetwork, Scene, pool, standardised
 
 ZERO, SCALE, UNIT_MM = 122.0, 6800.0, 1000.0
 """Of the map of IGCN+: where nothing moves, one unit of length more, and that unit."""
@@ -70,7 +60,7 @@ class Igcn(nn.Module):
 
     def forward(self, image: Tensor, reference: Tensor, *silhouette: Tensor) -> Tensor:
         """Line integrals [b, r, c], vertices [b, v, 3] mm, the mask of where they are seen [b, r, c]."""
-        place, shape = self.scene.place_of(reference), image.shape[1:]
+        place, shape = self.scene.camera.place_of(reference), image.shape[1:]
         levels = self.encoder(torch.stack([standardised(image), *silhouette], 1))
         dense = self.map_head(levels)
         mapping = bilinear(dense, at_level(place, shape, dense.shape[2:]))
@@ -149,6 +139,6 @@ class IgcnPlus(nn.Module):
         flat = torch.full_like(image, ZERO)
         dense = self.unet(torch.stack([255.0 * silhouette, flat, grey], 1))
         shape = (reference - reference.mean(1, keepdim=True)) / UNIT_MM
-        sampled = self.sample(dense, self.scene.place_of(reference))
+        sampled = self.sample(dense, self.scene.camera.place_of(reference))
         x = torch.cat([(sampled - ZERO) / SCALE, shape], -1)
         return reference + UNIT_MM * self.graph(x, self.scene)[0]

@@ -7,15 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import conv
-from .surfaces import (
-    LENGTH_MM,
-    GraphConvolution,
-    GraphNetwork,
-    Scene,
-    at_level,
-    bilinear,
-    standardised,
-)
+from .projection import at_level, bilinear
+from .surfaces import LENGTH_MM, GraphConvolution, GraphNetwork, Scene, standardised
 
 BLOCKS = 3
 
@@ -67,7 +60,7 @@ class Pixel2Mesh(nn.Module):
         shape, vertices = image.shape[1:], reference / LENGTH_MM
         maps, memory = self.encoder(standardised(image)[:, None]), []
         for block, network in enumerate(self.gcn):
-            place = self.scene.place_of(LENGTH_MM * vertices)
+            place = self.scene.camera.place_of(LENGTH_MM * vertices)
             features = [bilinear(m, at_level(place, shape, m.shape[2:])) for m in maps]
             x = torch.cat([vertices, *features, *memory], -1)
             moved, *memory = network(x, self.scene)

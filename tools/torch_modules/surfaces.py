@@ -1,8 +1,7 @@
-"""What the PyTorch modules of surfaces share: the camera, pooling of features, graph convolutions.
+"""What the PyTorch modules of surfaces share: constants of a run, pooling of features, graph convolutions.
 
-They compute what `jxrecon.nn.perceptual_pooling`, `jxrecon.nn.graph` and `jxrecon.geometry` compute. Images
-are [b, c, rows, columns], vertices [b, v, 3] in mm, places [b, v, 2] as (row, column), integers at the
-centres of pixels.
+They compute what `jxrecon.nn.perceptual_pooling` and `jxrecon.nn.graph` compute. Images are [b, c, rows,
+columns], vertices [b, v, 3] in mm.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import conv, instance_norm
+from .projection import Camera, at_level, bilinear
 
 LENGTH_MM, STEP_MM = 100.0, 10.0
 """Coordinates enter networks in the first unit, displacements leave them in the second."""
@@ -32,28 +32,12 @@ class Scene(nn.Module):
         self, pixels: Sequence[int], vertices: int, faces: int, neighbours: int = 0
     ) -> None:
         super().__init__()
-        self.pixels = tuple(pixels)
-        for name in ("source", "centre", "u", "v"):
-            self.register_buffer(name, torch.zeros(3))
+        self.camera = Camera(pixels)
         self.register_buffer("vertices", torch.zeros(vertices, 3))
         self.register_buffer("faces", torch.zeros(faces, 3, dtype=torch.int32))
         if neighbours:
             self.register_buffer("table", torch.zeros(neighbours, vertices, dtype=torch.int32))
             self.register_buffer("weights", torch.zeros(neighbours, vertices))
-
-    def place_of(self, points: Tensor) -> Tensor:
-        """Where the rays through world points [b, p, 3] meet the detector."""
-        along = points - self.source
-        normal = torch.linalg.cross(self.u, self.v)
-        depth = (self.centre @ normal - points @ normal) / (along @ normal)
-        on_u, on_v = (
-            points @ axis + depth * (along @ axis) - self.centre @ axis for axis in (self.u, self.v)
-        )
-        uu, vv, uv = self.u @ self.u, self.v @ self.v, self.u @ self.v
-        scale = uu * vv - uv * uv
-        row = (uu * on_v - uv * on_u) / scale + (self.pixels[0] - 1) / 2
-        column = (vv * on_u - uv * on_v) / scale + (self.pixels[1] - 1) / 2
-        return torch.stack([row, column], -1)
 
     def aggregate(self, x: Tensor) -> Tensor:
         """A X of features [b, v, c]: a weighted sum over each vertex's neighbours."""
@@ -64,47 +48,6 @@ def standardised(image: Tensor) -> Tensor:
     """Images [b, rows, columns] of mean 0 and deviation 1."""
     centred = image - image.mean((1, 2), keepdim=True)
     return centred * torch.rsqrt(centred.square().mean((1, 2), keepdim=True) + 1e-8)
-
-
-def bilinear(features: Tensor, place: Tensor) -> Tensor:
-    """Features [b, c, rows, columns] between pixels, [b, v, c]; the border's value outside."""
-    place, last = _within(features, place)
-    low = torch.minimum(place.floor(), (last - 1.0).clamp(min=0.0))
-    high = torch.minimum(low + 1.0, last)
-    return _mixed(features, (low, 1.0 - (place - low)), (high, place - low))
-
-
-def floor_ceil_bilinear(features: Tensor, place: Tensor) -> Tensor:
-    """As the TensorFlow codes sample: zero where row or column is an integer."""
-    place, _ = _within(features, place)
-    low, high = place.floor(), place.ceil()
-    return _mixed(features, (low, high - place), (high, place - low))
-
-
-def _within(features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    rows, columns = features.shape[2:]
-    last = torch.tensor([rows - 1, columns - 1], dtype=place.dtype, device=place.device)
-    return torch.minimum(place.clamp(min=0.0), last), last
-
-
-def _mixed(features: Tensor, *ends: tuple[Tensor, Tensor]) -> Tensor:
-    """The sum over the four corners; an end is (pixels, weights), both [b, v, 2]."""
-    flat, columns = features.flatten(2).transpose(1, 2), features.shape[3]
-    total = None
-    for row, along_rows in ends:
-        for column, along_columns in ends:
-            index = (row[..., 0] * columns + column[..., 1]).long()[..., None]
-            corner = flat.gather(1, index.expand(-1, -1, flat.shape[2]))
-            part = (along_rows[..., 0] * along_columns[..., 1])[..., None] * corner
-            total = part if total is None else total + part
-    return total
-
-
-def at_level(place: Tensor, image: Sequence[int], level: Sequence[int]) -> Tensor:
-    """Places on an image -> on one of another shape that covers the same area."""
-    ratio = [n / m for n, m in zip(level, image)]
-    scale = torch.tensor(ratio, dtype=place.dtype, device=place.device)
-    return (place + 0.5) * scale - 0.5
 
 
 def pool(levels: Sequence[Tensor], place: Tensor, image: Sequence[int]) -> Tensor:

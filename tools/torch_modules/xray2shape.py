@@ -36,6 +36,6 @@ class Xray2Shape(nn.Module):
         levels = self.encoder(standardised(image)[:, None])
         whole = functional.relu(self.whole(levels[-1].mean((2, 3))))
         whole = whole[:, None].expand(-1, vertices.shape[1], -1)
-        local = pool(levels[1:], self.scene.place_of(vertices), image.shape[1:])
+        local = pool(levels[1:], self.scene.camera.place_of(vertices), image.shape[1:])
         x = torch.cat([whole, local, vertices / LENGTH_MM], -1)
         return vertices + STEP_MM * self.graph(x, self.scene)[0]

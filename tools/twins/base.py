@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tensor_files import Tensors
 
+from jxrecon.geometry import Camera, vectors
 from jxrecon.interop import weights as convert
 from jxrecon.interop.weights import Parameter, Row, Table
 from jxrecon.types import InputError, PyTree, shown
@@ -127,6 +128,12 @@ def below(table: Table, prefix: str, place: tuple[str, ...]) -> Iterable[Row]:
             yield row._replace(torch=prefix + row.torch, path=(*place, *row.path))
         else:
             yield row._replace(torch=prefix + row.torch, weight=prefix + row.weight)
+
+
+def camera_buffers(camera: Camera, prefix: str) -> Tensors:
+    """The tensors of `torch_modules.projection.Camera`."""
+    named = zip(("source", "centre", "u", "v"), vectors(camera))
+    return {f"{prefix}{name}": vector.astype(np.float32) for name, vector in named}
 
 
 def plain(value: Any) -> Any:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from jxrecon.compile import jit
-from jxrecon.geometry import vectors
 from jxrecon.interop.layouts import table_of
 from jxrecon.interop.weights import Table
 from jxrecon.mesh.aggregation import normalised
 from jxrecon.runs.run import Run
 from jxrecon.types import PyTree
 
-from .base import Trial, Twin, plain
+from .base import Trial, Twin, camera_buffers, plain
 
 
 def surface(
@@ -40,8 +39,7 @@ def surface(
         regression = run.method.init.args[0]
         settings, problem = run.experiment.settings, run.problem
         template, camera = problem.template, problem.camera
-        constants = dict(zip(("source", "centre", "u", "v"), vectors(camera)))
-        constants |= {"vertices": template.vertices, "faces": template.faces}
+        constants = {"vertices": template.vertices, "faces": template.faces}
         scene = {
             "pixels": list(camera.shape),
             "vertices": len(template.vertices),
@@ -53,6 +51,7 @@ def surface(
             scene["neighbours"] = len(graph.table)
         kinds = {name: np.int32 if name in ("faces", "table") else np.float32 for name in constants}
         buffers = {f"scene.{name}": np.asarray(a, kinds[name]) for name, a in constants.items()}
+        buffers |= camera_buffers(camera, "scene.camera.")
         rows = table_of(regression.network, regression.inputs, {"params": ("params",)})
         arguments = {name: plain(getattr(settings, name)) for name in names}
         inputs = 1 if network == "xray2shape" else 2

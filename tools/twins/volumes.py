@@ -8,17 +8,21 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from tensor_files import Tensors
 
 from jxrecon.compile import jit
 from jxrecon.interop.layouts import table_of
 from jxrecon.interop.weights import Parameter, Row
+from jxrecon.methods.volumes.lift.compact import Compact
+from jxrecon.methods.volumes.lift.inputs import half
+from jxrecon.methods.volumes.lift.method import posterior
 from jxrecon.methods.volumes.x2vision import prior as manifold
 from jxrecon.methods.volumes.x2vision.method import style_statistics
 from jxrecon.nn.blocks import apply
 from jxrecon.runs.run import Run
 from jxrecon.types import PyTree
 
-from .base import Trial, Twin, first, last, leaves_of, normal
+from .base import Trial, Twin, camera_buffers, first, last, leaves_of, normal
 
 
 def x2vision(run: Run, state: PyTree) -> Twin:
@@ -118,23 +122,37 @@ def _x2vision_trials(prior: Any, owners: dict) -> tuple[Trial, ...]:
 def lift(run: Run, state: PyTree) -> Twin:
     model = run.method.init.args[0]
     problem, settings = model.problem, model.settings
-    half = tuple(n // 2 for n in problem.grid.shape)
+    coarse = half(problem.grid)
     channels = 8 + 8 * len(problem.cameras) + 3
-    example = jnp.zeros((1, *half, channels))
+    example = jnp.zeros((1, *coarse.shape, channels))
     owners = [name for name in ("params", "ema") if getattr(state, name)]
-    rows: list[Row] = []
+    rows: list[Row] = [Parameter("scale", ("scale",), "vector")]
     for name in owners:
         rows += table_of(model.net, [example], {"params": (name,)}, f"{name}.")
 
     def ours(name: str) -> Callable[..., Any]:
         return lambda s, x: tuple(apply(model.net, getattr(s, name), last(x)))
 
-    features = normal(1, channels, *half)
+    features = normal(1, channels, *coarse.shape)
     trials = [Trial(part, (features,), ours(part or "ema")) for part in ("", *owners)]
     network = {"inputs": channels, "widths": list(settings.widths), "dropout": settings.dropout}
-    arguments = {"network": network, "trained": "params" in owners}
-    rows.append(Parameter("scale", ("scale",), "vector"))
-    return Twin("lift", arguments, tuple(rows), {}, lambda: tuple(trials))
+    arguments = {"network": network, "trained": "params" in owners, "reconstruction": None}
+    constants: Tensors = {}
+    if isinstance(state.prior, Compact):
+        arguments["reconstruction"] = {
+            "half": list(coarse.shape),
+            "pixels": [list(camera.shape) for camera in problem.cameras],
+            "rank": len(state.prior.reading.unit),
+            "window_hu": [problem.window.low, problem.window.high],
+        }
+        places = [path for path in leaves_of(state) if path[0] == "prior"]
+        rows += [Parameter(".".join(["before", *path]), path, "vector") for path in places]
+        constants["before.affine"] = coarse.affine.astype(np.float32)
+        for n, camera in enumerate(problem.cameras):
+            constants |= camera_buffers(camera, f"before.cameras.{n}.")
+        images = tuple(np.abs(2.0 * normal(*camera.shape)) for camera in problem.cameras)
+        trials[0] = Trial("", images, lambda s, *y: tuple(posterior(model, s, y)))
+    return Twin("lift", arguments, tuple(rows), constants, lambda: tuple(trials))
 
 
 def _frontal(network: str, arguments: dict[str, Any], run: Run) -> Twin:
