@@ -135,8 +135,8 @@ def test_pytorch_loads_it_strictly_and_gives_the_same(tools, toy, name):
     run, state = toy(name)
     twin, file = tools.run_files.of_run(run, state)
     module = tools.proofs.module_of(twin, file.tensors)  # raises unless all tensors fit
-    differences = tools.proofs.compared(twin, state, module)
-    assert max(differences.values()) <= 1e-5
+    for apart in tools.proofs.compared(twin, state, module).values():
+        assert apart.float32 <= 1e-5 or (name.startswith("x2ct") and apart.float64 <= 1e-9)
 
 
 @needs_onnx

@@ -97,7 +97,7 @@ def _into_run(file: run_files.RunFile, args: argparse.Namespace) -> None:
 
     tensors = tensors_of(twin, state)
     for name, largest in proofs.compared(twin, state, proofs.module_of(twin, tensors)).items():
-        print(f"{name}: PyTorch and ours differ by {largest:.1e} of the largest value")
+        print(f"{name}: PyTorch and ours differ by {largest} of the largest value")
 
 
 def _read(args: argparse.Namespace) -> list[Weights]:

@@ -107,7 +107,7 @@ def _whole(args: argparse.Namespace, which: int | str) -> None:
     module = proofs.module_of(twin, tensors_of(twin, state))
     if not args.no_check:
         for name, largest in proofs.compared(twin, state, module).items():
-            print(f"{name}: PyTorch and ours differ by {largest:.1e} of the largest value")
+            print(f"{name}: PyTorch and ours differ by {largest} of the largest value")
     if args.onnx is not None:
         largest = proofs.exported(twin, state, module, args.onnx)
         print(

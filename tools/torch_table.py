@@ -96,9 +96,7 @@ def row(name: str, size: str) -> str:
         found = proofs.compared(twin, state, module)
         onnx = proofs.exported(twin, state, module, Path(folder, "net.onnx"))
         count = sum(p.numel() for p in module.parameters())
-        parts = ", ".join(
-            f"{part.partition('.')[2] or 'whole'} {v:.1e}" for part, v in found.items()
-        )
+        parts = ", ".join(f"{part.partition('.')[2] or 'whole'} {v}" for part, v in found.items())
         title = f"`{name}`" + (f", {size}" if size else "")
         told = "bit-identical" if same else "CHANGED"
         return f"| {title} | {len(file.tensors)}, {count:,} | {parts} | {told} | {onnx:.1e} |"

@@ -38,12 +38,15 @@ class X2CT(Weights):
         """The tensors say which net it is; an epoch is a number."""
         facts = {name: value for name, value in facts.items() if not isinstance(value, str)}
         if _is_discriminator(state):
-            return cls("D", "discriminator", *split(state, convert.x2ct_discriminator()), facts)
+            hidden = sum(name.endswith("weight") for name in state) - 1
+            return cls(
+                "D", "discriminator", *split(state, convert.x2ct_discriminator(hidden)), facts
+            )
         return cls("G", "generator", *split(state, _generator_table(state)), facts)
 
     def to_state(self) -> dict[str, Any]:
         if self.net == "D":
-            table = convert.x2ct_discriminator()
+            table = convert.x2ct_discriminator(len(self.features))
         else:
             table = convert.x2ct_generator(self.views, self.architecture.layers)
         return convert.to_torch(self.params, table, self.buffers)

@@ -9,7 +9,8 @@
 | const [*k, c] | const [c, *k] |
 | any other | as it is |
 
-A module `name_3` is `name.3` there, as in a ModuleList; `BatchNorm_3`, which Linen numbers, `batch_norm.3`.
+A module `name_3` is `name.3` there, as in a ModuleList; `BatchNorm_3`, which Linen numbers, `batch_norm.3`;
+`double`, which is a method of PyTorch's modules, is `double_`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def _rule(name: str, ndim: int, transposed: bool) -> Rule:
 
 
 def _torch_name(path: Sequence[str]) -> str:
-    modules = [re.sub(r"_(\d+)$", r".\1", name) for name in path[:-1]]
+    modules = [re.sub(r"^double$|^double(?=_)", "double_", name) for name in path[:-1]]
+    modules = [re.sub(r"_(\d+)$", r".\1", name) for name in modules]
     modules = [re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in modules]
     return ".".join([*modules, _NAMES.get(path[-1], path[-1])])

@@ -93,7 +93,7 @@ class UNet(nn.Module):
             self.add_module(f"down_{n}a", conv(2, before[n], features))
             self.add_module(f"down_{n}b", conv(2, features, features))
         pairs = list(pairwise(channels))
-        self.double = nn.ModuleList(nn.ConvTranspose2d(i, o, 2, stride=2) for o, i in pairs)
+        self.double_ = nn.ModuleList(nn.ConvTranspose2d(i, o, 2, stride=2) for o, i in pairs)
         for n, (features, _) in enumerate(pairs):
             self.add_module(f"up_{n}a", conv(2, 2 * features, features))
             self.add_module(f"up_{n}b", conv(2, features, features))
@@ -110,7 +110,7 @@ class UNet(nn.Module):
             x = layers(functional.max_pool2d(x, 2) if n else x, f"down_{n}")
             skips.append(x)
         for n in reversed(range(self.levels - 1)):
-            x = layers(torch.cat([self.double[n](x), skips[n]], 1), f"up_{n}")
+            x = layers(torch.cat([self.double_[n](x), skips[n]], 1), f"up_{n}")
         return self.head(x)
 
 

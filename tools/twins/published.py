@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from jxrecon.interop import weights as convert
 from jxrecon.interop.weights import Row
+from jxrecon.methods.volumes.x2ct.discriminator import Discriminator
+from jxrecon.methods.volumes.x2ct.networks import Generator
 from jxrecon.nn.blocks import apply
 from jxrecon.runs.run import Run
 from jxrecon.types import InputError, PyTree
@@ -35,7 +38,8 @@ def x2ct(run: Run, state: PyTree) -> Twin:
 
         def score(s: PyTree, volume: Any, *views: Any) -> Any:
             seen = [view[:, 0] for view in views]
-            return first(model.discriminator.apply(s.discriminator, last(volume), seen))
+            network = Discriminator(features, volume.dtype)
+            return first(network.apply(s.discriminator, last(volume), seen))
 
         trials.append(Trial("discriminator", (volume, *views), score))
     names = ("size", "views", "stem", "growth", "layers", "decoder", "dropout")
@@ -47,7 +51,8 @@ def x2ct(run: Run, state: PyTree) -> Twin:
 
 
 def _x2ct_volume(model: Any, state: PyTree, views: Any) -> Any:
-    return model.generator.apply(state.generator, [view[:, 0] for view in views]).volume
+    network = Generator(replace(model.generator.arch, dtype=views[0].dtype))
+    return network.apply(state.generator, [view[:, 0] for view in views]).volume
 
 
 def cyclegan(run: Run, state: PyTree) -> Twin:

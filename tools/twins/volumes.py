@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -150,7 +151,12 @@ def lift(run: Run, state: PyTree) -> Twin:
         constants["before.affine"] = coarse.affine.astype(np.float32)
         for n, camera in enumerate(problem.cameras):
             constants |= camera_buffers(camera, f"before.cameras.{n}.")
-        images = tuple(np.abs(2.0 * normal(*camera.shape)) for camera in problem.cameras)
+        ends = np.cumsum([math.prod(camera.shape) for camera in problem.cameras])[:-1]
+        parts = np.split(1.1 * np.asarray(state.prior.seen), ends)  # a patient a tenth thicker
+        images = tuple(
+            part.reshape(camera.shape).astype(np.float32)
+            for part, camera in zip(parts, problem.cameras)
+        )
         trials[0] = Trial("", images, lambda s, *y: tuple(posterior(model, s, y)))
     return Twin("lift", arguments, tuple(rows), constants, lambda: tuple(trials))
 
