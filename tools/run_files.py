@@ -58,7 +58,7 @@ def of_run(opened: Run, state: PyTree, ending: str = "") -> tuple[Twin, RunFile]
     """
     twin, experiment = twin_of(opened, state), opened.experiment
     if ending == ".npz":
-        if not twin.tensorflow:
+        if twin.tensorflow is None:
             raise InputError(
                 f"{twin.network} has no TensorFlow code, expected .pth or .safetensors"
             )

@@ -11,16 +11,34 @@ which TensorFlow makes of it:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
 
 from jxrecon.interop.weights import Parameter, Rule, Table
 
 _CONV = {"kernel": "W", "bias": "b"}
 
 
-def igcn_plus(levels: int = 6, pairs: int = 4) -> Table:
+class Names(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        table: of the trained tensors.
+        at_rest: tensors that its training leaves as they start: no output depends on others.
+    """
+
+    table: Table
+    at_rest: dict[str, Float[np.ndarray, "..."]]
+
+
+def igcn_plus(levels: int = 6, pairs: int = 4) -> Names:
     """IGCN+: a U-Net of so many sizes and a graph network of so many residual pairs."""
     norm = {"scale": "gamma", "bias": "beta"}
     rows = _rows("BatchNormalization", ("unet", "norm"), norm)
+    mean, variance = (f"gcn/BatchNormalization/moving_{name}" for name in ("mean", "variance"))
+    at_rest = {mean: np.zeros(3, np.float32), variance: np.ones(3, np.float32)}
     for n in range(2 * levels):
         rows += _rows(_numbered("Conv2D", n), ("unet", f"down_{n // 2}{'ab'[n % 2]}"), _CONV)
     for n in range(levels - 1):
@@ -33,10 +51,10 @@ def igcn_plus(levels: int = 6, pairs: int = 4) -> Table:
     leaves = {"kernel": "weights_0", "bias": "bias"}
     for n, layer in enumerate(_graph(pairs), 1):
         rows += _rows(f"graphconvolution_{n}_vars", ("graph", layer), leaves)
-    return tuple(rows)
+    return Names(tuple(rows), at_rest)
 
 
-def pixel2mesh(pairs: int = 6) -> Table:
+def pixel2mesh(pairs: int = 6) -> Names:
     """Pixel2Mesh: its encoder and three graph networks of so many residual pairs.
 
     Differs from the released checkpoint, which is of colour images and whose last layer but one has half as
@@ -53,7 +71,7 @@ def pixel2mesh(pairs: int = 6) -> Table:
     paths = [(f"gcn_{block}", layer) for block in range(3) for layer in _graph(pairs)]
     for n, path in enumerate([*paths, ("head",)], 1):
         rows += _rows(f"graphconvolution_{n}_vars", path, leaves)
-    return tuple(rows)
+    return Names(tuple(rows), {})
 
 
 def _graph(pairs: int) -> list[str]:

@@ -13,6 +13,7 @@ from tensor_files import Tensors
 
 from jxrecon.geometry import Camera, vectors
 from jxrecon.interop import weights as convert
+from jxrecon.interop.tensorflow import Names
 from jxrecon.interop.weights import Parameter, Row, Table
 from jxrecon.types import InputError, PyTree, shown
 
@@ -48,7 +49,7 @@ class Twin(NamedTuple):
     table: Table
     constants: Tensors
     trials: Callable[[], tuple[Trial, ...]]
-    tensorflow: Table = ()
+    tensorflow: Names | None = None
 
 
 def tensors_of(twin: Twin, state: PyTree, tensorflow: bool = False) -> Tensors:
@@ -61,8 +62,8 @@ def tensors_of(twin: Twin, state: PyTree, tensorflow: bool = False) -> Tensors:
     paths = {row.path for row in twin.table if isinstance(row, Parameter)}
     held = {path: np.asarray(leaf) for path, leaf in leaves.items() if path in paths}
     params = {"params": unflatten_dict(held)}
-    if tensorflow:
-        return convert.to_torch(params, twin.tensorflow)
+    if tensorflow and twin.tensorflow is not None:
+        return {**convert.to_torch(params, twin.tensorflow.table), **twin.tensorflow.at_rest}
     return {**convert.to_torch(params, twin.table), **twin.constants}
 
 
@@ -72,9 +73,13 @@ def with_tensors(twin: Twin, state: PyTree, tensors: Tensors) -> PyTree:
     Raises:
         InputError: a tensor is missing, unknown or of another shape.
     """
-    if any("/" in name for name in tensors):
-        given = convert.from_torch(tensors, twin.tensorflow)
-        return _filled(state, flatten_dict(given["params"]))
+    if twin.tensorflow is not None and any("/" in name for name in tensors):
+        table, at_rest = twin.tensorflow
+        for name, array in at_rest.items():
+            if not np.array_equal(tensors.get(name, array), array):
+                raise InputError(f"{name} is {tensors[name]}, expected {array} as it starts")
+        trained = {name: value for name, value in tensors.items() if name not in at_rest}
+        return _filled(state, flatten_dict(convert.from_torch(trained, table)["params"]))
     own = {name: value for name, value in tensors.items() if name not in twin.constants}
     if missing := sorted(twin.constants.keys() - tensors.keys()):
         raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from jxrecon.compile import jit
 from jxrecon.interop.layouts import table_of
-from jxrecon.interop.weights import Table
+from jxrecon.interop.tensorflow import Names
 from jxrecon.mesh.aggregation import normalised
 from jxrecon.runs.run import Run
 from jxrecon.types import PyTree
@@ -23,7 +23,7 @@ def surface(
     names: tuple[str, ...],
     sees: bool = False,
     self_loop: bool | None = True,
-    tensorflow: Callable[[Any], Table] = lambda settings: (),
+    tensorflow: Callable[[Any], Names | None] = lambda settings: None,
 ) -> Callable[[Run, PyTree], Twin]:
     """The twin of a network and its settings.
 
@@ -32,7 +32,7 @@ def surface(
         names: of the settings that are arguments.
         sees: whether it is given the reference's silhouette.
         self_loop: of the graph; None: the network has none.
-        tensorflow: settings -> table of the released TensorFlow code.
+        tensorflow: settings -> names of the released TensorFlow code.
     """
 
     def make(run: Run, state: PyTree) -> Twin:
