@@ -25,6 +25,12 @@ from jxrecon.runs.run import open_run, restore, start
 from jxrecon.types import InputError
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOYS = (
+    "x2vision", "x2vision_skip", "lift", "cnn2d", "henzler", "igcn", "igcn_silhouette", "igcn_plus",
+    "igcn_plus_faults", "pixel2mesh", "xray2shape", "displacement_field", "x2ct", "x2ct_cnn_single",
+    "cyclegan",
+)  # fmt: skip
+"""Of tools/torch_table.py."""
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
 )
@@ -32,43 +38,6 @@ needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "onnxruntime", "onnxscript")),
     reason="PyTorch, onnxruntime or onnxscript is not installed",
 )
-
-SURFACE = ("views.pixels=32", "settings.width=2", "settings.hidden=6", "settings.pairs=1")
-VGG = (*SURFACE, "settings.stages=[1,1,2,1]")
-PRIOR = (
-    "field.shape=[4,6,4]",
-    "views.pixels=8",
-    "settings.prior.base=[2,3,2]",
-    "settings.prior.channels=[6,4]",
-    "settings.prior.w_dim=5",
-    "settings.prior.mapping_layers=2",
-)
-ENCODED = ("settings.prior.encoder_channels=[3,4]", "settings.prior.xray_channels=[3,4]")
-TOYS = {
-    "x2vision": ("x2vision_hn", "small", PRIOR),
-    "x2vision_skip": ("x2vision_hn", "coarse", (*PRIOR, *ENCODED)),
-    "lift": ("lift_hn", "tiny", ("field.shape=[8,8,12]", "settings.widths=[3,4]")),
-    "cnn2d": ("cnn2d", "tiny", ("settings.width=2", "settings.blocks=1")),
-    "henzler": ("henzler", "tiny", ("field.shape=[12,20,16]", "views.pixels=16",
-                                    "settings.channels=[4,8,24]")),
-    "igcn": ("igcn_liver", "small", (*VGG, "settings.silhouette=false")),
-    "igcn_silhouette": ("igcn_liver", "small", VGG),
-    "igcn_plus": ("igcn_plus_liver", "small", ("views.pixels=32", "settings.channels=[2,4,6]",
-                                               "settings.hidden=8", "settings.pairs=1")),
-    "igcn_plus_faults": ("igcn_plus_liver", "small", ("views.pixels=32", "settings.channels=[2,4]",
-                                                      "settings.hidden=8", "settings.faults=true")),
-    "pixel2mesh": ("p2m_liver", "small", SURFACE),
-    "xray2shape": ("xray2shape_liver", "small", VGG),
-    "displacement_field": ("field_liver", "small",
-                           ("views.pixels=32", "settings.width=2", "settings.stages=[1,1,1]",
-                            "settings.hidden=4", "settings.nodes=4", "settings.layers=1")),
-    "x2ct": ("x2ct_hn", "tiny", ("field.shape=[16,16,16]", "views.pixels=16", "settings.width=0.125")),
-    "x2ct_cnn_single": ("x2ct_cnn_hn_single", "tiny",
-                        ("field.shape=[16,16,16]", "views.pixels=16", "settings.width=0.125")),
-    "cyclegan": ("cyclegan_xray", "64", ("field.shape=[32,32,1]", "settings.width=2",
-                                         "settings.blocks=1")),
-}  # fmt: skip
-"""Name -> experiment, size and settings of a toy."""
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +69,14 @@ def toy(tools, tmp_path_factory):
 
     @functools.cache
     def make(name):
-        exp, size, settings = TOYS[name]
-        run = tools.table.untrained(exp, size, settings, tmp_path_factory.mktemp(name))
+        run = tools.table.untrained(*tools.table.TOYS[name], tmp_path_factory.mktemp(name))
         return run, tools.table.random_state(run.method)
 
     return make
+
+
+def test_every_toy_is_tried(tools):
+    assert set(tools.table.TOYS) == set(TOYS)
 
 
 def test_names_and_layouts_follow_from_the_layers():
@@ -220,6 +192,7 @@ def test_a_run_goes_to_a_file_and_into_a_copy_of_itself(tools, run_folder, tmp_p
         ("missing", "conv.0.weight is missing"),
         ("unknown", "conv.99.weight is unknown"),
         ("shape", "(7, 6,"),
+        ("double", "is float64"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tools, toy, damage, told):
@@ -229,6 +202,8 @@ def test_tensors_that_do_not_fit_are_refused(tools, toy, damage, told):
         del tensors["conv.0.weight"]
     elif damage == "unknown":
         tensors["conv.99.weight"] = np.zeros(3, np.float32)
+    elif damage == "double":
+        tensors["conv.0.weight"] = tensors["conv.0.weight"].astype(np.float64)
     else:
         tensors["conv.0.weight"] = tensors["conv.0.weight"][..., :-1]
     with pytest.raises(InputError) as refused:

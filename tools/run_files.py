@@ -129,12 +129,14 @@ def into_run(file: RunFile, origin: Path, out: Path, source: Source) -> tuple[Tw
     Raises:
         InputError: the tensors are not those of the run's networks, or the folder holds a run.
     """
-    if (out / "config.json").exists() or out.is_file():
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"--out {out} is there already, expected a new run")
     trust = [Path(source.exp)] if source.exp.endswith(".py") else []
     base = None if source.base is None else run.open_run(source.base, trust)
     if base is not None and base.weights is not None:
         return _ship(base, file, origin, out)
+    if out.suffix in ENDINGS:
+        raise InputError(f"--out {out}: expected the folder of a run for {origin}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent) as temporary:  # so that no half of a run is left
         folder = Path(temporary, out.name)

@@ -84,7 +84,7 @@ def read(path: Path, expected: str) -> tuple[Tensors, dict[str, Any]]:
     parts = ("state_dict", "net", "enc", "opt")
     facts = {} if state is content else {k: v for k, v in content.items() if k not in parts}
     wide = {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in state.items()}
-    return {name: value.numpy() for name, value in wide.items()}, facts
+    return {name: value.detach().numpy() for name, value in wide.items()}, facts
 
 
 def _state_of(content: Any) -> Any:

@@ -1,10 +1,10 @@
 """How far every network and its PyTorch and ONNX twins are apart: the table of experiments/to_pytorch.md.
 
-    python tools/torch_table.py [lift_hn igcn_liver ...]
+    python tools/torch_table.py [igcn lift_hn ...]
 
-Each experiment is taken at its size for CPU with random weights: nothing is trained, so that no last layer
-is still zero. Weights go to a .pth, are loaded strictly, and come back; of each part the outputs of one input
-are compared, and those of the whole in onnxruntime.
+Of each experiment a toy with random weights: nothing is trained, so that no last layer is still zero; and the
+weights that ship. They go to a .pth, are loaded strictly, and come back; of each part the outputs of one
+input are compared, and those of the whole in onnxruntime.
 """
 
 from __future__ import annotations
@@ -33,24 +33,47 @@ from jxrecon.runs import config, run
 from jxrecon.runs.run import Run
 from jxrecon.types import InputError, PyTree
 
-SIZES = {
-    "x2vision_hn": "small",
-    "x2vision_hn skip, encoder": "coarse",
-    "x2ct_hn": "tiny",
-    "x2ct_hn_single": "tiny",
-    "lift_hn": "tiny",
-    "cnn2d": "tiny",
-    "henzler": "tiny",
-    "cyclegan_xray": "64",
-    "igcn_liver": "small",
-    "igcn_plus_liver": "small",
-    "p2m_liver": "small",
-    "xray2shape_liver": "small",
-    "field_liver": "small",
-    "weights lift_hn": "",
-    "weights lift_hn_single": "",
-}
-"""Rows -> sizes; the first word is the experiment."""
+SURFACE = ("views.pixels=32", "settings.width=2", "settings.hidden=6", "settings.pairs=1")
+VGG = (*SURFACE, "settings.stages=[1,1,2,1]")
+PRIOR = (
+    "field.shape=[4,6,4]",
+    "views.pixels=8",
+    "settings.prior.base=[2,3,2]",
+    "settings.prior.channels=[6,4]",
+    "settings.prior.w_dim=5",
+    "settings.prior.mapping_layers=2",
+)
+ENCODED = ("settings.prior.encoder_channels=[3,4]", "settings.prior.xray_channels=[3,4]")
+TOYS = {
+    "x2vision": ("x2vision_hn", "small", PRIOR),
+    "x2vision_skip": ("x2vision_hn", "coarse", (*PRIOR, *ENCODED)),
+    "lift": ("lift_hn", "tiny", ("field.shape=[8,8,12]", "settings.widths=[3,4]")),
+    "cnn2d": ("cnn2d", "tiny", ("settings.width=2", "settings.blocks=1")),
+    "henzler": ("henzler", "tiny", ("field.shape=[12,20,16]", "views.pixels=16",
+                                    "settings.channels=[4,8,24]")),
+    "igcn": ("igcn_liver", "small", (*VGG, "settings.silhouette=false")),
+    "igcn_silhouette": ("igcn_liver", "small", VGG),
+    "igcn_plus": ("igcn_plus_liver", "small", ("views.pixels=32", "settings.channels=[2,4,6]",
+                                               "settings.hidden=8", "settings.pairs=1")),
+    "igcn_plus_faults": ("igcn_plus_liver", "small", ("views.pixels=32", "settings.channels=[2,4]",
+                                                      "settings.hidden=8", "settings.faults=true")),
+    "pixel2mesh": ("p2m_liver", "small", SURFACE),
+    "xray2shape": ("xray2shape_liver", "small", VGG),
+    "displacement_field": ("field_liver", "small",
+                           ("views.pixels=32", "settings.width=2", "settings.stages=[1,1,1]",
+                            "settings.hidden=4", "settings.nodes=4", "settings.layers=1")),
+    "x2ct": ("x2ct_hn", "tiny", ("field.shape=[16,16,16]", "views.pixels=16", "settings.width=0.125")),
+    "x2ct_cnn_single": ("x2ct_cnn_hn_single", "tiny",
+                        ("field.shape=[16,16,16]", "views.pixels=16", "settings.width=0.125")),
+    "cyclegan": ("cyclegan_xray", "64", ("field.shape=[32,32,1]", "settings.width=2",
+                                         "settings.blocks=1")),
+}  # fmt: skip
+"""Row -> experiment, size, and what makes a toy of it."""
+
+SHIPPED = ("lift_hn", "lift_hn_single")
+"""Weights that ship, as they are."""
+
+ROWS = (*TOYS, *SHIPPED)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("rows", nargs="*", help=f"of {', '.join(SIZES)}; default: all")
+    made.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; default: all")
     return made
 
 
@@ -68,23 +91,22 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: there is no such row, or outputs differ by more than they may.
     """
-    if unknown := set(args.rows) - set(SIZES):
-        raise InputError(f"{min(unknown)}: no such row, expected of {', '.join(SIZES)}")
-    print("| run | tensors, parameters | to PyTorch | and back | ONNX |\n|---|---|---|---|---|")
-    for name in args.rows or SIZES:
-        print(row(name, SIZES[name]), flush=True)
+    if unknown := set(args.rows) - set(ROWS):
+        raise InputError(f"{min(unknown)}: no such row, expected of {', '.join(ROWS)}")
+    print("| network | tensors, parameters | to PyTorch | and back | ONNX |\n|---|---|---|---|---|")
+    for name in args.rows or ROWS:
+        print(row(name), flush=True)
     return 0
 
 
-def row(name: str, size: str) -> str:
+def row(name: str) -> str:
     """One line of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        first, _, rest = name.partition(" ")
-        if first == "weights":
-            opened = run.open_run(rest)
+        if name in SHIPPED:
+            opened = run.open_run(name)
             state, _ = run.restore(opened)
         else:
-            opened = untrained(first, size, (), Path(folder))
+            opened = untrained(*TOYS[name], Path(folder))
             state = random_state(opened.method)
         twin, file = run_files.of_run(opened, state)
         path = Path(folder, "net.pth")
@@ -97,7 +119,7 @@ def row(name: str, size: str) -> str:
         onnx = proofs.exported(twin, state, module, Path(folder, "net.onnx"))
         count = sum(p.numel() for p in module.parameters())
         parts = ", ".join(f"{part.partition('.')[2] or 'whole'} {v}" for part, v in found.items())
-        title = f"`{name}`" + (f", {size}" if size else "")
+        title = f"`{name}`, the weights that ship" if name in SHIPPED else name
         told = "bit-identical" if same else "CHANGED"
         return f"| {title} | {len(file.tensors)}, {count:,} | {parts} | {told} | {onnx:.1e} |"
 

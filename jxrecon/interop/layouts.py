@@ -80,7 +80,7 @@ def _rule(name: str, ndim: int, transposed: bool) -> Rule:
 
 
 def _torch_name(path: Sequence[str]) -> str:
-    modules = [re.sub(r"^double$|^double(?=_)", "double_", name) for name in path[:-1]]
+    modules = [re.sub(r"^double(?=_|$)", "double_", name) for name in path[:-1]]
     modules = [re.sub(r"_(\d+)$", r".\1", name) for name in modules]
     modules = [re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in modules]
     return ".".join([*modules, _NAMES.get(path[-1], path[-1])])

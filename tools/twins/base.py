@@ -93,11 +93,12 @@ def _filled(state: PyTree, given: dict[tuple[str, ...], Any]) -> PyTree:
         value = given.get(names_of(place))
         if value is None:
             return leaf
-        if value.shape != leaf.shape:
+        if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
             raise InputError(
-                f"state dict: {'/'.join(names_of(place))} is {shown(value.shape)}, expected {leaf.shape}"
+                f"state dict: {'/'.join(names_of(place))} is {value.dtype} {shown(value.shape)}, expected "
+                f"{leaf.dtype} {leaf.shape}"
             )
-        return jnp.asarray(value, leaf.dtype)
+        return jnp.asarray(value)
 
     return jax.tree_util.tree_map_with_path(replaced, state)
 
