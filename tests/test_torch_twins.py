@@ -333,3 +333,12 @@ def test_nerps_published_file_gives_the_same_in_pytorch(tools, nerp_state, tmp_p
     content = torch.load(back, weights_only=True)
     assert torch.equal(content["enc"], frequencies)
     assert all(torch.equal(content["net"][name], value) for name, value in tensors.items())
+
+
+@needs_onnx
+def test_nerp_is_written_as_onnx(tools, nerp_state, tmp_path, capsys):
+    source, ours = tmp_path / "nerp.safetensors", tmp_path / "ours.safetensors"
+    safetensors.numpy.save_file(nerp_state, source)
+    assert tools.from_torch(source, "--out", ours, "--no-check") == 0
+    assert tools.to_torch(ours, "--onnx", tmp_path / "nerp.onnx") == 0
+    assert "onnxruntime and ours differ" in capsys.readouterr().out

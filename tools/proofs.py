@@ -93,7 +93,19 @@ def _apart(trial: Trial, state: PyTree, module: Any, name: str) -> float:
 
 
 def exported(twin: Twin, state: PyTree, module: Any, path: Path) -> float:
-    """Writes the whole module as ONNX and gives the largest difference between its output and ours.
+    """`written` of a run's whole module."""
+    trial = twin.trials()[0]
+    return written(module, trial.inputs, _ours(trial, state, trial.inputs), path)
+
+
+def written(module: Any, inputs: Sequence[np.ndarray], ours: list[np.ndarray], path: Path) -> float:
+    """Writes a module as ONNX and gives the largest difference between its output and ours.
+
+    Args:
+        module: of PyTorch.
+        inputs: what it is tried on.
+        ours: what our network makes of them.
+        path: of the file.
 
     Raises:
         InputError: what writes or runs ONNX is not installed, or the difference is larger than `ONNX`.
@@ -106,19 +118,18 @@ def exported(twin: Twin, state: PyTree, module: Any, path: Path) -> float:
         raise InputError(
             f"{error.name} is not installed, expected it for --onnx: pip install 'jxrecon[torch]'"
         ) from None
-    torch, trial = import_torch(), twin.trials()[0]
-    names = [f"input_{n}" for n in range(len(trial.inputs))]
+    torch, names = import_torch(), [f"input_{n}" for n in range(len(inputs))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecations
         program = torch.onnx.export(
-            module, tuple(map(torch.from_numpy, trial.inputs)), input_names=names, dynamo=True,
+            module, tuple(map(torch.from_numpy, inputs)), input_names=names, dynamo=True,
             verbose=False,
         )  # fmt: skip
     content = program.model_proto.SerializeToString()
     onnx.checker.check_model(content)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    given = session.run(None, dict(zip(names, trial.inputs)))
-    largest = _difference(_ours(trial, state, trial.inputs), given, str(path))
+    given = session.run(None, dict(zip(names, inputs)))
+    largest = _difference(ours, given, str(path))
     if not largest <= ONNX:
         raise InputError(
             f"{path}: outputs differ by {largest:.1e} of their largest value, expected at most {ONNX:g}"

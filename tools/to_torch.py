@@ -4,6 +4,7 @@
     python tools/to_torch.py --run lift_hn --out NAME.safetensors
     python tools/to_torch.py --run RUN --out NAME.npz
     python tools/to_torch.py --run RUN --out DIR [--epoch 90]
+    python tools/to_torch.py nerp.safetensors --out DIR [--onnx nerp.onnx]
 
 NAME.pth holds the state dict of one plain module of `torch_modules`, by which `torch_modules.load` makes it
 again with strict=True: every network of the run, the running means, and what else a reconstruction needs of
@@ -26,11 +27,12 @@ import importlib.util
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import run_files
 from tensor_files import changed, import_torch
 from twins import tensors_of
 from weight_files import read_official, read_ours, read_run, write_official
-from weights import Weights, proof
+from weights import Weights, loaded, outputs, proof, trial_inputs
 
 from jxrecon.cli import entry
 from jxrecon.files import component
@@ -73,18 +75,30 @@ def main(args: argparse.Namespace) -> int:
     which = int(args.which) if args.which.isdigit() else args.which
     if args.out is None and args.onnx is None:
         raise InputError("--out is missing, expected NAME.pth, NAME.safetensors or a folder")
-    if args.out is None or args.out.suffix in run_files.ENDINGS:
+    parameters = args.source.suffix == ".safetensors"
+    if not parameters and (args.out is None or args.out.suffix in run_files.ENDINGS):
         _whole(args, which)
         return 0
-    if args.onnx is not None:
+    if args.onnx is not None and not parameters:
         raise InputError(f"--onnx {args.onnx}: expected with --out NAME.pth, or without --out")
-    if "pth" in args.format:
+    if args.out is not None and "pth" in args.format:
         import_torch()
-    folder = args.source.is_dir()
-    nets = read_run(args.source, which, args.trust) if folder else read_ours(args.source)
-    for weights in nets:
+    nets = read_ours(args.source) if parameters else read_run(args.source, which, args.trust)
+    for weights in nets if args.out is not None else ():
         _published(weights, args)
+    if args.onnx is not None:
+        _onnx(nets[0], args.onnx)
     return 0
+
+
+def _onnx(weights: Weights, path: Path) -> None:
+    """The first net of a parameter file."""
+    import proofs
+
+    weights = weights.trial()
+    inputs = [x.astype(np.float32) for x in trial_inputs(weights)]
+    largest = proofs.written(loaded(weights), inputs, outputs(weights), path)
+    print(f"wrote {path}: onnxruntime and ours differ by {largest:.1e} of the largest value")
 
 
 def _whole(args: argparse.Namespace, which: int | str) -> None:

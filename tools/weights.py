@@ -227,10 +227,16 @@ def outputs_of_torch(weights: Weights) -> np.ndarray:
     """The same of the PyTorch module, into which the state dict is loaded strictly, in float64."""
     torch = import_torch()
     weights = weights.trial()
-    module, state = weights.torch_module(), weights.to_state()
-    module.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
     with torch.no_grad():
-        return module.double().eval()(*map(torch.from_numpy, trial_inputs(weights))).numpy()
+        return loaded(weights).double()(*map(torch.from_numpy, trial_inputs(weights))).numpy()
+
+
+def loaded(weights: Weights) -> Any:
+    """The PyTorch module with the state dict, loaded strictly."""
+    torch, state = import_torch(), weights.to_state()
+    module = weights.torch_module()
+    module.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
+    return module.eval()
 
 
 def proof(weights: Weights, tolerance: float = 1e-5) -> str:
