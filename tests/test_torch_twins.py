@@ -26,7 +26,7 @@ from jxrecon.types import InputError
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 TOYS = (
-    "x2vision", "x2vision_skip", "lift", "cnn2d", "henzler", "igcn", "igcn_silhouette", "igcn_plus",
+    "x2vision", "x2vision_principal", "lift", "cnn2d", "henzler", "igcn", "igcn_silhouette", "igcn_plus",
     "igcn_plus_faults", "pixel2mesh", "xray2shape", "displacement_field", "x2ct", "x2ct_cnn_single",
     "cyclegan",
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_names_and_layouts_follow_from_the_layers():
     assert up["weight"] == "conv_transpose"
 
 
-DEFAULT = ("x2vision_skip", "lift", "henzler")
+DEFAULT = ("x2vision_principal", "lift", "henzler")
 """The others have the same layers, or tables with tests of their own."""
 
 

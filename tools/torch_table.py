@@ -43,10 +43,14 @@ PRIOR = (
     "settings.prior.w_dim=5",
     "settings.prior.mapping_layers=2",
 )
-ENCODED = ("settings.prior.encoder_channels=[3,4]", "settings.prior.xray_channels=[3,4]")
+TABLE = (*PRIOR, "settings.prior.architecture=orig", "settings.prior.codes=table",
+         "settings.latent.start=mean")  # fmt: skip
+PRINCIPAL = ("field.shape=[8,16,8]", "views.pixels=8", "settings.prior.base=[1,2,1]",
+             "settings.prior.channels=[6,5,4,3]", "settings.prior.w_dim=5",
+             "settings.prior.xray_channels=[3,4]")  # fmt: skip
 TOYS = {
-    "x2vision": ("x2vision_hn", "small", PRIOR),
-    "x2vision_skip": ("x2vision_hn", "coarse", (*PRIOR, *ENCODED)),
+    "x2vision": ("x2vision_hn", "small", TABLE),
+    "x2vision_principal": ("x2vision_hn", "coarse", PRINCIPAL),
     "lift": ("lift_hn", "tiny", ("field.shape=[8,8,12]", "settings.widths=[3,4]")),
     "cnn2d": ("cnn2d", "tiny", ("settings.width=2", "settings.blocks=1")),
     "henzler": ("henzler", "tiny", ("field.shape=[12,20,16]", "views.pixels=16",
@@ -142,9 +146,7 @@ def random_state(method: Any) -> PyTree:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return jnp.zeros(leaf.shape, leaf.dtype)
         name, drawn = jax.tree_util.keystr(path[-1:], simple=True), rng.standard_normal(leaf.shape)
-        if name == "covariance":
-            drawn = np.eye(len(drawn)) + 0.01 * (drawn + drawn.T)
-        elif name in ("var", "scale"):
+        if name in ("var", "scale", "spread", "deviation"):
             drawn = 1.0 + 0.1 * np.abs(drawn)
         elif "kernel" in name:
             drawn = drawn / max(np.prod(leaf.shape[:-1]), 1) ** 0.5

@@ -63,7 +63,7 @@ def table_of(
         )
     rows = []
     for collection, place in places.items():
-        for path, leaf in flatten_dict(shapes[collection]).items():
+        for path, leaf in flatten_dict(shapes.get(collection, {})).items():
             rule = _rule(path[-1], leaf.ndim, path[:-1] in transposed)
             rows.append(Parameter(prefix + _torch_name(path), (*place, *path), rule))
     return tuple(rows)

@@ -77,3 +77,20 @@ def _weights(old: int, new: int) -> Tensor:
     away = (place[None] - torch.arange(old, dtype=torch.float64)[:, None]).abs()
     weights = (1.0 - away / max(step, 1.0)).clamp(min=0.0)
     return (weights / weights.sum(0)).float()
+
+
+class Rows(nn.Module):
+    """Arrays [k, *s] in 8 bits, each with its unit."""
+
+    def __init__(self, count: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(count, *shape, dtype=torch.int8))
+        self.register_buffer("unit", torch.zeros(count))
+
+    def of(self, weights: Tensor) -> Tensor:
+        """Their weighted sums, of weights [*b, k]."""
+        return torch.tensordot(weights * self.unit, self.steps.to(weights), 1)
+
+    def against(self, y: Tensor) -> Tensor:
+        """The scalar product of each with y [*s]."""
+        return (self.steps.to(y).flatten(1) @ y.flatten()) * self.unit

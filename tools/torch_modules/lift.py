@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import conv, resized
+from .layers import Rows, conv, resized
 from .projection import Camera, bilinear
 
 START_LOG_SIZE, LEAST_LOG_SIZE, MOST_LOG_SIZE = -3.5, -8.0, 0.0
@@ -66,23 +66,6 @@ def _full(x: Tensor) -> Tensor:
     b, _, i, j, k = x.shape
     parts = x.reshape(b, 2, 2, 2, 2, i, j, k).permute(0, 4, 5, 1, 6, 2, 7, 3)
     return parts.reshape(b, 2, 2 * i, 2 * j, 2 * k)
-
-
-class Rows(nn.Module):
-    """Arrays [k, *s] in 8 bits, each with its unit."""
-
-    def __init__(self, count: int, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros(count, *shape, dtype=torch.int8))
-        self.register_buffer("unit", torch.zeros(count))
-
-    def of(self, weights: Tensor) -> Tensor:
-        """Their weighted sum."""
-        return torch.tensordot(weights * self.unit, self.steps.to(weights), 1)
-
-    def against(self, y: Tensor) -> Tensor:
-        """The scalar product of each with y."""
-        return (self.steps.to(y) @ y) * self.unit
 
 
 class Prior(nn.Module):

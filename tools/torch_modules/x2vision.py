@@ -1,4 +1,4 @@
-"""X2Vision's networks in plain PyTorch: the StyleGAN2 of volumes (or images), and the encoder of codes.
+"""X2Vision's networks in plain PyTorch: the StyleGAN2 of volumes (or images), on a linear part or without.
 
 What they compute is what `jxrecon.methods.volumes.x2vision` computes, where the equations stand. Volumes are
 [b, 1, *space] in network units: the HU window is [-1, 1].
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .layers import Rows
 
 FILTER = (0.125, 0.375, 0.375, 0.125)
 _CONV = {4: functional.conv2d, 5: functional.conv3d}
@@ -117,7 +119,7 @@ class Conv(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z [b, w] -> style vector w [b, w]."""
+    """z [b, w] -> style vector w [b, w]; without layers w is z."""
 
     def __init__(self, w_dim: int, layers: int) -> None:
         super().__init__()
@@ -126,6 +128,8 @@ class Mapping(nn.Module):
             self.add_module(f"dense{n}", Dense(w_dim, w_dim, 0.01, active=True))
 
     def forward(self, z: Tensor) -> Tensor:
+        if not self.layers:
+            return z
         x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
         for n in range(self.layers):
             x = getattr(self, f"dense{n}")(x)
@@ -210,22 +214,67 @@ class Synthesis(nn.Module):
         return image
 
 
+class Axes(nn.Module):
+    """The linear part of a prior of principal codes: of volumes, and back.
+
+    Args:
+        grid: voxels of the volume.
+        coarse: of the level that codes are made of.
+        moving: of the level that what volumes differ by is kept on.
+        features: of a code.
+        rounded: whether that is in 8 bits, as in weights that ship.
+    """
+
+    def __init__(
+        self, grid: Sequence[int], coarse: Sequence[int], moving: Sequence[int], features: int,
+        rounded: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.rounded = rounded
+        self.register_buffer("mean", torch.zeros(tuple(coarse)))
+        self.register_buffer("rows", torch.zeros(features, math.prod(coarse)))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("middle", torch.zeros(tuple(grid)))
+        if rounded:
+            self.moves = Rows(features, moving)
+        else:
+            self.register_buffer("moves", torch.zeros(features, *moving))
+
+    def code(self, volumes: Tensor) -> Tensor:
+        """Volumes [b, 1, *grid] -> z [b, features]."""
+        blocks = [n // m for n, m in zip(self.middle.shape, self.mean.shape)]
+        away = functional.avg_pool3d(volumes, blocks)[:, 0] - self.mean
+        return (away.flatten(1) @ self.rows.T) * (self.deviation / self.spread)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z -> the linear volume [b, 1, *grid]."""
+        z = z / torch.where(self.deviation > 0, self.deviation, torch.ones_like(self.deviation))
+        moved = self.moves.of(z) if self.rounded else torch.tensordot(z, self.moves, 1)
+        moved = moved[:, None]
+        while moved.shape[2:] != self.middle.shape:
+            moved = upsampled(moved)
+        return self.middle + moved
+
+
 class Generator(nn.Module):
-    """Mapping and synthesis: codes z -> volume."""
+    """Mapping and synthesis, on the linear part of `Axes` where its arguments are given: z -> volume."""
 
     def __init__(
         self, base: Sequence[int], channels: Sequence[int], w_dim: int, mapping_layers: int,
-        architecture: str,
+        architecture: str, axes: dict | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.mapping = Mapping(w_dim, mapping_layers)
         self.synthesis = Synthesis(base, channels, w_dim, architecture)
+        self.axes = None if axes is None else Axes(**axes)
 
     def forward(self, z: Tensor, *noise: Tensor) -> Tensor:
         """One w for all layers; without noise unless it is given."""
         w = self.mapping(z)
         ws = w[:, None].expand(-1, 2 * self.synthesis.levels, -1)
-        return self.synthesis(ws, *noise)
+        volume = self.synthesis(ws, *noise)
+        return volume if self.axes is None else volume + self.axes(w)
 
 
 class DiscriminatorLevel(nn.Module):
@@ -285,7 +334,7 @@ class Discriminator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Volumes or X-rays [b, c, *shape] -> a vector [b, features]."""
+    """X-rays, stacked [b, c, *shape] -> a vector [b, features]."""
 
     def __init__(
         self, inputs: int, shape: Sequence[int], channels: Sequence[int], features: int
@@ -307,42 +356,29 @@ class Encoder(nn.Module):
         return self.code(self.dense(channels_last(x)))
 
 
-class Encoders(nn.Module):
-    """Of volumes, and of X-rays.
-
-    Args:
-        shape: voxels that the first sees.
-        pixels, views: of the X-rays that the second sees, stacked.
-    """
-
-    def __init__(
-        self, shape: Sequence[int], encoder_channels: Sequence[int], pixels: int, views: int,
-        xray_channels: Sequence[int], w_dim: int,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.volume = Encoder(1, shape, encoder_channels, w_dim)
-        self.xrays = Encoder(views, (pixels, pixels), xray_channels, w_dim)
-
-
 class X2Vision(nn.Module):
     """All networks of a run, and beside them what a reconstruction needs of its training.
 
     Args:
         generator: arguments of `Generator`: of the one that is trained and of its running mean, `ema`.
-        encoders: those of `Encoders`; None: codes are a table.
+        encoder: those of `Encoder`, from X-rays to w, beside principal codes; None: codes are a table.
+        trained: whether what only training needs is there: weights that ship are the running mean alone.
         arrays: name -> shape: `codes`, a table of z; `w_mean`, `w_std`, `w_axes`, `w_scales`, the statistics
-            of w over 10,000 random z; with an encoder `moments_mean` and `moments_covariance` of its codes,
-            `residual` and `scale` of the deviations.
+            of w over 10,000 random z; with principal codes `residual` and `scale` of the deviations.
     """
 
     def __init__(
-        self, generator: dict, encoders: dict | None, arrays: dict[str, Sequence[int]]
+        self, generator: dict, encoder: dict | None, trained: bool, arrays: dict[str, Sequence[int]]
     ) -> None:
         super().__init__()
-        self.generator, self.ema = Generator(**generator), Generator(**generator)
-        self.discriminator = Discriminator(generator["base"], generator["channels"])
-        if encoders is not None:
-            self.encoder, self.ema.encoder = Encoders(**encoders), Encoders(**encoders)
+        self.ema = Generator(**generator)
+        if encoder is not None:
+            self.ema.encoder = Encoder(**encoder)
+        if trained:
+            self.generator = Generator(**generator)
+            self.discriminator = Discriminator(generator["base"], generator["channels"])
+        if trained and encoder is not None:
+            self.encoder = Encoder(**encoder)
         for name, shape in arrays.items():
             self.register_buffer(name, torch.zeros(tuple(shape)))
 

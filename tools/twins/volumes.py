@@ -14,10 +14,12 @@ from tensor_files import Tensors
 from jxrecon.compile import jit
 from jxrecon.interop.layouts import table_of
 from jxrecon.interop.weights import Parameter, Row
+from jxrecon.methods.base.rounded import Rows
 from jxrecon.methods.volumes.lift.compact import Compact
 from jxrecon.methods.volumes.lift.inputs import half
 from jxrecon.methods.volumes.lift.method import posterior
 from jxrecon.methods.volumes.x2vision import prior as manifold
+from jxrecon.methods.volumes.x2vision.codes import Axes
 from jxrecon.methods.volumes.x2vision.method import style_statistics
 from jxrecon.nn.blocks import apply
 from jxrecon.runs.run import Run
@@ -28,60 +30,77 @@ from .base import Trial, Twin, camera_buffers, first, last, leaves_of, normal
 
 def x2vision(run: Run, state: PyTree) -> Twin:
     prior = run.method.init.args[0]
-    s, w_dim, shape = prior.settings, prior.settings.w_dim, tuple(prior.problem.grid.shape)
+    s, w_dim, trained = prior.settings, prior.settings.w_dim, bool(state.discriminator)
     pixels, views = manifold.ENCODED_PIXELS, len(prior.problem.cameras)
     z, ws = jnp.zeros((1, w_dim)), jnp.zeros((1, prior.synthesis.num_ws, w_dim))
-    networks = {"mapping": (prior.mapping, z), "synthesis": (prior.synthesis, ws)}
-    encoders = {
-        "volume": (prior.volume_encoder, jnp.zeros((1, *prior.encoded_shape, 1))),
-        "xrays": (prior.xray_encoder, jnp.zeros((1, pixels, pixels, views))),
+    networks = {
+        (owner, name): network
+        for owner in (("generator", "ema") if trained else ("ema",))
+        for name, network in {
+            "mapping": (prior.mapping, z),
+            "synthesis": (prior.synthesis, ws),
+        }.items()
     }
-    owners = {("generator",): networks, ("ema",): networks}
-    arrays = [("codes",)]
+    xrays = prior.encoder, jnp.zeros((1, pixels, pixels, views))
     if prior.encodes:
-        owners |= {("encoder",): encoders, ("ema", "encoder"): encoders}
-        arrays = [("moments", "mean"), ("moments", "covariance"), ("residual",), ("scale",)]
-    volume = jnp.zeros((1, *shape, 1))
-    rows = [
-        *table_of(prior.discriminator, [volume], {"params": ("discriminator",)}, "discriminator.")
-    ]
-    for owner, parts in owners.items():
-        for name, (network, example) in parts.items():
-            place = (*owner, name)
-            rows += table_of(network, [example], {"params": place}, ".".join([*place, ""]))
-    rows += [Parameter("_".join(path), path, "vector") for path in arrays]
-    found = jit(lambda s: style_statistics(prior, s.ema, s.moments))(state)
-    constants = {f"w_{name}": np.asarray(a) for name, a in found._asdict().items()}
+        networks[("ema", "encoder")] = xrays
+    if prior.encodes and trained:
+        networks[("encoder",)] = xrays
+    if trained:
+        volume = jnp.zeros((1, *prior.problem.grid.shape, 1))
+        networks |= {("discriminator",): (prior.discriminator, volume)}
+    rows: list[Row] = []
+    for place, (network, example) in networks.items():
+        rows += table_of(network, [example], {"params": place}, ".".join([*place, ""]))
     leaves = leaves_of(state)
-    shapes = {"_".join(path): leaves[path].shape for path in arrays}
+    arrays = [("residual",), ("scale",)] if prior.encodes else [("codes",)] if trained else []
+    axes = [path for path in leaves if path[1:2] == ("axes",)]
+    rows += [Parameter(".".join(path), path, "vector") for path in [*arrays, *axes]]
+    found = jit(lambda s: style_statistics(prior, s.ema))(state)
+    constants = {f"w_{name}": np.asarray(a) for name, a in found._asdict().items()}
+    shapes = {path[0]: leaves[path].shape for path in arrays}
     shapes |= {name: array.shape for name, array in constants.items()}
     generator = {
         "base": list(s.base),
         "channels": list(s.channels),
         "w_dim": w_dim,
-        "mapping_layers": s.mapping_layers,
+        "mapping_layers": prior.mapping.layers,
         "architecture": s.architecture,
+        "axes": _axes(state.ema["axes"]) if prior.encodes else None,
     }
-    seen = {
-        "shape": list(prior.encoded_shape),
-        "encoder_channels": list(s.encoder_channels),
-        "pixels": pixels,
-        "views": views,
-        "xray_channels": list(s.xray_channels),
-        "w_dim": w_dim,
+    encoder = {
+        "inputs": views,
+        "shape": [pixels, pixels],
+        "channels": list(s.xray_channels),
+        "features": w_dim,
     }
     arguments = {
         "generator": generator,
-        "encoders": seen if prior.encodes else None,
+        "encoder": encoder if prior.encodes else None,
+        "trained": trained,
         "arrays": {name: list(shape) for name, shape in shapes.items()},
     }
-    trials = partial(_x2vision_trials, prior, owners)
-    return Twin("x2vision", arguments, tuple(rows), constants, trials)
+    return Twin(
+        "x2vision", arguments, tuple(rows), constants, partial(_x2vision_trials, prior, networks)
+    )
 
 
-def _x2vision_trials(prior: Any, owners: dict) -> tuple[Trial, ...]:
-    shape = tuple(prior.problem.grid.shape)
-    z, volumes = normal(2, prior.settings.w_dim), normal(4, 1, *shape)
+def _axes(axes: Axes) -> dict[str, Any]:
+    """Arguments of their twin."""
+    rounded = isinstance(axes.moves, Rows)
+    moves = axes.moves.steps if isinstance(axes.moves, Rows) else axes.moves
+    return {
+        "grid": list(axes.middle.shape),
+        "coarse": list(axes.mean.shape),
+        "moving": list(moves.shape[1:]),
+        "features": len(axes.spread),
+        "rounded": rounded,
+    }
+
+
+def _x2vision_trials(prior: Any, networks: dict) -> tuple[Trial, ...]:
+    z = normal(2, prior.settings.w_dim)
+    noise = tuple(normal(2, 1, *size) for size in prior.synthesis.noise_shapes)
 
     def generated(owner: str) -> Callable[..., Any]:
         def ours(state: PyTree, z: Any, *noise: Any) -> Any:
@@ -92,31 +111,20 @@ def _x2vision_trials(prior: Any, owners: dict) -> tuple[Trial, ...]:
 
         return ours
 
-    def encoded(place: tuple[str, ...], name: str, network: Any) -> Callable[..., Any]:
+    def plainly(place: tuple[str, ...], network: Any) -> Callable[..., Any]:
         def ours(state: PyTree, x: Any) -> Any:
-            params = state.encoder if place == ("encoder",) else state.ema["encoder"]
-            return apply(network, params[name], last(x))
+            params = getattr(state, place[0])
+            return apply(network, params if len(place) == 1 else params[place[1]], last(x))
 
         return ours
 
-    noise = tuple(normal(2, 1, *size) for size in prior.synthesis.noise_shapes)
-    trials = [
-        Trial("", (z,), generated("ema")),
-        Trial("ema", (z, *noise), generated("ema")),
-        Trial("generator", (z, *noise), generated("generator")),
-        Trial("ema.mapping", (z,), lambda s, z: apply(prior.mapping, s.ema["mapping"], z)),
-        Trial(
-            "discriminator",
-            (volumes,),
-            lambda s, v: manifold.score(prior, s.discriminator, last(v)),
-        ),
-    ]
-    for place, parts in owners.items():
-        if place[-1] == "encoder":
-            for name, (network, example) in parts.items():
-                x = normal(2, example.shape[-1], *example.shape[1:-1])
-                part = ".".join([*place, name])
-                trials.append(Trial(part, (x,), encoded(place, name, network)))
+    trials = [Trial("", (z,), generated("ema"))]
+    for place, (network, example) in networks.items():
+        if place[-1] == "synthesis":
+            trials.append(Trial(place[0], (z, *noise), generated(place[0])))
+        elif place[-1] != "mapping":
+            x = normal(4, example.shape[-1], *example.shape[1:-1])
+            trials.append(Trial(".".join(place), (x,), plainly(place, network)))
     return tuple(trials)
 
 
