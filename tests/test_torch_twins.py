@@ -89,7 +89,7 @@ def test_names_and_layouts_follow_from_the_layers():
     assert up["weight"] == "conv_transpose"
 
 
-DEFAULT = ("x2vision_principal", "lift", "henzler")
+DEFAULT = ("lift", "henzler")
 """The others have the same layers, or tables with tests of their own."""
 
 
