@@ -226,15 +226,15 @@ def test_a_bad_pth_is_told_in_one_line(tools, tmp_path, damage, capsys):
 @pytest.mark.parametrize("name", ["multi", "single"])
 def test_pytorchs_layers_have_the_official_names_and_shapes(tools, oracles, name):
     import torch
-    import torch_x2ct
+    from torch_modules import x2ct
 
     from jxrecon.methods.volumes.x2ct.networks import Architecture
 
     views = {"single": 1, "multi": 2}[name]
     with torch.device("meta"):
         modules = {
-            "G": torch_x2ct.generator(Architecture(size=64, views=views)),
-            "D": torch_x2ct.Discriminator(views),
+            "G": x2ct.generator(Architecture(size=64, views=views)),
+            "D": x2ct.Discriminator(views),
         }
     rows = [
         line.split("\t") for line in (oracles / f"x2ct_{name}_keys.txt").read_text().splitlines()

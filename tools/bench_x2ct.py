@@ -137,15 +137,13 @@ def _ours(size: int, args: argparse.Namespace) -> in_turn.Contender:
 
 def _torch(size: int, args: argparse.Namespace) -> in_turn.Contender:
     import torch
-    import torch_x2ct
+    from torch_x2ct_training import Training
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        training = torch_x2ct.Training(
-            _architecture(size, args.tiny), features=_FEATURES[args.tiny]
-        )
+        training = Training(_architecture(size, args.tiny), features=_FEATURES[args.tiny])
         views = [torch.rand(1, 1, size, size) for _ in range(2)]
         real = torch.rand(1, 1, size, size, size)
 

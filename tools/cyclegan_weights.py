@@ -141,11 +141,11 @@ class CycleGAN(Weights):
         return Generator(width, self.blocks, self._kernel("head")[-1])
 
     def torch_module(self) -> Any:
-        import torch_cyclegan
+        from torch_modules import cyclegan
 
         *_, channels, width = self._first
         statistics = bool(self.buffers)
         if not self._generates:
-            return torch_cyclegan.Discriminator(channels, width, statistics)
+            return cyclegan.Discriminator(channels, width, statistics)
         out = self._kernel("head")[-1]
-        return torch_cyclegan.Generator(channels, out, width, self.blocks, statistics)
+        return cyclegan.Generator(channels, out, width, self.blocks, statistics)

@@ -1,18 +1,25 @@
-"""Published weights of X2CT-GAN or CycleGAN -> a run folder of ours, or one parameter file.
+"""PyTorch -> a run folder of ours: a file of to_torch.py, or published weights of X2CT-GAN or CycleGAN.
 
+    python tools/from_torch.py NAME.pth --out RUN [--data DIR]            # the experiment that the file names
+    python tools/from_torch.py NAME.pth --out RUN --run OTHER             # OTHER with these weights
+    python tools/from_torch.py NAME.pth --out RUN --exp NAME [--set ...]  # of a state dict, or .npz, alone
+    python tools/from_torch.py NAME.pth --out lift.safetensors --run lift_hn
     python tools/from_torch.py 90_net_G.pth [90_net_D.pth] --out RUN [--exp x2ct_lidc] [--data DIR]
     python tools/from_torch.py latest_net_G_A.pth [latest_net_G_B.pth ...] --out RUN [--real B]
     python tools/from_torch.py FILE ... --out weights.safetensors
 
+A file of to_torch.py may have been trained further in PyTorch; all its tensors are needed, of the right
+shapes. A new run is made as training starts one: it looks at the experiment's data (--data, or the built-in
+population), and its optimisers are at rest. With --run all else is a copy of that run.
+
 A run folder is what `python -m jxrecon.reconstruct`, `evaluate` and `train` take (CycleGAN's: `reconstruct
---style`); its optimisers are at rest, and a net that is not given is untrained. --data is the folder that
-training will go on with. Of CycleGAN, A is taken for the real X-rays and B for the synthetic ones, so that
-G_A is the one that --style uses; --real B turns it round. Which net a file holds is in its name, as
+--style`). Of published files a net that is not given is untrained, and --data is the folder that training
+will go on with. Of CycleGAN, A is taken for the real X-rays and B for the synthetic ones, so that G_A is
+the one that --style uses; --real B turns it round. Which net a file holds is in its name, as
 {epoch}_net_G_A.pth, or given by --net, once a file.
 
-A .pth needs PyTorch 2.10 or newer and is read as tensors alone; a .safetensors of the state dict needs
-none. Each net is tried on one input before and after the way there and back, and against PyTorch where it
-is installed.
+A .pth needs PyTorch 2.10 or newer and is read as tensors alone; a .safetensors needs none. Each net is tried
+on one input against PyTorch where it is installed, and all tensors are compared on the way back.
 """
 
 from __future__ import annotations
@@ -23,7 +30,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from weight_files import read_official, read_ours, read_run, write_ours, write_run
+import run_files
+from tensor_files import changed
+from twins import tensors_of
+from weight_files import FAMILIES, read_official, read_ours, read_run, write_ours, write_run
 from weights import Weights, outputs, proof
 
 from jxrecon.cli import entry
@@ -37,6 +47,9 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file, the experiment or the output is not as it should be.
     """
+    if (file := _whole_run(args)) is not None:
+        _into_run(file, args)
+        return 0
     nets = _read(args)
     for weights in nets:
         print(f"{weights.net}: {weights.described}, {weights.count:,} parameters, {weights.facts}")
@@ -53,6 +66,38 @@ def main(args: argparse.Namespace) -> int:
         for weights in nets:
             _check(weights, back[weights.field])
     return 0
+
+
+def _whole_run(args: argparse.Namespace) -> run_files.RunFile | None:
+    """The file of a whole run; None where published files are given."""
+    if len(args.files) > 1:
+        return None
+    file = run_files.read(args.files[0])
+    published = any(family.recognises(file.tensors) for family in FAMILIES)
+    named = args.run is not None or (args.exp and not published)
+    return file if file.facts or named else None
+
+
+def _into_run(file: run_files.RunFile, args: argparse.Namespace) -> None:
+    """Writes the run, reads it back and compares."""
+    origin = args.files[0]
+    source = run_files.Source(args.run, args.exp or "", args.size, args.set, args.data)
+    twin, state = run_files.into_run(file, origin, args.out, source)
+    own = {name: value for name, value in file.tensors.items() if name not in twin.constants}
+    held = tensors_of(twin, state, tensorflow=origin.suffix == ".npz")
+    names = changed(own, {name: value for name, value in held.items() if name in own})
+    if names and args.out.suffix != ".safetensors":
+        raise InputError(f"{args.out}: {names[0]} changed on the way there, expected the same bits")
+    rounded = f"{len(names)} of them rounded to 16 bits" if names else "bit-identical"
+    print(f"wrote {args.out}: {len(own)} tensors of {twin.network}, {rounded}")
+    if args.no_check or importlib.util.find_spec("torch") is None:
+        print("the outputs of PyTorch and of ours were not compared")
+        return
+    import proofs
+
+    tensors = tensors_of(twin, state)
+    for name, largest in proofs.compared(twin, state, proofs.module_of(twin, tensors)).items():
+        print(f"{name}: PyTorch and ours differ by {largest} of the largest value")
 
 
 def _read(args: argparse.Namespace) -> list[Weights]:
@@ -90,9 +135,8 @@ def _write_run(nets: list[Weights], args: argparse.Namespace) -> None:
 def _check(weights: Weights, written: Weights) -> None:
     """Says how far apart the outputs are before and after what was written, and PyTorch's and ours."""
     state, again = weights.to_state(), written.to_state()
-    changed = [name for name in state if state[name].tobytes() != again[name].tobytes()]
-    if changed:
-        raise InputError(f"{changed[0]} changed on the way there and back, expected the same bits")
+    if names := changed(state, again):
+        raise InputError(f"{names[0]} changed on the way there and back, expected the same bits")
     before, after = outputs(weights, written)
     print(
         f"{weights.net}: {len(state)} tensors bit-identical on the way there and back; largest"
@@ -111,6 +155,8 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help=".pth or .safetensors")
     add("--out", type=Path, required=True, help="run folder, or NAME.safetensors")
+    text = "run, or weights that ship, that the weights of a file of to_torch.py replace"
+    add("--run", type=Path, metavar="RUN", help=text)
     add("--net", nargs="+", metavar="NET", help="G_A, G_B, D_A or D_B for each file, where its name does"
         " not say")  # fmt: skip
     add(
@@ -119,9 +165,12 @@ def parser() -> argparse.ArgumentParser:
         default="A",
         help="CycleGAN's domain of real X-rays; default: A",
     )
-    add("--exp", metavar="NAME", help="experiment of the run; default: x2ct_lidc, x2ct_lidc_single for"
-        " one view, cyclegan_xray")  # fmt: skip
-    add("--size", help="one of its sizes; default: paper; of CycleGAN 128 for 6 blocks, else 256")
+    add("--exp", metavar="NAME", help="experiment of the run; default: the file's; of published files"
+        " x2ct_lidc, x2ct_lidc_single for one view, cyclegan_xray")  # fmt: skip
+    add(
+        "--size",
+        help="one of its sizes; default of published files: paper; of CycleGAN 128 for 6 blocks, else 256",
+    )
     add("--set", action="append", default=[], metavar="FIELD=VALUE")
     add("--data", type=Path, metavar="DIR", help="training data of the run")
     add("--no-check", action="store_true", help="leave out the comparisons")

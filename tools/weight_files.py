@@ -8,10 +8,8 @@ names are the paths of the parameters below `generator/`, `generators/synthetic/
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,24 +17,24 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import tensor_files
 from cyclegan_weights import CycleGAN
 from flax.traverse_util import flatten_dict
-from safetensors import safe_open
-from weights import Weights, check, compare, import_torch
+from nerp_weights import NeRP
+from tensor_files import Tensors
+from weights import Weights, check, compare
 from x2ct_weights import X2CT
 
 from jxrecon.compile import jit
 from jxrecon.experiment import Experiment
-from jxrecon.files import cache_folder, one_line, write_file
+from jxrecon.files import cache_folder, one_line
 from jxrecon.runs import run
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.types import InputError, shown
 
-FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN)
+FAMILIES: tuple[type[Weights], ...] = (X2CT, CycleGAN, NeRP)
 
 _NAME = re.compile(r"(?:(?P<epoch>.+)_net_|.*_)?(?P<net>[GD](?:_[AB])?)")
-_MOST_FACTS = 1 << 16  # characters
 _NORMS = "norms of "  # begins the names of running statistics in our files
 _KEPT = "official.safetensors"  # in a run folder: what only the published layout needs
 
@@ -55,7 +53,7 @@ def read_official(path: Path, net: str = "", real: str = "A") -> Weights:
     Raises:
         InputError: there is no such file, it is damaged, or it is no net of a known family.
     """
-    state, facts = _read_pth(path) if path.suffix in (".pth", ".pt") else _read_safetensors(path)
+    state, facts = _read(path)
     for name, value in state.items():
         if value.dtype.kind not in "fiu" or (value.dtype.kind == "f" and value.itemsize < 4):
             raise InputError(f"{path}: {name} is {value.dtype}, expected float32 or float64")
@@ -63,7 +61,7 @@ def read_official(path: Path, net: str = "", real: str = "A") -> Weights:
     if family is None:
         raise InputError(
             f"{path}: begins with {next(iter(state), 'nothing')}, expected a generator or"
-            f" discriminator of {' or '.join(one.FAMILY for one in FAMILIES)}"
+            f" discriminator of {' or '.join(one.FAMILY for one in FAMILIES)}, or --run or --exp"
         )
     found = _NAME.fullmatch(path.stem)
     if found and found["epoch"]:
@@ -92,52 +90,20 @@ def _check(weights: Weights, path: Path) -> None:
 
 def write_official(weights: Weights, path: Path) -> None:
     """Writes a .pth as the published code does, or a plain .safetensors of the state dict."""
-    state = weights.to_state()
     if path.suffix == ".safetensors":
-        write_file(path, safetensors.numpy.save(state, {"facts": json.dumps(weights.facts)}))
-        return
-    torch, stream = import_torch(), io.BytesIO()
-    tensors = {name: torch.from_numpy(value.copy()) for name, value in state.items()}
-    torch.save(weights.pack(tensors), stream)
-    write_file(path, stream.getvalue())
+        tensor_files.write_safetensors(path, weights.to_state(), {"facts": weights.facts})
+    else:
+        tensor_files.write_pth(path, weights.to_state(), weights.pack)
 
 
-def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    torch = import_torch()
-    if not path.is_file():
-        examples = " or ".join(family.EXAMPLE for family in FAMILIES)
-        raise InputError(f"{path}: no such file, expected a checkpoint such as {examples}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or malicious file makes it raise anything
-        line = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a PyTorch file of tensors ({line})") from None
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"{path}: no dict of tensors, expected a state_dict, by itself or in one")
-    facts = {name: content[name] for name in ("iters", "epoch", "lr") if name in content}
-    try:
-        json.dumps(facts)
-    except TypeError:
-        raise InputError(f"{path}: iters, epoch or lr is no number, found {facts}") from None
-    wide = {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in state.items()}
-    return {name: value.numpy() for name, value in wide.items()}, facts
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected .pth or .safetensors")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            text = (file.metadata() or {}).get("facts", "{}")
-            facts = json.loads(text) if len(text) < _MOST_FACTS else None
-    except Exception as error:  # SafetensorError, and what its types and names make others raise
-        raise InputError(
-            f"{path}: cannot be read as safetensors ({one_line(error)[:200]})"
-        ) from None
+def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """(state dict, facts) of a file."""
+    examples = " or ".join(family.EXAMPLE for family in FAMILIES)
+    state, beside = tensor_files.read(path, f"a checkpoint such as {examples}")
+    if path.suffix != ".safetensors":
+        facts: Any = {name: beside[name] for name in ("iters", "epoch", "lr") if name in beside}
+    else:
+        facts = beside.get("facts", {})
     plain = isinstance(facts, dict) and all(
         isinstance(value, int | float | str) for value in flatten_dict(facts).values()
     )
@@ -161,7 +127,7 @@ def write_ours(nets: Sequence[Weights], path: Path, params: bool = True) -> None
             arrays[name] = np.ascontiguousarray(leaf)
         arrays |= {f"{_NORMS}{weights.field}/{name}": a for name, a in weights.buffers.items()}
     facts = {weights.field: {"net": weights.net, **weights.facts} for weights in nets}
-    write_file(path, safetensors.numpy.save(arrays, {"facts": json.dumps(facts)}))
+    tensor_files.write_safetensors(path, arrays, {"facts": facts})
 
 
 def read_ours(path: Path) -> list[Weights]:
@@ -179,7 +145,7 @@ def read_ours(path: Path) -> list[Weights]:
 
 
 def _read_ours(path: Path) -> list[Weights]:
-    arrays, facts = _read_safetensors(path)
+    arrays, facts = _read(path)
     nets = {}
     for family in FAMILIES:
         for field, net in family.FIELDS.items():

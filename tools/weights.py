@@ -16,13 +16,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tensor_files import import_torch
 
 from jxrecon.compile import jit
 from jxrecon.interop import weights as convert
 from jxrecon.types import InputError
-
-LEAST_TORCH = (2, 10)
-"""Older versions of torch.load can be made to run code even with weights_only=True."""
 
 
 class Start(NamedTuple):
@@ -200,27 +198,6 @@ def compare(params: Any, expected: Any, origin: str) -> None:
 # Trying them out.
 
 
-def import_torch() -> Any:
-    """PyTorch, where there is one that is fit to read files.
-
-    Raises:
-        InputError: it is not installed or too old.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            "PyTorch is not installed, expected it for .pth files: pip install 'jxrecon[torch]', or"
-            " give a .safetensors"
-        ) from None
-    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < LEAST_TORCH:
-        raise InputError(
-            f"PyTorch is {torch.__version__}, expected at least 2.10: older ones run code of a"
-            " malicious file even with weights_only=True"
-        )
-    return torch
-
-
 def trial_inputs(weights: Weights) -> list[np.ndarray]:
     """Made-up inputs in [0, 1], always the same, [1, channels, *space] in float64."""
     rng = np.random.default_rng(0)
@@ -250,10 +227,16 @@ def outputs_of_torch(weights: Weights) -> np.ndarray:
     """The same of the PyTorch module, into which the state dict is loaded strictly, in float64."""
     torch = import_torch()
     weights = weights.trial()
-    module, state = weights.torch_module(), weights.to_state()
-    module.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
     with torch.no_grad():
-        return module.double().eval()(*map(torch.from_numpy, trial_inputs(weights))).numpy()
+        return loaded(weights).double()(*map(torch.from_numpy, trial_inputs(weights))).numpy()
+
+
+def loaded(weights: Weights) -> Any:
+    """The PyTorch module with the state dict, loaded strictly."""
+    torch, state = import_torch(), weights.to_state()
+    module = weights.torch_module()
+    module.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()}, strict=True)
+    return module.eval()
 
 
 def proof(weights: Weights, tolerance: float = 1e-5) -> str:

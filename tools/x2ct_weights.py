@@ -38,12 +38,15 @@ class X2CT(Weights):
         """The tensors say which net it is; an epoch is a number."""
         facts = {name: value for name, value in facts.items() if not isinstance(value, str)}
         if _is_discriminator(state):
-            return cls("D", "discriminator", *split(state, convert.x2ct_discriminator()), facts)
+            hidden = sum(name.endswith("weight") for name in state) - 1
+            return cls(
+                "D", "discriminator", *split(state, convert.x2ct_discriminator(hidden)), facts
+            )
         return cls("G", "generator", *split(state, _generator_table(state)), facts)
 
     def to_state(self) -> dict[str, Any]:
         if self.net == "D":
-            table = convert.x2ct_discriminator()
+            table = convert.x2ct_discriminator(len(self.features))
         else:
             table = convert.x2ct_generator(self.views, self.architecture.layers)
         return convert.to_torch(self.params, table, self.buffers)
@@ -148,11 +151,11 @@ class X2CT(Weights):
         return dataclasses.replace(self, params={"params": cut})
 
     def torch_module(self) -> Any:
-        import torch_x2ct
+        from torch_modules import x2ct
 
         if self.net == "G":
-            return torch_x2ct.generator(self.architecture)
-        return torch_x2ct.Discriminator(self.views, self.features)
+            return x2ct.generator(self.architecture)
+        return x2ct.Discriminator(self.views, self.features)
 
 
 def _is_discriminator(state: convert.State) -> bool:

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jxrecon.types import InputError
 
-Rule: TypeAlias = Literal["conv", "conv_transpose", "linear", "vector"]
+Rule: TypeAlias = Literal["conv", "conv_transpose", "linear", "map", "swapped", "vector"]
 
 
 class Parameter(NamedTuple):
@@ -25,7 +25,8 @@ class Parameter(NamedTuple):
         torch: its name in the state dict.
         path: where it lies in our parameter tree.
         rule: how its axes are ordered there: "conv" [O, I, *k], "conv_transpose" [I, O, *k] (our transposed
-            kernels are not flipped), "linear" [O, I]; ours are [*k, I, O] and [I, O].
+            kernels are not flipped), "linear" [O, I], "map" [C, *k], TensorFlow's "swapped" [*k, O, I]; ours
+            are [*k, I, O], [I, O] and [*k, C]; "vector" is any that is the same there.
     """
 
     torch: str
@@ -55,18 +56,27 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """What PyTorch keeps for a norm, behind its name."""
 
 
-_CHANNELS = {"conv": (-1, -2), "linear": (-1, -2), "conv_transpose": (-2, -1)}
-"""Where the first two axes of PyTorch's tensors stand in ours."""
+_AXES: dict[Rule, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "conv": ((0, 1), (-1, -2)),
+    "linear": ((0, 1), (-1, -2)),
+    "conv_transpose": ((0, 1), (-2, -1)),
+    "map": ((0,), (-1,)),
+    "swapped": ((-2, -1), (-1, -2)),
+    "vector": ((), ()),
+}
+"""Axes of PyTorch's tensors, and where they stand in ours."""
 
 
 def to_ours(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in PyTorch's layout -> ours."""
-    return value if rule == "vector" else np.moveaxis(value, (0, 1), _CHANNELS[rule])
+    theirs, ours = _AXES[rule]
+    return np.moveaxis(value, theirs, ours)
 
 
 def to_theirs(value: np.ndarray, rule: Rule) -> np.ndarray:
     """A tensor in our layout -> PyTorch's: the inverse of `to_ours`."""
-    return value if rule == "vector" else np.moveaxis(value, _CHANNELS[rule], (0, 1))
+    theirs, ours = _AXES[rule]
+    return np.moveaxis(value, ours, theirs)
 
 
 def from_torch(state: State, table: Table) -> dict[str, Any]:
@@ -113,7 +123,7 @@ def to_torch(
             if row.path not in ours:
                 raise InputError(f"parameters: {'/'.join(row.path)} is missing, expected {row}")
             value = to_theirs(np.asarray(ours[row.path]), row.rule)
-            state[row.torch] = np.ascontiguousarray(value) if copy else value
+            state[row.torch] = np.array(value, order="C") if copy else value
     if len(ours) != len(state):
         raise InputError(f"parameters: {len(ours)} tensors, expected the {len(state)} of the table")
     for row in table:
@@ -147,13 +157,17 @@ def x2ct_generator(views: int = 2, layers: Sequence[int] = (6, 12, 24, 16, 6)) -
     return tuple(rows)
 
 
-def x2ct_discriminator() -> Table:
-    """The discriminator, for one view or two: 7 tensors and 3 norms."""
+def x2ct_discriminator(hidden: int = 4) -> Table:
+    """The discriminator, for one view or two: 7 tensors and 3 norms.
+
+    Args:
+        hidden: layers but the last; published ones have 4.
+    """
     rows: list[Row] = [*_conv("model.0", ("conv_0",))]
-    for i in (1, 2, 3):
+    for i in range(1, hidden):
         rows.append(Parameter(f"model.{3 * i - 1}.weight", (f"conv_{i}", "kernel"), "conv"))
         rows.append(Buffer(f"model.{3 * i}", f"model.{3 * i - 1}.weight", 0))
-    return (*rows, *_conv("model.11", ("conv_4",)))
+    return (*rows, *_conv(f"model.{3 * hidden - 1}", (f"conv_{hidden}",)))
 
 
 def _conv(

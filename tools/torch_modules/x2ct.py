@@ -1,21 +1,37 @@
 """X2CT-GAN's layers in plain PyTorch, with the tensor names of the published checkpoints.
 
 Written from the layer tables, for proofs of the converters and for the benchmark: what it computes is
-what `jxrecon.methods.x2ct` computes, its state dict is what `jxrecon.convert` names. Volumes are
-[n, c, D, H, W], views [n, 1, rows, columns]. InstanceNorm always takes the instance's statistics; its
+what `jxrecon.methods.volumes.x2ct` computes, its state dict is what `jxrecon.interop.weights` names. Volumes
+are [n, c, D, H, W], views [n, 1, rows, columns]. InstanceNorm always takes the instance's statistics; its
 running ones exist, because the published files hold them, and are neither read nor updated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jxrecon.methods.volumes.x2ct.losses import X2CT_GAN, Weights
-from jxrecon.methods.volumes.x2ct.networks import Architecture
+
+class Architecture(NamedTuple):
+    """Of a generator without ablations: `jxrecon.methods.volumes.x2ct.networks.Architecture` has the same."""
+
+    size: int
+    views: int
+    stem: int
+    growth: int
+    layers: Sequence[int]
+    decoder: Sequence[int]
+    dropout: float = 0.5
+
+    @property
+    def stages(self) -> int:
+        """Of the encoder."""
+        return len(self.layers)
+
 
 TO_COMMON = ((0, 1, 3, 2, 4), (0, 1, 3, 4, 2))
 """(H, D, W) and (W, D, H) -> (D, H, W)."""
@@ -230,50 +246,21 @@ class Discriminator(nn.Module):
         return self.model(torch.cat([*smeared, volume], 1))
 
 
-def start(module: nn.Module) -> None:
-    """N(0, 0.02) weights and zero biases, in place."""
-    for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.normal_(parameter, 0.0, 0.02)
+class X2CT(nn.Module):
+    """The networks of a run: the generator, and the discriminator where there is one.
 
+    Args:
+        architecture: fields of `Architecture`.
+        features: channels of the discriminator's layers but the last; empty: there is none (X2CT-CNN).
+    """
 
-class Training:
-    """One G and D step after the other, as the published training does them."""
+    def __init__(self, architecture: dict, features: Sequence[int]) -> None:
+        super().__init__()
+        arch = Architecture(**architecture)
+        self.generator = generator(arch)
+        if features:
+            self.discriminator = Discriminator(arch.views, features)
 
-    def __init__(
-        self,
-        arch: Architecture,
-        weights: Weights = X2CT_GAN,
-        features: Sequence[int] = (64, 128, 256, 512),
-    ) -> None:
-        self.weights = weights
-        self.generator, self.discriminator = generator(arch), Discriminator(arch.views, features)
-        for module in (self.generator, self.discriminator):
-            start(module)
-        self.adam = [
-            torch.optim.Adam(module.parameters(), 2e-4, (0.5, 0.99))
-            for module in (self.generator, self.discriminator)
-        ]
-
-    def step(self, real: Tensor, *views: Tensor) -> float:
-        """G, then D on the same volume; gives the generator's loss."""
-        w, of_g, of_d = self.weights, *self.adam
-        fake = self.generator(*views)
-        self.discriminator.requires_grad_(False)
-        loss = w.adversarial * (self.discriminator(fake, *views) - 1).square().mean()
-        loss = loss + w.reconstruction * functional.mse_loss(fake, real)
-        for axis in (2, 3, 4):
-            projected = functional.l1_loss(fake.mean(axis), real.mean(axis))
-            loss = loss + w.projection / 3 * projected
-        of_g.zero_grad()
-        loss.backward()
-        of_g.step()
-        self.discriminator.requires_grad_(True)
-        on_real = (self.discriminator(real, *views) - 1).square().mean()
-        on_fake = self.discriminator(fake.detach(), *views).square().mean()
-        of_d.zero_grad()
-        (w.adversarial * (on_real + on_fake)).backward()
-        of_d.step()
-        return float(loss.detach())
+    def forward(self, *views: Tensor) -> Tensor:
+        """X-rays [n, 1, S, S] in [0, 1] -> the volume [n, 1, D, H, W], window [0, 1]."""
+        return self.generator(*views)

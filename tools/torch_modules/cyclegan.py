@@ -1,7 +1,7 @@
 """CycleGAN's layers in plain PyTorch, with the tensor names of the published checkpoints.
 
-Written from the layer tables of `jxrecon.methods.cyclegan.networks`, for proofs of the converter. Images
-are [n, c, rows, columns]. InstanceNorm always takes the instance's statistics.
+Written from the layer tables of `jxrecon.methods.styles.cyclegan.networks`, for proofs of the converters.
+Images are [n, c, rows, columns]. InstanceNorm always takes the instance's statistics.
 """
 
 from __future__ import annotations
@@ -82,3 +82,24 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, 1, k, l]."""
         return self.model(x)
+
+
+class CycleGAN(nn.Module):
+    """The four networks of a run, by the style that they make or judge.
+
+    Args:
+        channels: of the images.
+        width: channels of the first layers.
+        blocks: residual ones of a generator.
+    """
+
+    def __init__(self, channels: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.generators, self.discriminators = nn.ModuleDict(), nn.ModuleDict()
+        for style in ("real", "synthetic"):
+            self.generators[style] = Generator(channels, channels, width, blocks)
+            self.discriminators[style] = Discriminator(channels, width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A real X-ray [n, channels, rows, columns] in [-1, 1] -> a synthetic one."""
+        return self.generators["synthetic"](image)
