@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jxrecon.drr.any_pose import any_pose, plan_any_pose
 from jxrecon.drr.joseph import joseph
 from jxrecon.drr.rays import Rays, is_concrete, known, rays_of
 from jxrecon.drr.shear_warp import (
@@ -38,6 +40,7 @@ _PROJECT: dict[str, Callable[[Array, Rays, Plan], Array]] = {
     "joseph": lambda mu, rays, _: joseph(mu, rays),
     "aligned": aligned,
     "shear_warp": shear_warp,
+    "auto": any_pose,
 }
 
 
@@ -111,7 +114,9 @@ def plan_for(
         if straight is not None:
             return straight
         if known(affine, camera) is None:
-            return Plan("joseph")
+            isotropic = isinstance(affine, jax.core.Tracer)
+            spacing = np.ones(3) if isotropic else np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+            return plan_any_pose(shape, camera.shape, spacing)
     elif method == "aligned" and not is_concrete(affine, camera):
         raise InputError(
             "projection method 'aligned' needs a camera that is not traced by jit, vmap or grad, "
