@@ -26,7 +26,7 @@ from jxrecon.drr.rays import STEEPEST, Rays, image_axis
 from jxrecon.drr.separable import Comb
 from jxrecon.drr.shear_warp import MARGIN, Plan, others_of, whole_fours
 
-ROOM = ((0.97, 1.15, 1.5), (0.97, 1.15, 1.5), (1.06, 1.5))
+ROOM = ((0.97, 1.15, 1.5), (0.97, 1.15, 1.5), (1.5,))
 """Sizes of the virtual detector for every axis, relative to one that shows the volume face to face.
 
 The first is for frontal and lateral views, the last for views along a space diagonal.
@@ -176,13 +176,10 @@ def _to_camera(branches, mu, rays, choice, virtual, image):
     def fast(mu, rays, virtual, image):
         seen = lambda virtual, rays: _seen(virtual, mu, rays, choice)  # noqa: E731
         by_virtual, by_places = jax.vjp(seen, virtual, rays)[1](image)
-        combs, back_to_rays = jax.vjp(lambda rays: _combs(branches, mu, rays, choice), rays)
-
-        def back(plan, mu, q, z, virtual):
-            return jax.vjp(lambda q, z: _sum_of_branch(plan, mu, q, z), q, z)[1](virtual)
-
-        by_combs = _switch(choice, branches, back, mu, *combs, by_virtual)
-        return jax.tree.map(jnp.add, by_places, *back_to_rays(by_combs))
+        _, back = jax.vjp(lambda rays: _slopes(branches, mu, rays, choice), rays)
+        q, z = _combs(branches, mu, rays, choice)
+        found = _switch(choice, branches, _slope_gradient_of_branch, mu, q, z, by_virtual)
+        return jax.tree.map(jnp.add, by_places, *back(found))
 
     def slow(mu, rays, virtual, image):
         return jax.vjp(lambda rays: joseph(mu, rays), rays)[1](image)[0]
@@ -207,15 +204,36 @@ def _combs(branches, mu, rays, choice):
     return shear_warp.combs_of(turned, 0, sizes, lattice, _room(branches), max(mu.shape))
 
 
-def _sum_of_branch(plan, mu, q, z):
-    """The virtual image by one branch, in the room of all."""
-    slices, room = mu.shape[plan.axis], (q.at.shape[1], z.at.shape[1])
-    combs = tuple(
+def _slopes(branches, mu, rays, choice):
+    """Slopes of the rays through the virtual pixels, along both other axes."""
+    turned, sizes = _axis_first(rays, choice.axis, mu.shape)
+    lattice = choice.first, choice.pitch
+    return shear_warp.slopes_of(turned, 0, sizes, lattice, _room(branches))
+
+
+def _cut(plan, mu, q, z):
+    """The combs of one branch, from those in the room of all."""
+    slices = mu.shape[plan.axis]
+    return tuple(
         Comb(comb.at[:slices, :pixels], comb.start[:slices], comb.step[:slices])
         for comb, pixels in zip((q, z), plan.pixels)
     )
-    image = shear_warp.sum_along(mu, combs, plan)
+
+
+def _sum_of_branch(plan, mu, q, z):
+    """The virtual image by one branch, in the room of all."""
+    room = q.at.shape[1], z.at.shape[1]
+    image = shear_warp.sum_along(mu, _cut(plan, mu, q, z), plan)
     return jnp.pad(image, [(0, all_of - mine) for all_of, mine in zip(room, plan.pixels)])
+
+
+def _slope_gradient_of_branch(plan, mu, q, z, virtual):
+    """Gradients by `_slopes`, given that by the virtual image."""
+    image = virtual[: plan.pixels[0], : plan.pixels[1]]
+    found = shear_warp.slope_gradient_along(mu, _cut(plan, mu, q, z), image, plan)
+    return tuple(
+        jnp.pad(x, (0, len(y) - len(x))) for x, y in zip(found, (virtual[:, 0], virtual[0]))
+    )
 
 
 def _seen(virtual, mu, rays, choice):

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon.drr.rays import STEEPEST, Rays, image_axis, walk_along
-from jxrecon.drr.separable import Comb, Form, comb, sum_of_slices
+from jxrecon.drr.separable import Comb, Form, comb, slope_gradient, sum_of_slices
 
 SAMPLING = 1.0
 """Virtual pixels per detector pixel, each way, unless a plan asks for more.
@@ -279,13 +279,33 @@ def virtual_pixels(rays: Rays, axis: int, shape: Any, plan: Plan) -> tuple[Any, 
 
 
 def combs_of(
-    rays: Rays, axis: int, shape: Any, lattice: tuple[Any, Any], pixels: tuple[int, ...], slices: int = 0
+    rays: Rays,
+    axis: int,
+    shape: Any,
+    lattice: tuple[Any, Any],
+    pixels: tuple[int, ...],
+    slices: int = 0,
 ) -> tuple[Comb, Comb]:
     """Where the virtual pixels lie in every slice, along both other axes."""
     scale, shifts = shear(rays, axis, shape, slices or shape[axis])
     q, z = (
         comb(shift + scale * first, scale * pitch, count)
         for shift, first, pitch, count in zip(shifts, *lattice, pixels)
+    )
+    return q, z
+
+
+def slopes_of(
+    rays: Rays, axis: int, shape: Any, lattice: tuple[Any, Any], pixels: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """Slopes of the rays through the virtual pixels against the axis, along both other axes."""
+    source, direction = rays.origin.corner, rays.direction.corner
+    q, z = (
+        jnp.full(count, direction[other] / direction[axis])
+        if rays.parallel
+        else (first + pitch * jnp.arange(count, dtype=direction.dtype) - source[other])
+        / ((shape[axis] - 1) / 2 - source[axis])
+        for other, first, pitch, count in zip(others_of(axis), *lattice, pixels)
     )
     return q, z
 
@@ -303,12 +323,25 @@ def sum_along(
     mu: Float[Array, "x y z"], combs: tuple[Comb, Comb], plan: Plan
 ) -> Float[Array, "qs zs"]:
     """The sum over slices along the plan's axis."""
-    if plan.axis == 2:  # the contiguous axis stays the last one where it can
+    return sum_of_slices(*_form(mu, combs, plan))
+
+
+def slope_gradient_along(
+    mu: Float[Array, "x y z"], combs: tuple[Comb, Comb], image: Float[Array, "qs zs"], plan: Plan
+) -> tuple[Float[Array, " qs"], Float[Array, " zs"]]:
+    """Gradients of <image, sum_along(mu)> by the slopes of the rays through the combs' pixels."""
+    mu, q, z, form = _form(mu, combs, plan)
+    return slope_gradient(mu, q, z, image, form)
+
+
+def _form(mu, combs, plan):
+    """The arguments of `sum_of_slices`: the contiguous axis stays the last one where it can."""
+    if plan.axis == 2:
         mu = jnp.moveaxis(mu, 2, 0)
     axis = 0 if plan.axis == 2 else plan.axis
     moves = not isinstance(combs[0].at, np.ndarray)
     q, z = jax.tree.map(lambda x: x.astype(mu.dtype), combs)
-    return sum_of_slices(mu, q, z, Form(axis, mu.shape, plan.taps, moves))
+    return mu, q, z, Form(axis, mu.shape, plan.taps, moves)
 
 
 @jax.jit
