@@ -252,13 +252,15 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(size, batched, *arrays):
         leaves, tree = jax.tree.flatten(arrays)
         mine = jax.tree.leaves(batched)
+        apart = any(jax.tree.leaves(batched[1:3]))
+        each = mapped if apart else function  # which an outer vmap may batch once more
 
         def one(some):
             some = iter(some)
             all_of = [next(some) if own else leaf for own, leaf in zip(mine, leaves)]
-            return function(*jax.tree.unflatten(tree, all_of))
+            return each(*jax.tree.unflatten(tree, all_of))
 
-        several = partial(lax.map, one) if any(jax.tree.leaves(batched[1:3])) else jax.vmap(one)
+        several = partial(lax.map, one) if apart else jax.vmap(one)
         found = several([leaf for own, leaf in zip(mine, leaves) if own])
         return found, jax.tree.map(lambda _: True, found)
 
