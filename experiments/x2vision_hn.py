@@ -6,14 +6,15 @@
 Field: 224 x 240 x 202 mm about the jaw (x left-right, y back-front, z foot-head). Views: frontal and
 lateral cone beam, source-axis 1000 mm, source-detector 1500 mm, a detector of 384 x 384 mm.
 
-Size small, SYNTHETIC subjects (128 and 8), X-rays of the whole body, 20,000 photons, seed 0, 160 steps: X2Vision
-31.61 dB / 76.6 HU (whole-volume PSNR in [-1024, 2000] HU / MAE in the body mask) beside linear prior 32.12 / 70.8.
-Its linear part gives nearly all of that: 31.5 dB after 40 steps. With the paper's mapping network and a table of
-codes (settings.prior.codes=table, architecture=orig, 960 steps) 26.21 / 159.3.
+Size small, SYNTHETIC subjects (128 and 8), X-rays of the whole body, 20,000 photons, seed 0, 160 steps:
+X2Vision 31.61 dB / 76.6 HU (whole-volume PSNR in [-1024, 2000] HU / MAE in the body mask) beside linear
+prior 32.12 / 70.8. Its linear part gives nearly all of that: 31.5 dB after 40 steps. With the paper's
+mapping network and a table of codes (settings.prior.codes=table, architecture=orig, 960 steps) 26.21 /
+159.3.
 
-Size full, OpenKBP (72 patients learnt from, 4 for the deviations' factor), whole patients, 100 steps of 2, 17
-minutes beside other work, settings.latent as below: see experiments/README.md, "How good is X2Vision at full
-size?".
+Size full, OpenKBP (72 patients learnt from, 4 for the deviations' factor), whole patients, 100 steps of 2,
+17 minutes beside other work, settings.latent as below: see experiments/README.md, "How good is X2Vision at
+full size?".
 
 Measured with codes=table on noise-free X-rays of the field alone (an inverse crime; today --set
 xrays.of=field), seed 0, two CPU cores:
@@ -30,13 +31,13 @@ Sizes coarse, finer and full are for real patients' whole X-rays; a run of one c
     jxrecon train --exp x2vision_hn --size coarse --data DIR --workdir A
     jxrecon train --exp x2vision_hn --size full --grow A --data DIR --workdir B
 
-Their codes are places along 32 principal axes of the training volumes, with a linear part under the generator
-(`codes`). Codes by an encoder network failed three times at size coarse (300 to 400 steps, held-out patients
-22.3 dB at best, no more than the mean volume): whitened, G learnt slower than the mean; as they were, they
-collapsed. Codes along whitened-like axes without the linear part: voxel loss 0.16 at step 90, where the linear
-part starts at 0.006. After it 330 steps of coarse raised what held-out X-rays give from 26.15 (step 100) to
-26.28 dB (step 300), what held-out codes give not at all (27.86 to 27.87): 72 patients tell little beyond their
-axes. No adversarial step at these sizes: adversarial=none.
+Their codes are places along 32 principal axes of the training volumes, with a linear part under the
+generator (`codes`). Codes by an encoder network failed three times at size coarse (300 to 400 steps, held-
+out patients 22.3 dB at best, no more than the mean volume): whitened, G learnt slower than the mean; as
+they were, they collapsed. Codes along whitened-like axes without the linear part: voxel loss 0.16 at step
+90, where the linear part starts at 0.006. After it 330 steps of coarse raised what held-out X-rays give
+from 26.15 (step 100) to 26.28 dB (step 300), what held-out codes give not at all (27.86 to 27.87): 72
+patients tell little beyond their axes. No adversarial step at these sizes: adversarial=none.
 
 The warm start (auto-decoder) does most of it: quick validation PSNR on OpenKBP was 27.28 dB at its end and
 27.44 dB after the adversarial game. Three times the learning rate did not learn faster over 200 steps.
