@@ -20,8 +20,8 @@ Measured with codes=table on noise-free X-rays of the field alone (an inverse cr
 xrays.of=field), seed 0, two CPU cores:
 
 - Size small, OpenKBP, 76 training and 17 validation patients, schedule.steps=3200,
-  settings.prior.warm_start_steps=2500, settings.latent.iterations=200, 41 minutes: X2Vision 28.13 dB / 118.2 HU
-  beside linear prior 28.22 / 109.7, nearest volume 24.17 / 160.3, mean volume 23.50 / 159.8.
+  settings.prior.warm_start_steps=2500, settings.latent.iterations=200, 41 minutes: X2Vision 28.13 dB /
+  118.2 HU beside linear prior 28.22 / 109.7, nearest volume 24.17 / 160.3, mean volume 23.50 / 159.8.
 - Size cube, OpenKBP, settings of this file, 80 minutes beside other work: from 1, 2, 4, 8 views X2Vision
   24.88 / 170.5, 26.88 / 134.7, 27.67 / 123.5, 27.92 / 120.1 beside linear prior 25.74 / 142.3, 26.82 / 127.8,
   27.14 / 123.1, 27.18 / 122.6. All methods side by side: experiments/README.md.
