@@ -247,9 +247,9 @@ def main() -> int:
     )
     everything = [one for path in sources for one in mutations(path)]
     chosen = random.Random(options.seed).sample(everything, len(everything))[: options.count]
-    columns = ["path", "line", "before", "after", "failed"]
+    columns = ["path", "line", "start", "before", "after", "failed"]
     rows = list(csv.DictReader(options.out.open())) if options.out.exists() else []
-    done = {tuple(row[name] for name in columns[:4]): row["failed"] for row in rows}
+    done = {tuple(row[name] for name in columns[:5]): row["failed"] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         for part in ("jxrecon", "tests", "experiments", "tools", "pyproject.toml", "README.md"):
@@ -258,7 +258,7 @@ def main() -> int:
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         tester, outcomes = Tester(copy), Counter[bool]()
         for mutation in chosen:
-            key = (mutation.path, str(mutation.line), mutation.before, mutation.after)
+            key = tuple(str(getattr(mutation, name)) for name in columns[:5])
             outcome = done.get(key, "")
             if not outcome or (options.again and outcome == _SURVIVED):
                 outcome = tester.failed(mutation, tests_of(mutation.module)) or _SURVIVED
