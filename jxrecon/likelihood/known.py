@@ -189,6 +189,7 @@ def _models(
 
 
 def _direction(camera: AnyCamera) -> Float[np.ndarray, "3"]:
-    """From the isocentre towards the source."""
+    """From the isocentre towards the source, or against parallel rays."""
     first, *_ = vectors(camera)
-    return first / np.linalg.norm(first)
+    towards = first if isinstance(camera, Camera) else -first
+    return towards / np.linalg.norm(towards)
