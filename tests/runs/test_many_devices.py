@@ -48,7 +48,7 @@ SHORT = (
     "population.train=16",
     "population.validation=2",
     "schedule.batch_size=8",
-    "schedule.steps=3",
+    "schedule.steps=2",
     "schedule.log_every=1",
 )
 TRAIN_AND_COUNT = """
