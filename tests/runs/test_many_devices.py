@@ -25,7 +25,7 @@ METHODS = {
         "settings.prior.w_dim=6",
         "settings.prior.mapping_layers=2",
         "settings.prior.warm_start_steps=1",
-        "settings.eval_iterations=1",
+        "settings.eval_iterations=2",
     ),
     "lift_hn": (
         "tiny",
