@@ -39,6 +39,6 @@ def each_case(one: Callable[[Any, Any], Any], shared: PyTree, batch: PyTree) -> 
 
     if parts == 1 or count % parts:
         return own(shared, batch)
-    everywhere, spread = PartitionSpec(), PartitionSpec("data")
-    places = {"in_specs": (everywhere, spread), "out_specs": spread}
-    return jax.shard_map(own, **places, check_vma=False)(shared, batch)
+    spread = PartitionSpec("data")
+    places = PartitionSpec(), spread
+    return jax.shard_map(own, in_specs=places, out_specs=spread, check_vma=False)(shared, batch)

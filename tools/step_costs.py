@@ -196,6 +196,8 @@ def counted(program: Any, branches: list[list[Cost]]) -> Cost:
             total = total.plus(_costlier(line, branches))
         else:
             times = parts["length"] if name == "scan" else 1
+            if name == "shard_map":  # the program of one device
+                times = parts["mesh"].shape["data"]
             for inner in _inside(parts.values()):
                 total = total.plus(counted(inner, branches), times)
     return total
