@@ -115,6 +115,9 @@ def test_pytorch_loads_it_strictly_and_gives_the_same(tools, toy, name):
     run, state = toy(name)
     twin, file = tools.run_files.of_run(run, state)
     module = tools.proofs.module_of(twin, file.tensors)  # raises unless all tensors fit
+    for trial in twin.trials():
+        given = jax.tree.leaves(tools.proofs.jit(trial.ours)(state, *trial.inputs))
+        assert all(np.abs(np.asarray(one)).max() > 1e-6 for one in given)  # so that one can tell
     for apart in tools.proofs.compared(twin, state, module).values():
         assert apart.float32 <= 1e-5 or (name.startswith("x2ct") and apart.float64 <= 1e-9)
 
