@@ -115,6 +115,9 @@ def test_pytorch_loads_it_strictly_and_gives_the_same(tools, toy, name):
     run, state = toy(name)
     twin, file = tools.run_files.of_run(run, state)
     module = tools.proofs.module_of(twin, file.tensors)  # raises unless all tensors fit
+    for trial in twin.trials():
+        given = jax.tree.leaves(tools.proofs.jit(trial.ours)(state, *trial.inputs))
+        assert all(np.abs(np.asarray(one)).max() > 1e-6 for one in given)  # so that one can tell
     for apart in tools.proofs.compared(twin, state, module).values():
         assert apart.float32 <= 1e-5 or (name.startswith("x2ct") and apart.float64 <= 1e-9)
 
@@ -140,7 +143,8 @@ def test_weights_that_pytorch_has_trained_come_here(tools, toy):
     module = torch_modules.build(twin.network, twin.arguments)
     adam = torch.optim.Adam(module.parameters(), 1e-2)
     image = torch.rand(4, *run.problem.cameras[0].shape)
-    truth = image[:, :, :, None].expand(-1, -1, -1, run.problem.grid.shape[1])
+    coarse = torch.nn.functional.avg_pool2d(image, image.shape[1] // run.problem.grid.shape[0])
+    truth = coarse[..., None].expand(-1, -1, -1, run.problem.grid.shape[1])
     losses = []
     for _ in range(12):
         loss = (module(image) - truth).square().mean()

@@ -10,7 +10,7 @@
 | any other | as it is |
 
 A module `name_3` is `name.3` there, as in a ModuleList; `BatchNorm_3`, which Linen numbers, `batch_norm.3`;
-`double`, which is a method of PyTorch's modules, is `double_`.
+names that PyTorch's own modules have, as `double`, get an underscore: `double_`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+
+_TAKEN = "double|graph|code"
+"""A method of every PyTorch module, and two of those that ONNX is made of."""
 
 
 def table_of(
@@ -80,7 +83,7 @@ def _rule(name: str, ndim: int, transposed: bool) -> Rule:
 
 
 def _torch_name(path: Sequence[str]) -> str:
-    modules = [re.sub(r"^double(?=_|$)", "double_", name) for name in path[:-1]]
+    modules = [re.sub(rf"^({_TAKEN})(?=_|$)", r"\1_", name) for name in path[:-1]]
     modules = [re.sub(r"_(\d+)$", r".\1", name) for name in modules]
     modules = [re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in modules]
     return ".".join([*modules, _NAMES.get(path[-1], path[-1])])

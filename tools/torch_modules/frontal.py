@@ -84,7 +84,7 @@ class Henzler(nn.Module):
         down = [conv(2, 1, channels[0], 7, bias=False)]
         down += [conv(2, i, o, stride=2, bias=False) for i, o in pairwise(channels)]
         self.down = nn.ModuleList(down)
-        self.code = conv(2, channels[-1], narrow[-1] * self.depth, 1)
+        self.code_ = conv(2, channels[-1], narrow[-1] * self.depth, 1)
         self.up = nn.ModuleList(doubling(3, i, o) for o, i in pairwise(narrow))
         self.skip = nn.ModuleList(conv(2, i, o, 1) for i, o in zip(channels, narrow[:-1]))
         encoder = [Residual(2, c) for c in channels for _ in range(blocks)]
@@ -109,7 +109,7 @@ class Henzler(nn.Module):
         for down in self.down:
             x = blocks(down(x))
             skips.append(x)
-        x = self.code(x)
+        x = self.code_(x)
         x = x.reshape(x.shape[0], self.depth, self.narrow, *x.shape[2:]).permute(0, 2, 3, 4, 1)
         x = blocks(x)
         for n in reversed(range(len(self.up))):

@@ -56,7 +56,7 @@ class Igcn(nn.Module):
         self.encoder = Encoder(2 if silhouette else 1, width, stages)
         features = self.encoder.features
         self.map_head = MapHead(features, 4 * width)
-        self.graph = GraphNetwork(sum(features[1:]) + 5, hidden, pairs, 3)
+        self.graph_ = GraphNetwork(sum(features[1:]) + 5, hidden, pairs, 3)
 
     def forward(self, image: Tensor, reference: Tensor, *silhouette: Tensor) -> Tensor:
         """Line integrals [b, r, c], vertices [b, v, 3] mm, the mask of where they are seen [b, r, c]."""
@@ -66,7 +66,7 @@ class Igcn(nn.Module):
         mapping = bilinear(dense, at_level(place, shape, dense.shape[2:]))
         features = pool(levels[1:], place, shape)
         x = torch.cat([features, mapping, reference / LENGTH_MM], -1)
-        return reference + STEP_MM * self.graph(x, self.scene)[0]
+        return reference + STEP_MM * self.graph_(x, self.scene)[0]
 
 
 class InputNorm(nn.Module):
@@ -129,7 +129,7 @@ class IgcnPlus(nn.Module):
     ) -> None:
         super().__init__()
         self.scene, self.unet = Scene(**scene), UNet(channels, faults)
-        self.graph = GraphNetwork(6, hidden, pairs, 3)
+        self.graph_ = GraphNetwork(6, hidden, pairs, 3)
         self.sample = floor_ceil_bilinear if faults else bilinear
 
     def forward(self, image: Tensor, reference: Tensor, silhouette: Tensor) -> Tensor:
@@ -141,4 +141,4 @@ class IgcnPlus(nn.Module):
         shape = (reference - reference.mean(1, keepdim=True)) / UNIT_MM
         sampled = self.sample(dense, self.scene.camera.place_of(reference))
         x = torch.cat([(sampled - ZERO) / SCALE, shape], -1)
-        return reference + UNIT_MM * self.graph(x, self.scene)[0]
+        return reference + UNIT_MM * self.graph_(x, self.scene)[0]

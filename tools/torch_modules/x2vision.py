@@ -347,13 +347,13 @@ class Encoder(nn.Module):
             self.add_module(f"level{n}", level)
         left = math.prod(size // 2**self.levels for size in shape)
         self.dense = Dense(left * channels[-1], 2 * features, active=True)
-        self.code = Dense(2 * features, features)
+        self.code_ = Dense(2 * features, features)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input(x)
         for n in range(self.levels):
             x = getattr(self, f"level{n}")(x)
-        return self.code(self.dense(channels_last(x)))
+        return self.code_(self.dense(channels_last(x)))
 
 
 class X2Vision(nn.Module):

@@ -28,7 +28,7 @@ class Xray2Shape(nn.Module):
         self.encoder = Encoder(1, width, stages)
         features = self.encoder.features
         self.whole = nn.Linear(features[-1], hidden)
-        self.graph = GraphNetwork(hidden + sum(features[1:]) + 3, hidden, pairs, 3)
+        self.graph_ = GraphNetwork(hidden + sum(features[1:]) + 3, hidden, pairs, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         """Line integrals [b, r, c] -> vertices [b, v, 3] mm."""
@@ -38,4 +38,4 @@ class Xray2Shape(nn.Module):
         whole = whole[:, None].expand(-1, vertices.shape[1], -1)
         local = pool(levels[1:], self.scene.camera.place_of(vertices), image.shape[1:])
         x = torch.cat([whole, local, vertices / LENGTH_MM], -1)
-        return vertices + STEP_MM * self.graph(x, self.scene)[0]
+        return vertices + STEP_MM * self.graph_(x, self.scene)[0]
