@@ -10,6 +10,7 @@ each through its own branch, where a batched switch would compute all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,7 +107,7 @@ def _axis_first(rays: Rays, axis: Any, shape: tuple[int, ...]) -> tuple[Rays, An
     xp, dtype = rays.xp, rays.direction.corner.dtype
     order = xp.asarray([(n, *others_of(n)) for n in range(3)])[axis]
     origin, direction = jax.tree.map(lambda vector: vector[order], (rays.origin, rays.direction))
-    return rays.replace(origin=origin, direction=direction), xp.asarray(shape, dtype)[order]
+    return replace(rays, origin=origin, direction=direction), xp.asarray(shape, dtype)[order]
 
 
 def any_pose(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:

@@ -70,7 +70,7 @@ def project(
 def _of_traced(mu, affine, cameras, method, extent):
     """Views of one kind and detector in one scan: a program for any pose is not small."""
     one = partial(line_integrals, mu, affine, method=method, extent=extent)
-    images: dict[int, Array] = {}
+    images = {}
     for members in by_detector(cameras):
         mine = [cameras[n] for n in members]
         images |= dict(

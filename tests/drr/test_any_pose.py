@@ -37,7 +37,7 @@ def relative(a, b):
 
 @pytest.fixture(scope="module")
 def seen():
-    """(volume, camera) -> (weighted sum, image), gradients by both; and how often it was traced."""
+    """(volume, camera) -> (weighted sum, image), gradient by the camera; and how often it was traced."""
     traces = []
 
     def weighted(mu, camera):
@@ -45,25 +45,24 @@ def seen():
         image = drr.line_integrals(mu, GRID.affine, camera)
         return (WEIGHT * image).sum(), image
 
-    return jax.jit(jax.value_and_grad(weighted, argnums=(0, 1), has_aux=True)), traces
+    return jax.jit(jax.value_and_grad(weighted, argnums=1, has_aux=True)), traces
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_traced_camera_gives_what_the_same_camera_gives_when_known(seen, view):
     camera, volume = VIEWS[view], smooth_volume()
-    (total, image), (by_volume, by_camera) = seen[0](volume, camera)
+    (_, image), by_camera = seen[0](volume, camera)
     known = np.float64(drr.line_integrals(volume, GRID.affine, camera))
     assert relative(image, known) < 1e-5
     assert (
         relative(image, np.float64(drr.line_integrals(volume, GRID.affine, camera, "joseph")))
         < 7e-3
     )
-    np.testing.assert_allclose(np.vdot(np.float64(by_volume), volume), total, rtol=1e-5)
     rng = np.random.default_rng(1)
     along = jax.tree.map(lambda x: rng.standard_normal(3), camera)
-    step = {"source": 0.5, "centre": 0.5, "u": 0.02, "v": 0.02}
+    step = {"source": 0.15, "centre": 0.15, "u": 0.006, "v": 0.006}
     if view == "from within":
-        step = {name: 0.1 * size for name, size in step.items()}
+        step = {name: size / 3 for name, size in step.items()}
     slope, numeric = 0.0, 0.0
     for name, size in step.items():
         at, way = getattr(camera, name), size * getattr(along, name)
@@ -152,16 +151,17 @@ def test_gradients_by_a_traced_camera_equal_finite_differences(parallel):
 
     @jax.jit
     def both(camera):
-        def total(camera):
-            return (weight * drr.line_integrals(volume, GRID.affine, camera)).sum()
+        def total(mu, camera):
+            return (weight * drr.line_integrals(mu, GRID.affine, camera)).sum()
 
-        return jax.value_and_grad(total)(camera)
+        return jax.value_and_grad(total, argnums=(0, 1))(volume, camera)
 
     with jax.enable_x64(True):
-        _, slope = both(camera)
+        total, (by_volume, slope) = both(camera)
         ends = [
             both(jax.tree.map(lambda x, w: x + sign * step * w, camera, along))[0]  # noqa: B023
             for sign in (1, -1)
         ]
+    np.testing.assert_allclose(np.vdot(by_volume, volume), total, rtol=1e-9)  # it is linear
     exact = sum(jax.tree.leaves(jax.tree.map(np.vdot, slope, along)))
     np.testing.assert_allclose(exact, (ends[0] - ends[1]) / (2 * step), rtol=1e-4)
