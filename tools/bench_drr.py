@@ -343,10 +343,10 @@ def _print_table(title: str, rows: dict[str, dict[str, Any]], form: Callable[[An
     from drr_peers import TASKS
 
     print(f"\n{title}")
-    print(" " * 34 + "".join(f"{task:>16}" for task in TASKS))
+    print(" " * 34 + "".join(f"{task:>20}" for task in TASKS))
     for name, row in rows.items():
         cells = (form(row[task]) if task in row else "-" for task in TASKS)
-        print(f"  {name:<32}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+        print(f"  {name:<32}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 
 
 def _bench(size: str, args: argparse.Namespace, peers: list[str], copied: float | None) -> Any:
@@ -373,7 +373,11 @@ def _bench(size: str, args: argparse.Namespace, peers: list[str], copied: float 
             for peer, methods in report["ratios"].items()
             for method, tasks in methods.items()
         }
-        _print_table(f"{size}: the peer's time over ours", rows, lambda ratio: f"{ratio:.1f}x")
+        _print_table(
+            f"{size}: the peer's time over ours, median (least to most)",
+            rows,
+            lambda ratio: "{:.0f}x ({:.0f} to {:.0f})".format(*ratio),
+        )
     if copied:
         least = least_bytes(scene)
         report["bytes_per_s"] = {

@@ -146,7 +146,7 @@ def known_of(patients: Patients, cameras: Sequence[Camera], rank: int = RANK) ->
             mine = [cameras[n] for n in of]
             rows = [[part[n] for n in of] for part in parts]
             taught[of] = _taught(tuple(hypotheses(mine)), rows, taken[:, of])
-    missed = {
+    missed: dict[tuple[int, ...], Missed] = {
         of: missed_of(patients, [cameras[n] for n in of], rank)[0]
         for of in permutations(numbers, 2)
     }

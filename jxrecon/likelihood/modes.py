@@ -131,7 +131,7 @@ def unpacked(small: Packed) -> Modes:
     """The modes again."""
     half = np.zeros((1 + len(small.steps), *small.inside.shape), np.float32)
     half[0, small.inside] = small.mean
-    half[1:, small.inside] = small.steps * np.float32(small.unit)[:, None]
+    half[1:, small.inside] = small.steps * np.asarray(small.unit, np.float32)[:, None]
     x, y, z = map(int, small.shape)
     sign = np.where(np.concatenate([[False], small.odd]), -1.0, 1.0).astype(np.float32)
     other = sign[:, None, None, None] * half[:, : x - half.shape[1]][:, ::-1]
