@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from jxrecon.compile import jit
-from jxrecon.data.scene_xrays import axes_of, noisy, xrays_of
+from jxrecon.data.machine import noisy
+from jxrecon.data.scene_xrays import axes_of, xrays_of
 from jxrecon.data.scenes import mirrored
 from jxrecon.data.volumes import Dataset, Scenes
 from jxrecon.files import cache_folder
