@@ -15,6 +15,7 @@ from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.x2vision import (
     codes,
     doubt,
+    encoder,
     guided,
     method,
     pivotal,
@@ -169,6 +170,14 @@ def test_training_shows_volumes_by_their_codes_and_what_x_rays_say_of_them(train
     for name in ("L_code", "L_guess"):
         assert float(terms[name][-1]) < 0.5 * float(terms[name][0])
     assert state.codes == state.codes_optimiser == ()
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (48, 40), (64, 64)])
+def test_x_rays_of_any_size_suit_the_encoder(shape):
+    image = jnp.broadcast_to(jnp.linspace(0.0, 6.0, shape[0])[None, :, None], (2, *shape))
+    found = encoder.stacked((image, image), 32)
+    assert found.shape == (2, 32, 32, 2)
+    np.testing.assert_allclose(found.mean(), 0.25, atol=1e-3)
 
 
 def test_codes_and_starts_that_do_not_exist_are_refused():

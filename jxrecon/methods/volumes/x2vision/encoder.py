@@ -9,6 +9,7 @@ the generator grows.
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -44,6 +45,11 @@ class Encoder(nn.Module):
 def stacked(
     images: tuple[Float[Array, "b rows columns"], ...], pixels: int
 ) -> Float[Array, "b r c v"]:
-    """The views as channels, averaged to `pixels` along each axis, `THICK` is 1."""
-    views = [jnp.minimum(averaged(image, (pixels, pixels)), THICK) / THICK for image in images]
-    return jnp.stack(views, -1)
+    """The views as channels of so many pixels: averages of blocks, or resampled; `THICK` is 1."""
+
+    def sized(image: Float[Array, "b rows columns"]) -> Float[Array, "b r c"]:
+        if any(n % pixels for n in image.shape[1:]):
+            return jax.image.resize(image, (image.shape[0], pixels, pixels), "linear")
+        return averaged(image, (pixels, pixels))
+
+    return jnp.stack([jnp.minimum(sized(image), THICK) / THICK for image in images], -1)
