@@ -48,6 +48,7 @@ def seen():
     return jax.jit(jax.value_and_grad(weighted, argnums=1, has_aux=True)), traces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_traced_camera_gives_what_the_same_camera_gives_when_known(seen, view):
     camera, volume = VIEWS[view], smooth_volume()

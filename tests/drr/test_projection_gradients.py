@@ -84,6 +84,7 @@ def cameras():
     return [*around, Camera(*(jnp.asarray(x, jnp.float32) for x in vectors), DETECTOR)]
 
 
+@pytest.mark.slow
 def test_vmap_over_cameras_gives_what_each_gives():
     volume = random_volume()
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *cameras())

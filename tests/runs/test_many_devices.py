@@ -23,7 +23,7 @@ METHODS = {
         "settings.prior.channels=[8,6]",
         "settings.prior.w_dim=6",
         "settings.prior.mapping_layers=2",
-        "settings.prior.warm_start_steps=1",
+        "settings.prior.adversarial=none",
         "settings.eval_iterations=2",
     ),
     "lift_hn": (
@@ -32,13 +32,6 @@ METHODS = {
         "field.spacing_mm=[28.0,30.0,25.0]",
         "settings.widths=[4,6]",
         "settings.calibration=1",
-    ),
-    "x2ct_hn": (
-        "tiny",
-        "field.shape=[16,16,16]",
-        "field.spacing_mm=[14.0,15.0,12.5]",
-        "settings.width=0.1",
-        "settings.discriminator=[16,32]",
     ),
 }
 """Experiments, so small that only their compilation takes time; SYNTHETIC data."""
