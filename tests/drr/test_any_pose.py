@@ -75,6 +75,7 @@ def test_a_traced_camera_gives_what_the_same_camera_gives_when_known(seen, view)
     np.testing.assert_allclose(slope, numeric, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_again_and_nothing_jumps_where_a_pose_crosses_an_axis(seen):
     volume, images = smooth_volume(), []
     angles = np.linspace(49.0, 51.0, 9)
