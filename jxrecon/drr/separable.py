@@ -120,21 +120,6 @@ def _backproject(image, q, z, form):
 
 
 @functools.partial(jax.jit, static_argnames="form")
-def slope_gradient(volume, q, z, image, form):
-    """Gradients of <image, sum_of_slices(volume)> by the slopes of the rays through the pixels.
-
-    A pixel's slope turns its ray about the place where it crosses the middle slice:
-
-        q_k(p) = q_middle(p) + (k - middle) slope(p),    d/d slope(p) = sum_k (k - middle) d/d q_k(p)
-
-    Half the time of `_position_gradient`, of which it is a sum: nothing is reduced slice by slice.
-    """
-    q, z = lax.optimization_barrier((q, z))
-    forms = slope_gradient_by_gathers, slope_gradient_by_matrices
-    return _by_platform(*forms, volume, q, z, image, form=form)
-
-
-@functools.partial(jax.jit, static_argnames="form")
 def _position_gradient(volume, q, z, image, form):
     """Gradients of <image, sum_of_slices(volume)> by the positions of q and of z."""
     q, z = lax.optimization_barrier((q, z))
@@ -195,11 +180,6 @@ def _along_z(lines, j0, j1, b0, b1):
     return b0[None] * first + b1[None] * second
 
 
-def _resampled(lines, first, second, weight, other):
-    """Each pixel between two of the lines: of q among [q, z], or of z among them turned."""
-    return weight[:, None] * _take(lines, first) + other[:, None] * _take(lines, second)
-
-
 def _collect(lines, index, weight):
     """Weighted sum over the taps of the lines at `index`."""
     return sum(w[:, None] * _take(lines, n) for n, w in zip(index, weight))
@@ -213,21 +193,24 @@ def _ahead(x, by):
 def project_by_gathers(volume, at_q, at_z, axis):
     """`sum_of_slices` for CPUs."""
     flat = volume.reshape(-1, volume.shape[2])
-    lines_of_q = _line_pairs(at_q, axis, volume.shape)[:4]
+    i0, i1, a0, a1, _, _ = _line_pairs(at_q, axis, volume.shape)
+    pairs_z = _pairs(at_z, volume.shape[2])[:4]
 
-    # The resampled lines of a slice wait in the carry for one step, and turned for another: that keeps
-    # XLA:CPU from fusing the stages and computing the lines anew for every pixel.
+    # The resampled lines of a slice wait in the carry for one step: that keeps XLA:CPU from fusing
+    # the two stages and computing the lines anew for every pixel.
     def add_slice(carry, step):
-        total, turned, lines = carry
-        pairs_z, next_lines = step
-        return (total + _resampled(turned, *pairs_z), lines.T, _resampled(flat, *next_lines)), None
+        total, lines, pairs = carry
+        r0, r1, w0, w1, next_pairs = step
+        total += _along_z(lines, *pairs)
+        lines = w0[:, None] * _take(flat, r0) + w1[:, None] * _take(flat, r1)
+        return (total, lines, next_pairs), None
 
-    first, second = (tuple(x[n] for x in lines_of_q) for n in (0, min(1, len(at_q) - 1)))
-    nothing = jnp.zeros((at_z.shape[1], at_q.shape[1]), volume.dtype)
-    start = nothing, _resampled(flat, *first).T, _resampled(flat, *second)
-    steps = _pairs(at_z, volume.shape[2])[:4], tuple(_ahead(x, 2) for x in lines_of_q)
-    (total, _, _), _ = lax.scan(add_slice, start, steps)
-    return total.T
+    columns, rows = at_q.shape[1], at_z.shape[1]
+    empty = jnp.zeros((columns, volume.shape[2]), volume.dtype)
+    nothing = tuple(jnp.zeros_like(x[0]) for x in pairs_z)
+    start = (jnp.zeros((columns, rows), volume.dtype), empty, nothing)
+    (total, lines, pairs), _ = lax.scan(add_slice, start, (i0, i1, a0, a1, pairs_z))
+    return total + _along_z(lines, *pairs)
 
 
 def backproject_by_gathers(image, q, z, form):
@@ -280,39 +263,6 @@ def position_gradient_by_gathers(volume, q, z, image, form):
     return by_q, by_z
 
 
-def slope_gradient_by_gathers(volume, q, z, image, form):
-    """`slope_gradient` for CPUs."""
-    flat, by_rows = volume.reshape(-1, volume.shape[2]), image.T
-    from_middle = _from_middle(volume.shape[form.axis], image.dtype)
-    j, b = _covers(z, form.sizes[1], form.taps[1])
-    j0, j1, _, _, e0, e1 = _pairs(z.at, form.sizes[1])
-    r0, r1, w0, w1, d0, d1 = _line_pairs(q.at, form.axis, form.shape)
-    b, e0, e1 = b * from_middle[:, None, None], e0 * from_middle[:, None], e1 * from_middle[:, None]
-
-    def lines_of(r0, r1, w0, w1, d0, d1):
-        return _resampled(flat, r0, r1, w0, w1), _resampled(flat, r0, r1, d0, d1)
-
-    # As in the two above: lines wait a step and turn, the image's columns are collected two ahead.
-    def add_slice(carry, step):
-        (of_q, of_z), (turned, slopes), (lines, next_slopes), (ahead, collected) = carry
-        pairs_z, next_lines, (j, b) = step
-        total = of_q + collected * slopes, of_z + _resampled(turned, *pairs_z)
-        waiting, collecting = (lines.T, next_slopes), (_collect(by_rows, j, b), ahead.T)
-        return (total, waiting, lines_of(*next_lines), collecting), None
-
-    lines_of_q, second = (r0, r1, w0, w1, d0, d1), min(1, len(j) - 1)
-    (lines, slopes), after = (lines_of(*(x[n] for x in lines_of_q)) for n in (0, second))
-    collecting = _collect(by_rows, j[second], b[second]), _collect(by_rows, j[0], b[0]).T
-    start = (jnp.zeros_like(lines), jnp.zeros_like(by_rows)), (lines.T, slopes), after, collecting
-    steps = (j0, j1, e0, e1), tuple(_ahead(x, 2) for x in lines_of_q), (_ahead(j, 2), _ahead(b, 2))
-    ((of_q, of_z), *_), _ = lax.scan(add_slice, start, steps)
-    return of_q.sum(1), (of_z * by_rows).sum(1)
-
-
-def _from_middle(slices, dtype):
-    return jnp.arange(slices, dtype=dtype) - (slices - 1) / 2
-
-
 def _hats(at, size):
     """hat(at - voxel), [slices, pixels, size]."""
     voxel = jnp.arange(size, dtype=at.dtype)
@@ -342,15 +292,3 @@ def position_gradient_by_matrices(volume, q, z, image, form):
         return (image * project_by_matrices(volume, at_q, at_z, form.axis)).sum()
 
     return jax.grad(product, argnums=(0, 1))(q.at, z.at)
-
-
-def slope_gradient_by_matrices(volume, q, z, image, form):
-    """`slope_gradient` for tensor units."""
-    from_middle = _from_middle(volume.shape[form.axis], image.dtype)[:, None]
-
-    def product(slope_q, slope_z):
-        at_q, at_z = q.at + from_middle * slope_q[None], z.at + from_middle * slope_z[None]
-        return (image * project_by_matrices(volume, at_q, at_z, form.axis)).sum()
-
-    nothing = jnp.zeros_like(image[:, 0]), jnp.zeros_like(image[0])
-    return jax.grad(product, argnums=(0, 1))(*nothing)

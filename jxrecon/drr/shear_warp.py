@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon.drr.rays import STEEPEST, Rays, image_axis, walk_along
-from jxrecon.drr.separable import Comb, Form, comb, slope_gradient, sum_of_slices
+from jxrecon.drr.separable import Comb, Form, comb, sum_of_slices
 
 SAMPLING = 1.0
 """Virtual pixels per detector pixel, each way, unless a plan asks for more.
@@ -50,13 +50,12 @@ class Plan(NamedTuple):
     """What is fixed when a program is compiled: static, hashable, made from one camera for many.
 
     Attributes:
-        method: "aligned", "shear_warp", "joseph", "siddon", or "auto" for a camera that is traced.
+        method: "aligned", "shear_warp", "joseph" or "siddon".
         axis: index axis of the slices, for the first two.
         rows_along_z: aligned: rows of the detector run along the second other axis.
         pixels: shear-warp: size of the virtual detector along the two other axes.
         pitch: shear-warp: its pixel pitch along them in voxels; wider only if a camera needs it.
         taps: most pixels that a voxel gathers from along each of them.
-        branches: auto: the plans among which a traced camera is shared out at run time.
     """
 
     method: str
@@ -65,12 +64,11 @@ class Plan(NamedTuple):
     pixels: tuple[int, ...] = (0, 0)
     pitch: tuple[float, ...] = (1.0, 1.0)
     taps: tuple[int, ...] = (0, 0)
-    branches: tuple[Plan, ...] = ()
 
     def at_pitch(self, pitch: tuple[float, ...]) -> Plan:
         """The same virtual detector with other pixels."""
         ratio = [mine / new for mine, new in zip(self.pitch, pitch)]
-        pixels = tuple(whole_fours(n * x) for n, x in zip(self.pixels, ratio))
+        pixels = tuple(_whole_fours(n * x) for n, x in zip(self.pixels, ratio))
         taps = tuple(int(np.ceil(n * x)) for n, x in zip(self.taps, ratio))
         return self._replace(pitch=pitch, pixels=pixels, taps=taps)
 
@@ -82,17 +80,17 @@ class Plan(NamedTuple):
         return mine._replace(pixels=pixels, taps=tuple(map(max, mine.taps, its.taps)))
 
 
-def whole_fours(pixels: float) -> int:
+def _whole_fours(pixels: float) -> int:
     """Sizes in steps of four, so that cameras near by make the same program; even, for `shear_warp`."""
     return 4 * int(np.ceil(pixels / 4))
 
 
-def others_of(axis: int) -> tuple[int, int]:
+def _others(axis: int) -> tuple[int, int]:
     first, second = (other for other in range(3) if other != axis)
     return first, second
 
 
-def crosses(rays: Rays, axis: Any, size: Any) -> Any:
+def _crosses(rays: Rays, axis: Any, size: Any) -> Any:
     """Whether all integrals run through all slices of the axis, from end to end."""
     if rays.parallel:
         return True
@@ -109,7 +107,7 @@ def crosses(rays: Rays, axis: Any, size: Any) -> Any:
 def _slice_axis(rays: Rays, shape: tuple[int, ...]) -> int | None:
     """The axis whose slices all rays cross from end to end, none too steeply; None if there is none."""
     axis, worst = image_axis(rays)
-    through = worst <= STEEPEST and crosses(rays, axis, shape[axis])
+    through = worst <= STEEPEST and _crosses(rays, axis, shape[axis])
     return int(axis) if through else None
 
 
@@ -126,7 +124,7 @@ def plan_aligned(rays: Rays, shape: tuple[int, ...]) -> Plan | None:
     axis = _slice_axis(rays, shape)
     if axis is None:
         return None
-    q, z = others_of(axis)
+    q, z = _others(axis)
     fan = rays.origin if rays.parallel else rays.direction
     u_edge, v_edge = np.abs(fan.u) * rays.shape[1], np.abs(fan.v) * rays.shape[0]
     for of_u, of_v in ((q, z), (z, q)):
@@ -147,7 +145,7 @@ def _aligned_lines(rays: Rays, plan: Plan, shape: tuple[int, ...]) -> list[Any]:
     edges = [(ou, du, columns), (ov, dv, rows)][:: 1 if plan.rows_along_z else -1]
     return [
         (o[n] + t * d[n], o_step[n] + t * d_step[n], pixels)
-        for n, (o_step, d_step, pixels) in zip(others_of(axis), edges)
+        for n, (o_step, d_step, pixels) in zip(_others(axis), edges)
     ]
 
 
@@ -159,31 +157,21 @@ def plan_shear_warp(rays: Rays, shape: tuple[int, ...], sampling: float = SAMPLI
     axis = _slice_axis(rays, shape)
     if axis is None:
         return None
-    least = least_scale(rays, axis, shape)
+    scale, _ = _shear(rays, axis, shape)
     sizes = []
-    for low, high, step in shadow(rays, axis, shape):
-        pitch = pitch_for(np, step / sampling)
-        pixels = whole_fours(pixels_for(np, low, high, pitch))
-        sizes.append((pixels, float(pitch), _taps(pitch * least, SLACK)))
+    for low, high, step in _shadow(rays, axis, shape):
+        pitch = _snapped(np, np.clip(step / sampling, FINEST_PITCH, COARSEST_PITCH), np.floor)
+        pixels = _whole_fours(max(high - low, 0.0) / pitch + 1 + 2 * MARGIN)
+        sizes.append((pixels, float(pitch), _taps(pitch * scale, SLACK)))
     found = Plan("shear_warp", axis, True, *zip(*sizes))
     return found if max(found.taps) <= MOST_TAPS else None
 
 
-def pitch_for(xp: Any, step: Any) -> Any:
-    """The pitch of the virtual pixels, in voxels, for pixels that lie `step` apart on the middle slice."""
-    return snapped(xp, xp.clip(step, FINEST_PITCH, COARSEST_PITCH), xp.floor)
-
-
-def pixels_for(xp: Any, low: Any, high: Any, pitch: Any) -> Any:
-    """How many virtual pixels a shadow from `low` to `high` takes, with their margin."""
-    return xp.maximum(high - low, 0.0) / pitch + 1 + 2 * MARGIN
-
-
-def shear(rays: Rays, axis: int, shape: Any, slices: int) -> tuple[Any, Any]:
+def _shear(rays: Rays, axis: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """x on slice k = scale[k] (x on the middle slice) + shift[k], for both other axes, of any ray."""
-    k = rays.xp.arange(slices, dtype=rays.direction.corner.dtype)
+    k = rays.xp.arange(shape[axis], dtype=rays.direction.corner.dtype)
     middle = (shape[axis] - 1) / 2
-    others = others_of(axis)
+    others = _others(axis)
     if rays.parallel:
         d = rays.direction.corner
         return rays.xp.ones_like(k), [(k - middle) * (d[other] / d[axis]) for other in others]
@@ -192,27 +180,17 @@ def shear(rays: Rays, axis: int, shape: Any, slices: int) -> tuple[Any, Any]:
     return scale, [s[other] * (1.0 - scale) for other in others]
 
 
-def least_scale(rays: Rays, axis: int, shape: Any) -> Any:
-    """The smallest scale of `shear`: on the slice nearest to the source."""
-    xp, one = rays.xp, rays.xp.ones_like(rays.direction.corner[axis])
-    if rays.parallel:
-        return one
-    source, last = rays.origin.corner[axis], shape[axis] - 1
-    return xp.minimum(abs(0.0 - source), abs(last - source)) / abs(last / 2 - source)
-
-
-def shadow(rays: Rays, axis: int, shape: Any) -> list[tuple[Any, Any, Any]]:
+def _shadow(rays: Rays, axis: int, shape: tuple[int, ...]) -> list[tuple[Any, Any, Any]]:
     """(lowest, highest, widest step) of the pixels on the middle slice along each other axis, in voxels.
 
     Lowest and highest where the detector sees the volume.
     """
-    xp, dtype = rays.xp, rays.direction.corner.dtype
-    middle = (shape[axis] - 1) / 2
-    walk = walk_along(axis, rays, shape[axis], None, dtype)
-    ends = xp.asarray([-1.0, shape[axis]], dtype)
+    xp, middle = rays.xp, (shape[axis] - 1) / 2
+    walk = walk_along(axis, rays, shape[axis], None, rays.direction.corner.dtype)
+    ends = np.array([-1.0, shape[axis]])
     places = []
-    for n, other in enumerate(others_of(axis)):
-        seen, edges = walk.at[n], xp.asarray([-1.0, shape[other]], dtype)
+    for n, other in enumerate(_others(axis)):
+        seen, edges = walk.at[n], np.array([-1.0, float(shape[other])])
         if rays.parallel:
             lean = (ends - middle) * (rays.direction.corner[other] / rays.direction.corner[axis])
             faces = edges[:, None] - lean[None]
@@ -227,7 +205,7 @@ def shadow(rays: Rays, axis: int, shape: Any) -> list[tuple[Any, Any, Any]]:
     return places
 
 
-def snapped(xp: Any, pitch: Any, rounded: Any) -> Any:
+def _snapped(xp: Any, pitch: Any, rounded: Any) -> Any:
     """The next of the pitches 2^(n/32): below with xp.floor, above with xp.ceil.
 
     The virtual detector snaps to such pitches and to whole pixels: as the camera moves it stays,
@@ -238,8 +216,8 @@ def snapped(xp: Any, pitch: Any, rounded: Any) -> Any:
 
 def aligned(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array, "rows columns"]:
     """Integral of `mu` (1/mm) from the source to each pixel of a detector along the index axes."""
-    q, z = (comb(*line) for line in _aligned_lines(rays, plan, mu.shape))
-    image = sum_along(mu, (q, z), plan)
+    combs = [comb(*line) for line in _aligned_lines(rays, plan, mu.shape)]
+    image = _sum(mu, combs, plan)
     image = image.T if plan.rows_along_z else image
     return image * (rays.length_mm / abs(rays.direction.corner[plan.axis])).astype(mu.dtype)
 
@@ -251,97 +229,37 @@ def shear_warp(mu: Float[Array, "x y z"], rays: Rays, plan: Plan) -> Float[Array
     shadow's edge it may be slightly negative. A traced camera that has moved out of what the plan
     can show (a source inside the volume's slab, rays both ways along the axis) gives NaN.
     """
-    first, pitch = virtual_pixels(rays, plan.axis, mu.shape, plan)
-    q, z = combs_of(rays, plan.axis, mu.shape, (first, pitch), plan.pixels)
-    image = to_detector(sum_along(mu, (q, z), plan), rays, plan.axis, mu.shape, (first, pitch))
+    xp = rays.xp
+    walk = walk_along(plan.axis, rays, mu.shape[plan.axis], None, mu.dtype)
+    scale, shifts = _shear(rays, plan.axis, mu.shape)
+    combs, places = [], []
+    centres = [(mu.shape[other] - 1) / 2 for other in _others(plan.axis)]
+    for n, (low, high, _) in enumerate(_shadow(rays, plan.axis, mu.shape)):
+        centre, pixels = centres[n], plan.pixels[n]
+        widest = xp.maximum(high - low, 0.0) / max(pixels - 1 - 2 * MARGIN, 1.0)
+        sparsest = xp.maximum(widest, 2.0 / (plan.taps[n] * abs(scale).min()))
+        pitch = xp.maximum(plan.pitch[n], _snapped(xp, sparsest, xp.ceil))
+        snapped = xp.round(((low + high) / 2 - centre) / pitch)
+        first = centre + (snapped - (pixels - 1) / 2) * pitch
+        combs.append(comb(shifts[n] + scale * first, scale * pitch, pixels))
+        places.append((first, pitch))
+    image = _sum(mu, combs, plan)
+    first, pitch = (xp.stack(x).astype(mu.dtype) for x in zip(*places))
+    image = _warp(image, *walk.at, first, pitch, walk.mm)
     if rays.concrete:
         return image
     _, worst = image_axis(rays)
-    fits = jnp.isfinite(worst) & crosses(rays, plan.axis, mu.shape[plan.axis])
+    fits = jnp.isfinite(worst) & _crosses(rays, plan.axis, mu.shape[plan.axis])
     return jnp.where(fits, image, jnp.nan)
 
 
-def virtual_pixels(rays: Rays, axis: int, shape: Any, plan: Plan) -> tuple[Any, Any]:
-    """The first virtual pixel on the middle slice and the pitch, in voxels along both other axes.
-
-    The plan's pitch, wider where the pixels would not show all or a voxel would miss some.
-    """
-    xp, least, places = rays.xp, least_scale(rays, axis, shape), []
-    for n, (low, high, _) in enumerate(shadow(rays, axis, shape)):
-        centre, pixels = (shape[others_of(axis)[n]] - 1) / 2, plan.pixels[n]
-        widest = xp.maximum(high - low, 0.0) / xp.maximum(pixels - 1 - 2 * MARGIN, 1.0)
-        sparsest = xp.maximum(widest, 2.0 / (plan.taps[n] * least))
-        pitch = xp.maximum(plan.pitch[n], snapped(xp, sparsest, xp.ceil))
-        middle = xp.round(((low + high) / 2 - centre) / pitch)
-        places.append((centre + (middle - (pixels - 1) / 2) * pitch, pitch))
-    first, pitch = (xp.stack(x) for x in zip(*places))
-    return first, pitch
-
-
-def combs_of(
-    rays: Rays,
-    axis: int,
-    shape: Any,
-    lattice: tuple[Any, Any],
-    pixels: tuple[int, ...],
-    slices: int = 0,
-) -> tuple[Comb, Comb]:
-    """Where the virtual pixels lie in every slice, along both other axes."""
-    scale, shifts = shear(rays, axis, shape, slices or shape[axis])
-    q, z = (
-        comb(shift + scale * first, scale * pitch, count)
-        for shift, first, pitch, count in zip(shifts, *lattice, pixels)
-    )
-    return q, z
-
-
-def slopes_of(
-    rays: Rays, axis: int, shape: Any, lattice: tuple[Any, Any], pixels: tuple[int, ...]
-) -> tuple[Any, Any]:
-    """Slopes of the rays through the virtual pixels against the axis, along both other axes."""
-    source, direction = rays.origin.corner, rays.direction.corner
-    q, z = (
-        jnp.full(count, direction[other] / direction[axis])
-        if rays.parallel
-        else (first + pitch * jnp.arange(count, dtype=direction.dtype) - source[other])
-        / ((shape[axis] - 1) / 2 - source[axis])
-        for other, first, pitch, count in zip(others_of(axis), *lattice, pixels)
-    )
-    return q, z
-
-
-def to_detector(
-    image: Float[Array, "qs zs"], rays: Rays, axis: int, shape: Any, lattice: tuple[Any, Any]
-) -> Float[Array, "rows columns"]:
-    """The virtual image, interpolated where rays cross the middle slice, times mm a slice."""
-    walk = walk_along(axis, rays, shape[axis], None, image.dtype)
-    first, pitch = (x.astype(image.dtype) for x in lattice)
-    return _warp(image, *walk.at, first, pitch, walk.mm)
-
-
-def sum_along(
-    mu: Float[Array, "x y z"], combs: tuple[Comb, Comb], plan: Plan
-) -> Float[Array, "qs zs"]:
-    """The sum over slices along the plan's axis."""
-    return sum_of_slices(*_form(mu, combs, plan))
-
-
-def slope_gradient_along(
-    mu: Float[Array, "x y z"], combs: tuple[Comb, Comb], image: Float[Array, "qs zs"], plan: Plan
-) -> tuple[Float[Array, " qs"], Float[Array, " zs"]]:
-    """Gradients of <image, sum_along(mu)> by the slopes of the rays through the combs' pixels."""
-    mu, q, z, form = _form(mu, combs, plan)
-    return slope_gradient(mu, q, z, image, form)
-
-
-def _form(mu, combs, plan):
-    """The arguments of `sum_of_slices`: the contiguous axis stays the last one where it can."""
-    if plan.axis == 2:
+def _sum(mu: Float[Array, "x y z"], combs: list[Comb], plan: Plan) -> Float[Array, "qs zs"]:
+    if plan.axis == 2:  # the contiguous axis stays the last one where it can
         mu = jnp.moveaxis(mu, 2, 0)
     axis = 0 if plan.axis == 2 else plan.axis
     moves = not isinstance(combs[0].at, np.ndarray)
     q, z = jax.tree.map(lambda x: x.astype(mu.dtype), combs)
-    return mu, q, z, Form(axis, mu.shape, plan.taps, moves)
+    return sum_of_slices(mu, q, z, Form(axis, mu.shape, plan.taps, moves))
 
 
 @jax.jit

@@ -196,9 +196,10 @@ def test_the_forms_for_accelerators_compute_what_those_for_cpus_do(channels, dty
     few, many = channels
     x, g = draw(0, 2, 6, 5, 7, few).astype(dtype), draw(1, 2, 4, 3, 5, many).astype(dtype)
     kernel = draw(2, 3, 3, 3, few, many).astype(dtype)
+    none = ((0, 0),) * 3
     pairs = [
-        (forms._correlate_folded(x, kernel), forms._correlate_native(x, kernel)),
-        (forms._kernel_gradient_planes(x, g), forms._kernel_gradient_native(x, g)),
+        (forms._correlate_folded(none, x, kernel), forms._correlate_native(none, x, kernel)),
+        (forms._kernel_gradient_planes(none, x, g), forms._kernel_gradient_native(none, x, g)),
     ]
     for folded, native in pairs:
         assert folded.dtype == native.dtype == dtype
