@@ -20,7 +20,6 @@ def test_every_contender_steps_once_a_round(tmp_path):
     out = tmp_path / "bench.json"
     environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1]), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(TOOL), "--tiny", "--threads", "1", "--rounds", "2"]
-    command += ["--dtype", "bfloat16"]
     done = subprocess.run(
         [*command, "--out", str(out)], env=environment, capture_output=True, text=True
     )
