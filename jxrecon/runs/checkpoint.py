@@ -16,6 +16,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +67,7 @@ class Checkpoints:
             InputError: the folder cannot be created, or does not exist and is to be read.
         """
         absl_logging.set_verbosity(absl_logging.FATAL)  # what matters is raised below
+        _pass_over_dropped()
         self.folder = folder.absolute()
         if read_only and not self.folder.is_dir():
             raise InputError(f"{folder}: no such folder, expected the checkpoints of a run")
@@ -363,9 +365,9 @@ def _one_line(error: BaseException) -> str:
     return next((reason for reason in reasons if reason in text), text[:200])
 
 
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps off the terminal what the reads and writes say that Orbax drops when another one fails."""
+@cache  # once a process: storage threads report when they come to it
+def _pass_over_dropped() -> None:
+    """Keeps off the terminal the reads and writes that Orbax drops when another one fails."""
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
@@ -373,14 +375,20 @@ def _hushed() -> Iterator[None]:
         if not dropped and "orbax" not in getattr(code, "co_filename", ""):
             before(unraisable)
 
-    before, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    before = sys.unraisablehook
+    sys.unraisablehook = hook
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps off the terminal what asyncio says of them."""
+    logger = logging.getLogger("asyncio")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         yield
     except InputError:
-        sys.unraisablehook = hook  # for good: storage threads report when they come to it
-        gc.collect()
+        gc.collect()  # what was dropped reports now
         raise
     finally:
         logger.setLevel(level)
