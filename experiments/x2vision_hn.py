@@ -34,8 +34,8 @@ Sizes coarse, finer and full are for real patients' whole X-rays; a run of one c
 Their codes are places along 32 principal axes of the training volumes, with a linear part under the
 generator (`codes`). Codes by an encoder network failed three times at size coarse (300 to 400 steps, held-
 out patients 22.3 dB at best, no more than the mean volume): whitened, G learnt slower than the mean; as
-they were, they collapsed. Codes along whitened-like axes without the linear part: voxel loss 0.16 at step
-90, where the linear part starts at 0.006. After it 330 steps of coarse raised what held-out X-rays give
+they were, they collapsed. Codes along the axes, 128 of them, without the linear part: voxel loss 0.16 at
+step 90, where the linear part starts at 0.006. After it 330 steps of coarse raised what held-out X-rays give
 from 26.15 (step 100) to 26.28 dB (step 300), what held-out codes give not at all (27.86 to 27.87): 72
 patients tell little beyond their axes. No adversarial step at these sizes: adversarial=none.
 
@@ -99,9 +99,7 @@ def _grown(levels: int, schedule: Schedule) -> dict[str, Any]:
         "schedule": schedule,
         "xrays": Xrays(photons=(1e4, 1e5), noisy=0.5, variety=Variety(amount=1.0)),
         "population": Population(train=128, validation=8),
-        "settings": Settings(
-            prior, _FROM_COARSE[levels], eval_iterations=max(80 // 4 ** (levels - 2), 1)
-        ),
+        "settings": Settings(prior, _FROM_COARSE[levels], eval_iterations=80 // 4 ** (levels - 2)),
     }
 
 
@@ -169,7 +167,7 @@ _SIZES: dict[str, dict[str, Any]] = {
             eval_iterations=40,
         ),
     },
-    # Real patients, from coarse to fine: each is grown from the one before by --grow.
+    # Real patients, from coarse to fine: each alone, or grown from a coarser one by --grow.
     "coarse": _grown(3, Schedule(1500, 4, evaluate_every=500, evaluate_cases=4, save_every=100)),
     "finer": _grown(4, Schedule(400, 4, evaluate_every=100, evaluate_cases=4, save_every=50)),
     "full": _grown(5, Schedule(100, 2, evaluate_every=50, evaluate_cases=2, save_every=10)),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_commands import TOOLS, needs_torch, of_words
 
 from jxrecon.compile import jit
 from jxrecon.data.unpaired import from_unit, to_unit
@@ -23,13 +22,9 @@ from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
 from jxrecon.runs.run import open_run, restore
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 NETS = ("G_A", "G_B", "D_A", "D_B")
 WIDTH, BLOCKS, CHANNELS, PIXELS = 2, 1, 3, 32
 SMALL = ["--set", "field.shape=[32,32,1]", "--set", "settings.pool=1"]
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +36,8 @@ def tools():
     from cyclegan_weights import CycleGAN
 
     yield types.SimpleNamespace(
-        from_torch=lambda *words: from_torch.command([str(word) for word in words]),
-        to_torch=lambda *words: to_torch.command([str(word) for word in words]),
+        from_torch=of_words(from_torch.command),
+        to_torch=of_words(to_torch.command),
         proof=weights.proof,
         CycleGAN=CycleGAN,
     )

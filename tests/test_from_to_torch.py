@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -11,13 +10,9 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_commands import TOOLS, needs_torch
 
 from jxrecon.interop import weights as convert
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
-)
 
 # One stage of one dense layer, down to a bottleneck of 2^3.
 LAYERS, SIZE = (1,), 4

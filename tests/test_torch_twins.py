@@ -7,13 +7,13 @@ import importlib.util
 import sys
 import types
 from contextlib import closing
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_commands import TOOLS, needs_torch, of_words
 
 from jxrecon.interop import tensorflow
 from jxrecon.interop import weights as convert
@@ -24,16 +24,12 @@ from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import open_run, restore, start
 from jxrecon.types import InputError
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 TOYS = (
     "x2vision", "x2vision_principal", "lift", "cnn2d", "henzler", "igcn", "igcn_silhouette", "igcn_plus",
     "igcn_plus_faults", "pixel2mesh", "xray2shape", "displacement_field", "x2ct", "x2ct_cnn_single",
     "cyclegan",
 )  # fmt: skip
 """Of tools/torch_table.py."""
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
-)
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "onnxruntime", "onnxscript")),
     reason="PyTorch, onnxruntime or onnxscript is not installed",
@@ -52,8 +48,8 @@ def tools():
     import twins
 
     yield types.SimpleNamespace(
-        from_torch=lambda *words: from_torch.command([str(word) for word in words]),
-        to_torch=lambda *words: to_torch.command([str(word) for word in words]),
+        from_torch=of_words(from_torch.command),
+        to_torch=of_words(to_torch.command),
         proofs=proofs,
         run_files=run_files,
         changed=tensor_files.changed,

@@ -65,10 +65,7 @@ def poses() -> Remedy:
         return apply
 
     note = "X-rays brought to the poses told from those found by the likelihood of the X-rays"
-    return Remedy(POSE_FOUND, learn, note)
-
-
-POSE_FOUND = "pose found"
+    return Remedy("pose found", learn, note)
 
 
 def matched(

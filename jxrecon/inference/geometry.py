@@ -83,9 +83,9 @@ def _shipped(run: Run) -> Known | None:
     path = None if run.weights is None else shipped.patients_of(run.rule)
     if path is None:
         return None
-    arrays = shipped.read_arrays(path)
+    arrays, facts, _ = shipped.contents(path)
     small = Packed(*(arrays[f".{name}"] for name in Packed._fields))
-    return known_from(unpacked(small), shipped.read_config(path)[0], str(path))
+    return known_from(unpacked(small), facts, str(path))
 
 
 def _stored(run: Run, cameras: Sequence[AnyCamera]) -> Shadows | None:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int8
 
-from jxrecon import drr
+from jxrecon import drr, rounded
 from jxrecon.compile import jit
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid
@@ -120,9 +120,9 @@ def packed(modes: Modes) -> Packed:
     half = volumes[:, : (volumes.shape[1] + 1) // 2]
     odd = np.array([bool(np.sum(v * v[::-1]) < 0.0) for v in volumes[1:]])
     inside = np.abs(half).max(0) > AIR
-    mean, *components = half[:, inside]
-    unit = np.abs(components).max(1) / 127.0
-    steps = np.rint(components / unit[:, None]).astype(np.int8)
+    mean, components = half[0, inside], half[1:, inside]
+    small = rounded.rows(jnp.asarray(components))
+    steps, unit = np.asarray(small.steps), np.asarray(small.unit)
     shape = np.array(modes.grid.shape, np.int32)
     return Packed(inside, mean, steps, unit, odd, shape, modes.grid.affine)
 
@@ -131,7 +131,8 @@ def unpacked(small: Packed) -> Modes:
     """The modes again."""
     half = np.zeros((1 + len(small.steps), *small.inside.shape), np.float32)
     half[0, small.inside] = small.mean
-    half[1:, small.inside] = small.steps * np.asarray(small.unit, np.float32)[:, None]
+    unit = jnp.asarray(small.unit, jnp.float32)
+    half[1:, small.inside] = rounded.Rows(jnp.asarray(small.steps), unit).arrays()
     x, y, z = map(int, small.shape)
     sign = np.where(np.concatenate([[False], small.odd]), -1.0, 1.0).astype(np.float32)
     other = sign[:, None, None, None] * half[:, : x - half.shape[1]][:, ::-1]

@@ -240,24 +240,6 @@ def missed_of(
     return tuple(found)
 
 
-def refine(
-    images: Sequence[Float[AnyArray, "rows columns"]],
-    cameras: Sequence[AnyCamera],
-    patients: Patients,
-) -> Refined:
-    """The cameras with the poses of all but the first found by the likelihood of the X-rays.
-
-    Args:
-        images: line integrals, one a camera.
-        cameras: as told, about the isocentre.
-        patients: of the training.
-
-    Raises:
-        InputError: as of `search_of`.
-    """
-    return search_of(patients, cameras).refine(images)
-
-
 def move(camera: Camera, motion: Float[np.ndarray, "5"]) -> Camera:
     """The camera moved by `PARAMETERS` about the origin, its isocentre."""
     _, _, u, v = vectors(camera)

@@ -94,8 +94,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], int]:
         InputError: the file is not the one that SHA256SUMS names.
     """
     with _opened(path) as file:
-        facts = file.metadata()
-    return json.loads(facts["config"]), int(facts["step"])
+        return _facts(file)
 
 
 def expected_time(path: Path) -> str:
@@ -116,7 +115,7 @@ def read(path: Path, abstract: PyTree) -> tuple[PyTree, int]:
     Raises:
         InputError: the file is not the one that SHA256SUMS names, or of another version of the method.
     """
-    arrays, step = read_arrays(path), read_config(path)[1]
+    arrays, _, step = contents(path)
 
     def one(place: Any, leaf: Any) -> Any:
         array = arrays.pop(jax.tree_util.keystr(place), None)
@@ -131,10 +130,16 @@ def read(path: Path, abstract: PyTree) -> tuple[PyTree, int]:
     return jax.tree_util.tree_map_with_path(one, abstract), step
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, by the places in what was written, as ".mean"; errors as of `read_config`."""
+def contents(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
+    """(arrays by their places in what was written, as ".mean"; config; step); errors as of `read_config`."""
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, *_facts(file)
+
+
+def _facts(file: Any) -> tuple[dict[str, Any], int]:
+    told = file.metadata()
+    return json.loads(told["config"]), int(told["step"])
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from jxrecon.geometry import biplanar, parallel_at
 from jxrecon.likelihood.model import log_likelihood, of_rows
-from jxrecon.likelihood.pose import PRIOR, move, refine, search_of
+from jxrecon.likelihood.pose import PRIOR, move, search_of
 from jxrecon.types import InputError
 
 CAMERAS = biplanar(shape=(48, 48), pixel_mm=8.0)
@@ -92,11 +92,10 @@ def test_the_deviation_covers_what_is_missed_on_new_patients(search, taken):
 
 
 def test_one_x_ray_parallel_rays_and_few_patients_are_refused(patients):
-    image = np.zeros((48, 48))
     with pytest.raises(InputError, match="1 X-ray, expected two"):
-        refine([image], CAMERAS[:1], patients)
+        search_of(patients, CAMERAS[:1])
     rays = [CAMERAS[0], parallel_at(90.0, shape=(48, 48), pixel_mm=8.0)]
     with pytest.raises(InputError, match="parallel rays"):
-        refine([image, image], rays, patients)
+        search_of(patients, rays)
     with pytest.raises(InputError, match="3 training patients, expected at least 8"):
-        refine([image, image], CAMERAS, patients._replace(mu=patients.mu[:3]))
+        search_of(patients._replace(mu=patients.mu[:3]), CAMERAS)

@@ -77,7 +77,7 @@ def test_what_ships_of_patients_is_found_by_the_rule_of_runs_and_is_no_run(
     assert shipped.names() == ["some"]
     assert shipped.patients_of("CT of a set") == path
     assert shipped.patients_of("CT of another set") is None
-    [(name, steps)] = shipped.read_arrays(path).items()
+    [(name, steps)] = shipped.contents(path)[0].items()
     assert name == "['steps']"
     np.testing.assert_array_equal(steps, state()["steps"])
 

@@ -7,15 +7,13 @@ Images are [n, c, rows, columns]. InstanceNorm always takes the instance's stati
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from .layers import OfTheInstance
 
 
-class _Norm(nn.InstanceNorm2d):
+class _Norm(OfTheInstance, nn.InstanceNorm2d):
     def __init__(self, channels: int, statistics: bool) -> None:
         super().__init__(channels, track_running_stats=statistics)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.instance_norm(x, eps=self.eps)
 
 
 class _Block(nn.Module):

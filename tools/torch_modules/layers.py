@@ -32,6 +32,13 @@ def instance_norm(x: Tensor) -> Tensor:
     return functional.instance_norm(x, eps=EPSILON)
 
 
+class OfTheInstance(nn.Module):
+    """Before an instance norm of PyTorch: the instance's statistics, whatever running ones it keeps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x)
+
+
 class BatchNorm(nn.Module):
     """Over batch and space; its running variance is that of the batch itself, not an estimate of more.
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import OfTheInstance
+
 
 class Architecture(NamedTuple):
     """Of a generator without ablations: `jxrecon.methods.volumes.x2ct.networks.Architecture` has the same."""
@@ -39,20 +41,14 @@ FROM_COMMON = ((0, 1, 3, 2, 4), (0, 1, 4, 2, 3))
 """Back."""
 
 
-class _Norm2d(nn.InstanceNorm2d):
+class _Norm2d(OfTheInstance, nn.InstanceNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, track_running_stats=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.instance_norm(x, eps=self.eps)
 
-
-class _Norm3d(nn.InstanceNorm3d):
+class _Norm3d(OfTheInstance, nn.InstanceNorm3d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, track_running_stats=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.instance_norm(x, eps=self.eps)
 
 
 class _DenseLayer(nn.Module):

@@ -14,7 +14,6 @@ from tensor_files import Tensors
 from jxrecon.compile import jit
 from jxrecon.interop.layouts import table_of
 from jxrecon.interop.weights import Parameter, Row
-from jxrecon.methods.base.rounded import Rows
 from jxrecon.methods.volumes.lift.compact import Compact
 from jxrecon.methods.volumes.lift.inputs import half
 from jxrecon.methods.volumes.lift.method import posterior
@@ -22,6 +21,7 @@ from jxrecon.methods.volumes.x2vision import prior as manifold
 from jxrecon.methods.volumes.x2vision.codes import Axes
 from jxrecon.methods.volumes.x2vision.method import style_statistics
 from jxrecon.nn.blocks import apply
+from jxrecon.rounded import Rows
 from jxrecon.runs.run import Run
 from jxrecon.types import PyTree
 

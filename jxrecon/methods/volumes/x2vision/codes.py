@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.methods.base.rounded import Rows, rows
 from jxrecon.nn.resample import upsample2
+from jxrecon.rounded import Rows, rows
 from jxrecon.types import Key, PyTree
 
 FLAT = 1e-5
