@@ -35,7 +35,7 @@ def build(settings, problem):
 def get_config(size):
     return Experiment(
         name="toy", size="toy", kind=VOLUMES, field=Field((4, 4, 4), (9.0, 9.0, 9.0)), views=Views(4),
-        schedule=Schedule(1, 1), population=Population(train=3, validation=1), build=build,
+        schedule=Schedule(1, 1), population=Population(train=8, validation=1), build=build,
         settings=method.Settings(architecture="toy", discriminator=(4, 8, 8, 8)),
     )
 '''

@@ -207,7 +207,7 @@ def write_run(
     for weights in nets:
         origin = f"experiment {experiment.name}, size {experiment.size}: {weights.field}"
         compare(weights.params, _get(shapes, weights.field), origin)
-    run.start(folder, experiment, exp, data, dataset)
+    run.start(folder, experiment, exp, data, dataset, keep=data is not None)
     state = jit(method.init)(key)
     for weights in nets:
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), weights.params)

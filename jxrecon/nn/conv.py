@@ -179,7 +179,7 @@ def _mirrored(pads: Pads, taps: Sequence[int]) -> Pads:
 
 
 def _fast(pads: Pads, w: Float[Array, "*k i o"]) -> bool:
-    """Whether XLA's convolution on CPU is fast with these zeros inside; in float64 else 1,000 times slower."""
+    """Whether XLA's convolution on CPU is fast with these zeros inside; else, in float64, a thousandth."""
     most = [(k - 1) // 2 if w.dtype == jnp.float64 else k - 1 for k in w.shape]
     return all(min(p) >= 0 and max(p) <= m for p, m in zip(pads, most))
 

@@ -120,6 +120,7 @@ def start(
     data: Path | None,
     dataset: Any,
     grow: Trained | None = None,
+    keep: bool = True,
 ) -> Run:
     """The run of this experiment in this folder: a new one with its config.json, or the one there.
 
@@ -130,6 +131,7 @@ def start(
         data: the argument of `--data`.
         dataset: what `experiment.load` gave for it.
         grow: the run that a new one begins from.
+        keep: what the run needs of its training cases; False where these are not at hand.
 
     Raises:
         InputError: the folder holds another run or cannot be written to, or there is nothing to take over
@@ -159,7 +161,8 @@ def start(
             "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
             "hardware": hardware(),
         }
-        experiment.kind.keep(experiment, dataset, folder)
+        if keep:
+            experiment.kind.keep(experiment, dataset, folder)
         if grow is not None:
             _check_growth(_assemble(folder, experiment, data, cases, False, ""), grow)
         write_file(folder / "config.json", json.dumps(contents, indent=2) + "\n")
