@@ -74,7 +74,8 @@ for file in files:
     tensors = load_file(file)
     total = sum(tensor.size for tensor in tensors.values())
     print(f"{file.name}: {len(tensors)} tensors, {total:,} numbers")
-    for name in list(tensors)[:6]:
+    weights = [name for name, tensor in tensors.items() if tensor.ndim > 1]
+    for name in weights[:6]:
         print(f"    {name:<48}{tensors[name].shape}")
 
 # %% [markdown]

@@ -129,7 +129,7 @@ print(
     f"{volume.hu.shape} voxels of {grid.spacing_mm} mm; {volume.hu.min():.0f} to {volume.hu.max():.0f} HU"
 )
 print(*volume.unexplained or ["the volume explains its X-rays"], sep="\n")
-plt.figure(figsize=(9, 5))
+plt.figure(figsize=(6, 8))
 plt.imshow(plt.imread(io.BytesIO(preview_png(volume))))
 plt.axis("off")
 plt.show()
