@@ -105,7 +105,11 @@ assert train(arguments) == 0
 
 # %% [markdown]
 # ## What was learnt
-# The warm start is an auto-decoder: the generator draws each training subject from a code of its own.
+# The generator begins at the straight axes along which the training subjects differ (principal
+# components), and learns to bend them: so the error of its projections is small from the first step
+# on. How near does it come to subjects that training never saw? `encoded`: with the code that suits
+# each best, the prior's limit. `guessed`: with the code that its encoder reads from the X-rays, where
+# an optimisation may start.
 
 # %%
 import json
@@ -120,7 +124,10 @@ figure, axes = plt.subplots(figsize=(6, 2.6))
 axes.plot([entry["step"] for entry in steps], [entry["L_projection"] for entry in steps])
 axes.set(xlabel="step", ylabel="L_projection")
 plt.show()
-assert steps[-1]["L_projection"] < steps[0]["L_projection"]
+held_out = next(entry for entry in reversed(log) if entry["split"] == "validation")
+for name in ("encoded", "guessed"):
+    print(f"{name}: {held_out[f'psnr_{name}_db']:.1f} dB")
+assert held_out["psnr_encoded_db"] > held_out["psnr_guessed_db"]
 
 # %% [markdown]
 # ## When Colab stops the session
@@ -150,7 +157,7 @@ if not REAL:
 
 # %% [markdown]
 # ## Samples
-# What the prior takes for a head and neck. After forty steps that is noise.
+# What the prior takes for a head and neck.
 
 # %%
 run = jxrecon.open_run(RUN)
