@@ -16,6 +16,7 @@ from jxrecon.io.dicom_files import is_dicom, read_elements, text_of
 from jxrecon.io.finding import ends, find_files
 from jxrecon.io.hounsfield import checked_hu
 from jxrecon.io.nifti import is_volume, read_volume
+from jxrecon.terminal import note
 from jxrecon.types import InputError
 from jxrecon.units import NOTHING_STATED, Stated
 
@@ -28,6 +29,9 @@ KINDS = f"a CT: {', '.join(ENDINGS)}, a folder of DICOM slices or an enhanced DI
 
 EXTENT_MM = (10.0, 5000.0)
 """Between which the longest edge of a CT lies; in metres, taken for millimetres, it lies outside."""
+
+SMALL_MM = 100.0
+"""A shorter longest edge is told: a CT of a tooth, or one in centimetres."""
 
 
 def ct_stem(path: Path) -> str:
@@ -63,13 +67,16 @@ def read_ct(
 
 
 def check_extent(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], origin: str) -> None:
-    """Raises InputError where a volume is so small or large that its lengths are no mm."""
+    """Raises InputError where a volume is so small or large that its lengths are no mm; doubts a small one."""
     edges = np.linalg.norm(affine[:3, :3], axis=0) * shape
+    measures = f"{origin}: measures {edges[0]:.3g} x {edges[1]:.3g} x {edges[2]:.3g} mm"
     if not EXTENT_MM[0] <= edges.max() <= EXTENT_MM[1]:
         raise InputError(
-            f"{origin}: measures {edges[0]:.3g} x {edges[1]:.3g} x {edges[2]:.3g} mm, expected the longest "
-            f"edge between {EXTENT_MM[0]:g} and {EXTENT_MM[1]:g} mm (lengths in metres?)"
+            f"{measures}, expected the longest edge between {EXTENT_MM[0]:g} and {EXTENT_MM[1]:g} mm "
+            "(lengths in metres?)"
         )
+    if edges.max() < SMALL_MM:
+        note(f"{measures}, small for a patient (lengths in centimetres?)")
 
 
 def _read(

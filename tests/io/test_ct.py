@@ -155,6 +155,15 @@ def test_hu_pass_as_they_are_and_fill_becomes_air():
         Stated(hu_scale=0.0)
 
 
+def test_a_ct_in_centimetres_is_doubted(tmp_path, capsys):
+    write_volume(tmp_path / "ct.nii", body(), np.diag([4.0, 4.0, 4.0, 1]))
+    read_ct(tmp_path / "ct.nii")
+    assert "measures 48 x 40 x 32 mm, small for a patient" in capsys.readouterr().err
+    write_volume(tmp_path / "whole.nii", body(), np.diag([40.0, 40.0, 40.0, 1]))
+    read_ct(tmp_path / "whole.nii")
+    assert not capsys.readouterr().err
+
+
 def test_a_ct_in_metres_is_refused(tmp_path):
     write_volume(tmp_path / "ct.nii", body(), AFFINE * [[1e-3], [1e-3], [1e-3], [1]])
     with pytest.raises(InputError, match=r"measures 0.018 x 0.02 x 0.02 mm.*metres"):

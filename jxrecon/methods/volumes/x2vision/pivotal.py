@@ -40,8 +40,11 @@ def tuned(
     moving = {name: part for name, part in synthesis.items() if name in free}
     before = synthesise(prior, generator, latents.ws, latents.noise)
 
+    def moved(moving: PyTree) -> PyTree:
+        return {**generator, "synthesis": {**synthesis, **moving}}
+
     def loss(moving: PyTree) -> Any:
-        now = synthesise(prior, {"synthesis": {**synthesis, **moving}}, latents.ws, latents.noise)
+        now = synthesise(prior, moved(moving), latents.ws, latents.noise)
         shown = level.shown(now, latents.views)
         data = image_distance(shown, level.images, level.weights)
         return settings.lambda_2 * jnp.sum(data) + settings.tuning_keep * jnp.mean(
@@ -57,4 +60,4 @@ def tuned(
 
     first = (moving, adam.init(moving))
     (moving, _), _ = jax.lax.scan(step, first, None, length=settings.tuning_iterations)
-    return {**generator, "synthesis": {**synthesis, **moving}}
+    return moved(moving)
