@@ -10,8 +10,6 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-RUN = NOTEBOOKS if "JXRECON_NOTEBOOKS" in os.environ else [FOLDER / "projector.ipynb"]
-"""All of them take minutes: JXRECON_NOTEBOOKS=1."""
 MOST_BYTES = 300_000
 
 QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -46,7 +44,7 @@ def test_notebook_was_run_and_is_small(notebook: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", RUN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_its_claims_hold(notebook: Path, tmp_path: Path) -> None:
     source = notebook.with_suffix(".py")
     environment = {**os.environ, "MPLBACKEND": "Agg", "XLA_FLAGS": QUICKLY}

@@ -220,7 +220,7 @@ def _correlate_folded(
         return sum(terms[1:], terms[0])
     planes = [x[:, k : k + depth] for k in range(w.shape[0])]
     kernels = list(w)
-    if math.prod(w.shape[1:4]) < MANY:
+    if math.prod(w.shape[1:4]) < MANY or w.dtype == jnp.float64:  # of 16 channels XLA's is slow
         planes = [jnp.concatenate(planes, -1)]
         kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
     flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
