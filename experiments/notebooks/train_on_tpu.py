@@ -18,7 +18,7 @@
 # after Colab has stopped the session, draws samples and reconstructs a subject from two X-rays.
 #
 # As it stands it is a **toy**: sixteen SYNTHETIC subjects, voxels of 25 mm, a few steps, so that it
-# runs on two CPU cores in half a minute and shows nothing but that every part works. `REAL = True`
+# runs on two CPU cores in two minutes and shows nothing but that every part works. `REAL = True`
 # trains the size `medium` (80 x 96 x 112 voxels); **nothing was measured on a TPU yet**, neither
 # speed nor results.
 
