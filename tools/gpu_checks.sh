@@ -10,7 +10,7 @@
 #
 # All of it, with versions, device and the exit code of each part, is then in OUT/results.json. A part that
 # fails or runs out of time does not end the others; the exit code is 0 if none failed. TOY=1 is for the
-# script itself: tiny sizes, in a few minutes on a CPU. It has not run from end to end yet, there nor on a GPU.
+# script itself: tiny sizes, in three minutes on a CPU. It has not run on a GPU yet.
 set -uo pipefail
 root=$(dirname "$(dirname "$(realpath "$0")")")
 out=${1:?usage: tools/gpu_checks.sh OUT [flags of jxrecon train]}

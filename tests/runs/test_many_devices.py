@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("JXRECON_DEVICES" not in os.environ, reason="minutes: JXRECON_DEVICES=8"),
-]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 METHODS = {
