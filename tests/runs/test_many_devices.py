@@ -25,6 +25,7 @@ METHODS = {
         "settings.prior.mapping_layers=2",
         "settings.prior.adversarial=none",
         "settings.eval_iterations=2",
+        "views.pixels=16",
     ),
     "lift_hn": (
         "tiny",
@@ -32,11 +33,19 @@ METHODS = {
         "field.spacing_mm=[28.0,30.0,25.0]",
         "settings.widths=[4,6]",
         "settings.calibration=1",
+        "views.pixels=16",
+    ),
+    "x2ct_hn": (
+        "tiny",
+        "settings.width=0.25",
+        "settings.discriminator=[4,8,8,8]",
+        "settings.constant_steps=1",
+        "settings.decay_steps=1",
+        "views.pixels=32",
     ),
 }
 """Experiments, so small that only their compilation takes time; SYNTHETIC data."""
 SHORT = (
-    "views.pixels=16",
     "population.train=16",
     "population.validation=2",
     "schedule.batch_size=8",
