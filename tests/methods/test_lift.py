@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from jxrecon.compile import jit
 from jxrecon.drr import beam, project
-from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.geometry import biplanar, camera_at, centred_grid
 from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.lift import inputs, losses, method, networks
 from jxrecon.methods.volumes.lift.compact import compact
@@ -153,6 +154,48 @@ def test_features_see_a_point_where_the_cameras_see_it():
     point = coarse.affine[:3, :3] @ np.array([3, 4, 5]) + coarse.affine[:3, 3]
     row, column = np.asarray(CAMERAS[0].place_of(jnp.asarray(point, jnp.float32)))
     assert places[3, 4, 5] == pytest.approx(row * PIXELS + column, abs=0.02)
+
+
+def test_features_are_bilinear_samples_a_quarter_shadow_about_every_ray():
+    """In any order; a shadow is as large as the cone makes it; past the edge an X-ray goes on as it ended."""
+    coarse = inputs.half(GRID)
+    camera = camera_at(20.0, 10.0, shape=(7, 5), pixel_mm=(35.0, 50.0))
+    image = np.random.default_rng(0).normal(size=camera.shape).astype(np.float32)
+    found = inputs.back_projected(jnp.asarray(image[..., None]), camera, coarse)
+    index = np.indices(coarse.shape).reshape(3, -1).T
+    points = index @ coarse.affine[:3, :3].T + coarse.affine[:3, 3]
+    voxel = coarse.spacing_mm[0] * np.stack([a / np.linalg.norm(a) for a in (camera.v, camera.u)])
+    at = np.asarray(camera.place_of(np.float32([*points, np.zeros(3), *voxel])), np.float64)
+    row, column = at[: len(points)].T
+    assert row.min() < -0.5
+    assert row.max() > 6.5
+    middle, below, beside = at[len(points) :]
+    down, right = (below - middle)[0] / 4, (beside - middle)[1] / 4
+    places = [(row + a * down, column + b * right) for a in (-1, 1) for b in (-1, 1)]
+    expected = [map_coordinates(image, place, order=1, mode="nearest") for place in places]
+    np.testing.assert_allclose(
+        np.sort(found.reshape(-1, 4)), np.sort(np.transpose(expected)), atol=2e-4
+    )
+
+
+def test_a_network_of_identities_adds_its_levels_interpolated_between_centres_of_voxels():
+    """Kernels copy their input, where silu changes nothing: what comes out is known."""
+    net = networks.UNet((1, 1), start_log_size=0.0)
+    x = np.random.default_rng(0).uniform(50, 60, (1, 4, 6, 8, 1)).astype(np.float32)
+    params = jax.tree.map(jnp.zeros_like, networks.init_params(net, KEY, x.shape))
+    for name in ("down_0", "down_1", "up_0"):
+        params[name]["skip"]["kernel"] += 1
+    params["join_0"]["kernel"] += 1
+    params["last"]["kernel"] = params["last"]["kernel"].at[1, 1, 1].set(1)
+    coarse = x[0, ..., 0].reshape(2, 2, 3, 2, 4, 2).mean((1, 3, 5))
+    for axis, n in enumerate(coarse.shape):
+        places = np.arange(n) + 0.5, (np.arange(2 * n) + 0.5) / 2
+        coarse = np.apply_along_axis(
+            lambda line, old, new: np.interp(new, old, line), axis, coarse, *places
+        )
+    expected = np.kron(x[0, ..., 0] + coarse, np.ones((2, 2, 2)))
+    for found in net.apply({"params": params}, jnp.asarray(x)):
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
 def test_features_keep_every_voxel_of_the_prior():

@@ -271,6 +271,16 @@ def test_a_reconstruction_starts_where_it_is_told_and_says_its_doubt(trained):
     assert float(jnp.abs(elsewhere.hu - found.hu).max()) > 1  # starts and anchors elsewhere
     wider = find(state, case.images, jnp.asarray(3.0))
     np.testing.assert_allclose(wider.deviation, 3.0 * found.deviation, rtol=1e-5)
+    # What G cannot show adds to the doubt: here a tenth of a unit, of which the window has two.
+    more = state.replace(residual=state.residual + 0.1**2)
+    unsure = find(more, case.images, jnp.ones(()))
+    added = np.sqrt(unsure.deviation**2 - found.deviation**2)
+    np.testing.assert_allclose(added, 0.1 * FIELD.window.range / 2, rtol=1e-3)
+    # The best w of the coarse stage begins the next one: both weigh its likelihood alike.
+    best = int(found.trace["total"][:3].argmin())
+    data = 2 * LATENT.lambda_2 * found.trace["L_2"] + LATENT.lambda_p * found.trace["L_p"]
+    likely = found.trace["total"][best] - data[best]
+    np.testing.assert_allclose(likely, LATENT.lambda_w * found.trace["L_w"][3], rtol=1e-4)
 
 
 def test_what_the_generator_cannot_show_of_a_start_stays(trained):

@@ -93,6 +93,13 @@ def test_modulation_by_activations_is_a_convolution_with_a_kernel_per_sample():
             )
 
 
+def test_styles_of_zero_silence_a_layer_with_or_without_demodulation():
+    x, kernel, styles = draw(4, 2, 3, 4, 3, 3), draw(5, 3, 3, 3, 3, 2), jnp.zeros((2, 3))
+    for demodulate in (True, False):
+        y = modulated_conv(x, kernel, styles, demodulate=demodulate)
+        np.testing.assert_array_equal(y, 0.0)
+
+
 def test_the_upsampling_convolution_of_a_volume_is_zero_insertion_kernel_and_filter():
     x, kernel = draw(7, 1, 3, 2, 4, 2), draw(8, 3, 3, 3, 2, 1)
     taps = np.array(BINOMIAL)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from jxrecon import drr
 from jxrecon.compile import jit
@@ -33,6 +34,14 @@ def test_views_as_told_change_nothing():
         off = np.linalg.norm(image[0] - plain) / np.linalg.norm(plain)
         assert off < 0.02  # a moved view is projected by another interpolation
     assert float(pose.likelihood(pose.as_told(3, 2)).sum()) == 0.0
+
+
+def test_the_likelihood_of_views_is_scipys_density_up_to_its_constant():
+    draw = np.random.default_rng(0).standard_normal
+    views = pose.Views(*(draw(shape) for shape in ((3, 2, 3), (3, 2, 3), (3, 2), (3, 2))))
+    densities = [norm.logpdf(part) - norm.logpdf(0) for part in views]
+    expected = -sum(density.reshape(3, -1).sum(1) for density in densities)
+    np.testing.assert_allclose(pose.likelihood(views), expected, rtol=1e-5)
 
 
 def test_a_turned_and_brighter_view_is_found_and_the_first_one_stays():

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy_prior import FIELD, SETTINGS, boxes, problem
 
@@ -186,6 +187,37 @@ def test_path_lengths_of_a_linear_synthesis_are_known():
     noise = np.asarray(jax.random.normal(key, (2, 2, 2, 2, 1))) / np.sqrt(8)
     expected = np.linalg.norm(noise.reshape(2, 8) @ np.asarray(matrix).T, axis=1)
     np.testing.assert_allclose(losses.path_lengths(synthesise, ws, key), expected, rtol=1e-5)
+
+
+def test_a_step_draws_path_lengths_to_their_running_mean_and_the_mean_to_them(start):
+    settings = dataclasses.replace(SETTINGS, path_length_weight=2.0)
+    model = MODEL._replace(settings=settings, generator_adam=optax.sgd(1e-3))
+    none = model.generator_adam.init(start.generator)
+
+    @jax.jit
+    def step(generator, mean):
+        state, key = start.replace(path_length=mean), jax.random.key(1)
+        generator, _, found = training.path_length_step(model, state, generator, none, key, 4)
+        return generator, (found - mean) / settings.path_length_decay  # of the lengths from it
+
+    for mean in (0.0, 1.0):  # the first below the lengths, the second above
+        moved, before = step(start.generator, jnp.asarray(mean))
+        _, after = step(moved, jnp.asarray(mean))
+        assert 0 < float(after / before) < 1
+        assert (float(before) > 0) == (mean == 0)
+
+
+def test_every_start_of_every_member_has_views_of_its_own(start):
+    settings = LatentSettings(iterations=0, starts=3, pose=True)
+    images = tuple(jax.ShapeDtypeStruct((2, *c.shape), jnp.float32) for c in PROBLEM.cameras)
+    found = jax.eval_shape(
+        lambda images: invert_projections(
+            MODEL, settings, start.ema, images, PROBLEM.cameras, jax.random.key(2)
+        ),
+        images,
+    )
+    shapes = [part.shape for part in found.latents.views]
+    assert shapes == [(6, 2, 3), (6, 2, 3), (6, 2), (6, 2)]
 
 
 def test_samples_are_volumes_in_the_window(start):
