@@ -18,9 +18,9 @@ from jxrecon.methods.volumes.nearest import nearest
 from jxrecon.types import InputError, TrainingVolumes
 from jxrecon.units import Window
 
-CASES = 8
+CASES = 8  # unlike any axis of the grid
 PROBLEM = Problem(
-    grid=centred_grid((8, 9, 10), (20.0, 20.0, 20.0)),
+    grid=centred_grid((7, 9, 10), (20.0, 20.0, 20.0)),
     cameras=biplanar(shape=(12, 12), pixel_mm=30.0),
     window=Window(),
     cases=CASES,
@@ -198,6 +198,15 @@ def test_deviations_of_the_linear_prior_cover_patients_it_does_not_know():
         ratios.append(np.abs(run.hu - case) / run.deviation)
     assert 0.55 < np.mean(np.stack(ratios) <= 1) < 0.8
     assert 0.88 < np.mean(np.stack(ratios) <= 2) < 0.99
+
+
+def test_the_order_of_training_patients_matters_neither_to_the_map_nor_to_its_deviation():
+    train, case = population(CASES, 0, noise=30.0), population(1, 5, noise=30.0)[0]
+    one, other = (fitted("linear", hu) for hu in (train, np.roll(train, 1, axis=0)))
+    np.testing.assert_allclose(other.deviation, one.deviation, rtol=1e-3)
+    images = xrays(jnp.asarray(case))
+    found = [reconstruction("linear", state, images) for state in (one, other)]
+    np.testing.assert_allclose(*found, atol=0.5)
 
 
 def test_samples_of_the_linear_prior_have_the_mean_and_spread_of_the_population(train, fits):

@@ -15,11 +15,11 @@ from jxrecon.methods.base.method import Problem
 from jxrecon.methods.volumes.cgls import Settings as CglsSettings
 from jxrecon.methods.volumes.cgls import cgls
 from jxrecon.methods.volumes.fdk import Settings as FdkSettings
-from jxrecon.methods.volumes.fdk import fdk, filtered_backprojection, shares
+from jxrecon.methods.volumes.fdk import bilinear, fdk, filtered_backprojection, shares
 from jxrecon.methods.volumes.sirt import Settings as SirtSettings
 from jxrecon.methods.volumes.sirt import sirt
 from jxrecon.methods.volumes.tv import Settings as TvSettings
-from jxrecon.methods.volumes.tv import differences, divergence, tv
+from jxrecon.methods.volumes.tv import denoised, differences, divergence, tv
 from jxrecon.types import InputError, VolumeBatch
 from jxrecon.units import HU_AIR, Window
 
@@ -188,6 +188,19 @@ def test_parallel_filtered_backprojection_has_the_balls_attenuation():
     np.testing.assert_allclose(centre_of_mass(np.where(mu > MU / 2, mu, 0)), (10, -20, 0), atol=1.0)
 
 
+def test_an_image_is_read_between_its_pixels_and_to_their_outer_edges_but_not_beyond():
+    image = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    row, column = np.meshgrid(np.arange(-0.8, 3, 0.2), np.arange(-0.8, 4, 0.2), indexing="ij")
+    tents = (
+        np.maximum(0, 1 - abs(np.clip(x, 0, n - 1)[..., None] - np.arange(n)))
+        for x, n in zip((row, column), image.shape)
+    )
+    expected = np.einsum("rcn,rcm,nm->rc", *tents, image)
+    seen = (abs(row - 1) < 1.5) & (abs(column - 1.5) < 2)
+    found = bilinear(jnp.asarray(image), jnp.asarray(row), jnp.asarray(column))
+    np.testing.assert_allclose(found, np.where(seen, expected, 0), atol=1e-5)
+
+
 def test_uneven_angles_count_by_their_gaps():
     def lines(*degrees):
         a = np.deg2rad(degrees)
@@ -306,6 +319,14 @@ def test_divergence_is_minus_the_transpose_of_differences():
     slopes, spread = jax.jit(lambda x, p: (differences(x, spacing), divergence(p, spacing)))(x, p)
     left = sum(np.vdot(d, q) for d, q in zip(slopes, p))
     assert left == pytest.approx(-np.vdot(x, spread), rel=1e-4)
+
+
+def test_denoising_a_step_has_its_closed_form_long_before_plain_gradient_steps_would():
+    g = jnp.repeat(jnp.array([0.0, 1.0]), 8).reshape(16, 1, 1)
+    rest, weight = (jnp.zeros_like(g),) * 3, jnp.float32(2.0)
+    found, _ = denoised(g, rest, weight, (1.0, 1.0, 1.0), 150, lambda x: x)
+    # Each side of 8 voxels moves by weight / 8; without momentum 150 steps are still 0.2 off.
+    np.testing.assert_allclose(found, 0.25 + 0.5 * g, atol=0.02)
 
 
 def test_total_variation_lowers_a_ball_by_its_weight_over_its_radius(found):

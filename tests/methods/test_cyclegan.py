@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +18,15 @@ from jxrecon.interop.weights import (
 )
 from jxrecon.methods.base.method import StyleProblem
 from jxrecon.methods.styles.cyclegan import losses
-from jxrecon.methods.styles.cyclegan.method import Settings, build, crop
-from jxrecon.methods.styles.cyclegan.networks import Discriminator, Generator
+from jxrecon.methods.styles.cyclegan.method import (
+    Model,
+    Pair,
+    Settings,
+    build,
+    crop,
+    generator_objective,
+)
+from jxrecon.methods.styles.cyclegan.networks import Block, Discriminator, Generator
 from jxrecon.nn.blocks import init_variables
 from jxrecon.nn.optimise import falling_rate
 from jxrecon.runs import config
@@ -56,6 +64,47 @@ def test_a_generator_that_changes_nothing_has_no_cycle_and_no_identity_loss():
     assert float(losses.cycle(x, x)) == 0.0
     assert float(losses.identity(x, x)) == 0.0
     assert float(losses.cycle(x + 0.25, x)) == pytest.approx(0.25)
+
+
+class Brighter(nn.Module):
+    """Adds its one parameter: a generator, and a discriminator of pixels."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x + self.param("by", nn.initializers.zeros, ())
+
+
+def test_the_generators_loss_is_the_sum_of_the_papers_terms_in_closed_form():
+    settings = Settings(cycle_weight=3.0, identity_weight=0.25)
+    model = Model(settings, PROBLEM, Brighter(), Brighter(), None)
+    x, y = jnp.full((1, 2, 2, 1), 0.5), jnp.full((1, 2, 2, 1), -0.25)
+    to_real, to_synthetic = 0.5, -0.125
+    generators = Pair(real={"by": to_real}, synthetic={"by": to_synthetic})
+    judges = Pair(real={"by": 2.0}, synthetic={"by": 1.0})
+    total, (fakes, terms) = generator_objective(model, judges, x, y, generators)
+    np.testing.assert_array_equal(fakes.synthetic, x + to_synthetic)
+    np.testing.assert_array_equal(fakes.real, y + to_real)
+    expected = {
+        "L_GAN(G)": (0.375 + 1.0 - 1.0) ** 2,
+        "L_GAN(F)": (0.25 + 2.0 - 1.0) ** 2,
+        "L_cyc": 3.0 * (0.375 + 0.375),  # there and back makes both images brighter by 0.375
+        "L_identity": 0.25 * 3.0 * (0.125 + 0.5),
+    }
+    expected["L(G,F)"] = sum(expected.values())
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected)
+    assert float(total) == pytest.approx(expected["L(G,F)"])
+
+
+def test_a_block_adds_what_its_convolutions_give_to_its_input():
+    def norm(x):
+        return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+
+    x = np.random.default_rng(0).normal(size=(1, 4, 5, 2)).astype(np.float32)
+    unchanged = np.zeros((3, 3, 2, 2), np.float32)
+    unchanged[1, 1] = np.eye(2)
+    layer = {"kernel": unchanged, "bias": np.zeros(2, np.float32)}
+    found = Block().apply({"params": {"conv_0": layer, "conv_1": layer}}, x)
+    np.testing.assert_allclose(found, x + norm(np.maximum(norm(x), 0)), atol=1e-5)
 
 
 def test_the_game_is_won_by_scores_of_one_for_real_and_nought_for_fake():

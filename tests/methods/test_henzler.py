@@ -80,3 +80,6 @@ def test_the_papers_size_maps_128_pixels_to_128_cubed():
 def test_x_rays_that_cannot_be_halved_often_enough_are_refused():
     with pytest.raises(InputError, match=r"\(8, 8\) pixels, .*a multiple of 16 for its 5 levels"):
         build(Settings(), PROBLEM)
+    oblong = PROBLEM._replace(cameras=(camera_at(0.0, shape=(16, 32)),))
+    with pytest.raises(InputError, match=r"\(16, 32\) pixels, expected as many rows as columns"):
+        build(Settings(), oblong)

@@ -14,7 +14,7 @@ from jxrecon.mesh.aggregation import normalised
 from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.mesh.topology import Template
 from jxrecon.methods.surfaces.igcn import losses
-from jxrecon.methods.surfaces.igcn.networks import IgcnPlus
+from jxrecon.methods.surfaces.igcn.networks import Igcn, IgcnPlus
 from jxrecon.nn.graph import GraphNetwork
 from jxrecon.nn.perceptual_pooling import bilinear, floor_ceil_bilinear
 
@@ -150,6 +150,22 @@ def test_the_released_sampling_gives_zero_at_integers_and_ours_the_pixel(oracle)
     assert not released[whole].any()
     # Which is what the oracle holds: displacement (0 - 122) / 6800.
     np.testing.assert_allclose(oracle["act1_projection"][whole, :3], -122 / 6800, rtol=1e-3)
+
+
+def test_the_map_of_igcn_is_read_where_vertices_are_seen_on_an_image_that_is_not_square():
+    triangle = np.array([[0, 1], [0, 2], [1, 2]], np.int32)
+    mean = normalised(Template(np.eye(3), np.zeros((0, 3), np.int32), triangle, np.full(3, 2)))
+    network, random = Igcn(2, (1, 1, 1), 4, 1), np.random.default_rng(0)
+    image, vertices = random.normal(size=(1, 16, 24, 1)), random.normal(size=(1, 3, 3))
+    seen = np.array([[0, 0], [3, 1], [2, 5]])  # pixels of the map, a quarter as fine
+    inputs = [jnp.asarray(x, jnp.float32) for x in (image, (4 * seen + 1.5)[None], vertices)]
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), *inputs, mean))
+    drawn = jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape), jnp.float32), shapes)
+    watch = {"capture_intermediates": True, "mutable": "intermediates"}
+    (moved, mapping), inside = jit(lambda p: network.apply(p, *inputs, mean, **watch))(drawn)
+    dense = inside["intermediates"]["map_head"]["__call__"][0]
+    assert (dense.shape, moved.shape) == ((1, 4, 6, 2), (1, 3, 3))
+    np.testing.assert_allclose(mapping[0], dense[0][tuple(seen.T)], rtol=1e-5)
 
 
 def waves(mean, height, pairs):

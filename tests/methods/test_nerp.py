@@ -245,6 +245,14 @@ def test_chunks_change_neither_the_volume_nor_its_gradient():
     assert 0 < volume.min() < volume.max() < 1  # the sigmoid
 
 
+def test_a_grid_is_evaluated_in_as_few_chunks_as_hold_it():
+    settings = Settings(features=4, width=8, depth=3, chunk=7)
+    network = initial(KEY, settings)
+    evaluate = evaluation(network.frequencies, (5, 4, 3), settings)
+    (loop,) = (e for e in jax.make_jaxpr(evaluate)(network.layers).eqns if "length" in e.params)
+    assert loop.params["length"] == 9  # of 60 points
+
+
 def test_a_fresh_network_has_the_papers_size_and_spread():
     network = jit(lambda key: initial(key, Settings()))(KEY)
     assert network.frequencies.shape == (256, 3)
@@ -269,6 +277,11 @@ def test_bad_options_are_refused_in_one_line(options):
     with pytest.raises(InputError, match="expected") as refused:
         nerp(PROBLEM, Settings(**options))
     assert "\n" not in str(refused.value)
+
+
+def test_counts_of_one_are_enough():
+    counts = ("iterations", "prior_iterations", "adapted_iterations", "features", "width", "chunk")
+    assert nerp(PROBLEM, Settings(**dict.fromkeys(counts, 1))).init(KEY) == ()
 
 
 def test_a_prior_on_another_grid_is_refused(case):

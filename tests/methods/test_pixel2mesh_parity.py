@@ -14,7 +14,7 @@ from jxrecon.mesh.laplacian import uniform_laplacian
 from jxrecon.mesh.subdivision import unpool
 from jxrecon.methods.base.surface_regression import totalled
 from jxrecon.methods.surfaces.pixel2mesh import losses
-from jxrecon.methods.surfaces.pixel2mesh.networks import Level, Pixel2Mesh
+from jxrecon.methods.surfaces.pixel2mesh.networks import Level, Pixel2Mesh, centres
 from jxrecon.nn.blocks import Conv
 from jxrecon.nn.graph import GraphConvolution, GraphNetwork
 from jxrecon.nn.perceptual_pooling import bilinear, floor_ceil_bilinear
@@ -160,6 +160,13 @@ def test_features_on_an_image_that_is_not_square_are_the_official_ones(p2m, rule
         found = jit(lambda *x: pooling(*x, (96, 160)))(features, place)
         expected = p2m[f"gproj/nonsquare_{OFFICIAL[pooling]}"][..., 3:]
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_a_level_whose_features_are_their_places_on_the_image_gives_the_places_of_vertices():
+    rows, columns = (4 * np.arange(n) + 1.5 for n in (4, 6))  # the middles of 4 x 4 pixels
+    level = jnp.asarray(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)[None], jnp.float32)
+    place = jnp.array([[[1.5, 1.5], [7.25, 3.0], [12.0, 21.5]]])
+    np.testing.assert_allclose(centres(level, place, (16, 24)), place, rtol=1e-6)
 
 
 FULL = {"ac0": unaligned, "ac1": aligned, "tf": tensorflow}

@@ -2,12 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jxrecon.geometry import camera_at
+from jxrecon.methods.base.surface_regression import LENGTH_MM, STEP_MM, check_view
 from jxrecon.methods.surfaces import displacement_field, xray2shape
 from jxrecon.methods.surfaces.igcn import losses, method, plus
 from jxrecon.methods.surfaces.mean_shape import mean_shape
@@ -195,6 +197,54 @@ def test_trilinear_sampling_of_a_linear_field_is_exact():
     found = jit(displacement_field.trilinear)(field, place)
     np.testing.assert_allclose(found, [[3.0, 2.0], [3.0, 2.75]], rtol=1e-6)
     assert float(displacement_field.roughness(field[None])) == pytest.approx((1 + 4 + 1) / 3)
+
+
+class Echo(nn.Module):
+    """A network that says that everything moves by its own place, as it is told of it."""
+
+    def __call__(self, image, place, coordinates, aggregate=None):
+        return coordinates
+
+
+def test_networks_see_places_in_their_unit_and_move_vertices_in_theirs(tiny):
+    problem, batch = tiny
+    reference, share = batch.reference, STEP_MM / LENGTH_MM
+    shape = xray2shape.Model(xray2shape.Settings(), problem, Echo(), None, None)
+    (found,) = xray2shape.predict(shape, {}, batch.image, reference)
+    mean = np.broadcast_to(problem.template.vertices, found.shape)
+    np.testing.assert_allclose(found, (1 + share) * mean, rtol=1e-5, atol=1e-4)
+
+    class Nowhere:
+        def silhouette(self, vertices):
+            return jnp.zeros(batch.image.shape)
+
+    # Between its nodes a field that is linear is known exactly.
+    settings = displacement_field.Settings(nodes=5)
+    axis = jnp.linspace(-150.0, 150.0, 5)
+    offsets = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    space = displacement_field.Model(settings, problem, Echo(), Nowhere(), offsets)
+    found, field = displacement_field.predict(space, {}, batch.image, reference)
+    np.testing.assert_allclose(found, (1 + share) * reference, rtol=1e-5, atol=1e-3)
+    middle = jnp.mean(reference, axis=1)
+    np.testing.assert_allclose(field[:, 2, 2, 2], share * middle, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [(-1, 0), (1, 0), (0, -1), (0, 1)])
+def test_a_detector_shows_what_lies_on_its_pixels_to_their_outer_edges(tiny, side):
+    problem, _ = tiny
+    camera = problem.camera
+
+    def check(pixels):
+        """All vertices so far from the detector's middle, in its plane, where they are seen."""
+        row, column = pixels * np.array(side)
+        point = np.asarray(camera.centre + column * camera.u + row * camera.v)
+        vertices = np.broadcast_to(point, problem.template.vertices.shape)
+        moved = problem.template._replace(vertices=vertices)
+        check_view("this", problem._replace(template=moved), 1)
+
+    check(15.8)  # of 16
+    with pytest.raises(InputError, match="shows 0% of the organ"):
+        check(16.2)
 
 
 def test_zero_motion_gives_the_reference_and_its_distance(tiny):

@@ -57,7 +57,9 @@ def random_params(module, *inputs):
     return jax.tree.unflatten(structure, values)
 
 
-VIEWS = [abs(draw(k, 2, 8, 8)) for k in (100, 101)]
+VIEWS = [abs(draw(k, 2, 8, 8))[jnp.array(n)] for k, n in ((100, (0, 1, 0)), (101, (0, 1, 1)))]
+"""The third sample has the first one's frontal and the second one's lateral view."""
+
 SMALL = [abs(draw(102, 2, 4, 4))]
 
 
@@ -171,10 +173,14 @@ def variant(name):
 )
 def test_each_variant_gives_one_volume_and_one_a_view_that_differ_between_samples(name):
     _, volumes = variant(name)
-    assert volumes.volume.shape == (2, 8, 8, 8, 1)
+    assert volumes.volume.shape == (3, 8, 8, 8, 1)
     assert len(volumes.views) == smallest(**VARIANTS[name]).views
     assert float(volumes.volume.min()) >= 0
-    assert float(jnp.abs(volumes.volume[0] - volumes.volume[1]).max()) > 1e-3
+    first, second, mixed = volumes.volume
+    assert float(jnp.abs(first - second).max()) > 1e-3
+    if len(volumes.views) == 2:  # both of them matter
+        assert float(jnp.abs(first - mixed).max()) > 1e-3
+        assert float(jnp.abs(second - mixed).max()) > 1e-3
 
 
 def test_variants_have_the_parts_that_they_name():
