@@ -14,8 +14,7 @@ from written_dicom import save
 
 from jxrecon import prepare
 from jxrecon.data import openkbp_csv, rtstruct
-from jxrecon.data.openkbp import OFFSET_MM, field_centres
-from jxrecon.data.splits import covers
+from jxrecon.data.openkbp import field_centres
 from jxrecon.io.meshes import read_mesh
 from jxrecon.io.nifti import read_volume
 from jxrecon.mesh import enclosed_volume
@@ -123,35 +122,6 @@ def write_openkbp(folder, hu, labels, sizes):
                 "\n".join([",data", *(f"{i}," for i in voxels)]) + "\n"
             )
     (folder / "voxel_dimensions.csv").write_text("".join(f"{s:.18e}\n" for s in sizes))
-
-
-def test_a_patient_of_openkbp_lies_about_the_origin_with_its_organs_where_they_are(tmp_path):
-    hu, labels = np.full((128,) * 3, -1024.0), np.zeros((128,) * 3, int)
-    places = {(100, 20, 90): 1, (30, 64, 5): 7}  # voxels in RAS -> label
-    for n, (place, label) in enumerate(places.items()):
-        hu[place], labels[place] = 100.0 * (n + 1), label
-    write_openkbp(tmp_path / "pt_1", hu, labels, (2.0, 2.0, 3.0))
-    found, affine, organs = openkbp_csv.read_patient(tmp_path / "pt_1")
-    np.testing.assert_allclose(affine[:3, :3] @ np.full(3, 63.5) + affine[:3, 3], 0, atol=1e-6)
-    for n, (place, label) in enumerate(places.items()):
-        (at,) = np.argwhere(np.isclose(found, 100.0 * (n + 1)))
-        assert organs[tuple(at)] == label
-        where = affine[:3, :3] @ at + affine[:3, 3]
-        np.testing.assert_allclose(where, (np.array(place) - 63.5) * (2.0, 2.0, 3.0), atol=1e-6)
-    assert (organs > 0).sum() == len(places)
-
-
-def test_a_body_covers_the_standard_field_only_where_it_reaches_both_of_its_ends():
-    affine = np.diag([8.0, 8.0, 4.0, 1.0])
-    affine[:3, 3] = -120, -120, -120
-    hu = np.full((30, 30, 60), -1000, np.int16)  # from -122 to 118 mm
-    hu[5:25, 5:25] = 40
-    middle = -OFFSET_MM[2]  # a field about z = 0 reaches 100.8 mm either way
-    assert covers(hu, affine, [0.0, 0.0, middle])
-    for beyond in (-40.0, 40.0):
-        assert not covers(hu, affine, [0.0, 0.0, middle + beyond])
-    hu[:, :, 30] = -1000  # a slice without a body
-    assert not covers(hu, affine, [0.0, 0.0, middle])
 
 
 def test_openkbp_as_published_becomes_openkbp_hn(real_data, tmp_path, capsys, run_command):

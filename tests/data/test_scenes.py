@@ -180,16 +180,6 @@ def test_fine_voxels_are_merged_and_line_integrals_stay():
     assert np.linalg.norm(before - after) < 0.01 * np.linalg.norm(before)
 
 
-def test_voxels_of_half_an_x_rays_pixel_are_merged_along_every_axis_to_their_means():
-    fine = centred_grid((4, 6, 8), (1.0, 1.0, 1.0))
-    hu = np.random.default_rng(0).uniform(0, 1000, fine.shape)
-    coarse, affine = merged(hu, fine.affine)
-    expected = [hu[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 2 * k : 2 * k + 2].mean()
-                for i in range(2) for j in range(3) for k in range(4)]  # fmt: skip
-    np.testing.assert_allclose(coarse.ravel(), expected, atol=0.51)
-    np.testing.assert_allclose(affine, centred_grid((2, 3, 4), (2.0, 2.0, 2.0)).affine)
-
-
 def test_large_voxels_are_merged_only_where_there_are_very_many(monkeypatch):
     grid = centred_grid((40, 8, 8), (1.5, 3.0, 3.0))
     hu = np.zeros(grid.shape, np.int16)

@@ -100,14 +100,6 @@ def test_a_folder_is_cut_about_each_body_and_overlays_on_it(folder):
     np.testing.assert_array_equal(data.train.hu[0], data.train.hu[1])
 
 
-def test_beyond_the_ct_there_is_air_and_no_body(folder):
-    wide = load(experiment((16, 12, 14), (256.0, 120.0, 100.8)), folder)  # the CT: 160 mm
-    for hu, body in zip(wide.train.hu, wide.train.body):
-        assert (hu[[0, -1]] == -1000).all()
-        assert not body[[0, -1]].any()
-        assert body.any()
-
-
 def test_a_test_split_is_read_where_there_is_one(folder):
     write_ct(folder / "test" / "d_ct.nii.gz", water=40)
     assert load(experiment(), folder).test.names == ("d",)
