@@ -6,6 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 from skimage.draw import polygon2mask
@@ -14,7 +15,8 @@ from written_dicom import save
 
 from jxrecon import prepare
 from jxrecon.data import openkbp_csv, rtstruct
-from jxrecon.data.openkbp import field_centres
+from jxrecon.data.openkbp import OFFSET_MM, field_centres
+from jxrecon.data.splits import covers
 from jxrecon.io.meshes import read_mesh
 from jxrecon.io.nifti import read_volume
 from jxrecon.mesh import enclosed_volume
@@ -77,6 +79,7 @@ def test_tcia_dicom_becomes_splits_with_the_organs_drawn_on_it(tmp_path, capsys,
     }
     assert rows["P3_1"]["split"] == rows["P3_2"]["split"]
     assert {row["split"] for row in rows.values()} == {"train", "validation", "test"}
+    assert np.ptp(np.asarray(Image.open(out / "pictures" / "P1.png"))) > 60  # tissue beside air
     (found,) = out.glob("*/P1_labels.nii.gz")
     labels, affine = read_volume(found)
     np.testing.assert_array_equal(affine, read_volume(found.with_name("P1_ct.nii.gz"))[1])
@@ -122,6 +125,37 @@ def write_openkbp(folder, hu, labels, sizes):
                 "\n".join([",data", *(f"{i}," for i in voxels)]) + "\n"
             )
     (folder / "voxel_dimensions.csv").write_text("".join(f"{s:.18e}\n" for s in sizes))
+
+
+def test_a_voxel_of_openkbp_lies_where_its_index_says(tmp_path):
+    """From front to back, from the right to the left, from head to foot, about the middle."""
+    edges, places = np.array([4.0, 3.0, 2.0]), {"Larynx": (9, 30, 100), "Mandible": (70, 2, 11)}
+    index = {name: (y * 128 + x) * 128 + z for name, (y, x, z) in places.items()}
+    (tmp_path / "ct.csv").write_text(",data\n" + "".join(f"{i},1324\n" for i in index.values()))
+    for name, i in index.items():
+        (tmp_path / f"{name}.csv").write_text(f",data\n{i},\n")
+    (tmp_path / "voxel_dimensions.csv").write_text("".join(f"{edge}\n" for edge in edges))
+    hu, affine, labels = openkbp_csv.read_patient(tmp_path)
+    assert labels.shape == hu.shape == (128, 128, 128)
+    assert (labels > 0).sum() == (hu == 300).sum() == 2
+    assert (hu == -1024).sum() == hu.size - 2
+    for name, place in places.items():
+        (voxel,) = np.argwhere(labels == openkbp_csv.ORGANS.index(name) + 1)
+        assert hu[tuple(voxel)] == 300
+        y, x, z = (63.5 - np.array(place)) * edges
+        np.testing.assert_allclose(affine[:3, :3] @ voxel + affine[:3, 3], [x, y, z])
+
+
+def test_a_ct_that_ends_within_the_standard_field_does_not_cover_it():
+    hu = np.full((24, 24, 60), -1000.0, np.float32)
+    hu[6:18, 6:18] = 50.0
+    affine = np.diag([8.0, 8.0, 4.0, 1.0])
+    affine[:3, 3] = -(np.array(hu.shape) - 1) / 2 * [8.0, 8.0, 4.0]  # z from -120 to 120
+    above = {20.0: False, 15.0: True, -15.0: True, -20.0: False}  # the field: 201.6 mm
+    found = {mm: covers(hu, affine, [0.0, 0.0, mm - OFFSET_MM[2]]) for mm in above}
+    assert found == above
+    hu[..., 30] = -1000.0
+    assert not covers(hu, affine, [0.0, 0.0, -OFFSET_MM[2]])
 
 
 def test_openkbp_as_published_becomes_openkbp_hn(real_data, tmp_path, capsys, run_command):

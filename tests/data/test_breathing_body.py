@@ -6,6 +6,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from jxrecon.data.breathing_body import (
+    FIELD_MM,
     breathed,
     breathing_field,
     field_of,
@@ -62,6 +63,13 @@ def test_the_worlds_origin_is_the_liver_and_the_body_ends_beyond_it(body):
     assert (body.hu[..., 0] > -300).mean() > 0.4  # tissue down to the first slice
     assert body.moving.min() == 0
     assert body.moving.max() == 1
+
+
+def test_the_field_is_as_wide_as_it_says_and_in_the_middle_of_the_bodys_depth(body):
+    field = field_of(body, 8.0)
+    np.testing.assert_allclose(field.extent_mm, FIELD_MM)  # three multiples of 8
+    np.testing.assert_allclose(field.spacing_mm, 8.0)
+    np.testing.assert_allclose(field.centre_mm, [0.0, body.grid.centre_mm[1], 0.0], atol=1e-9)
 
 
 def test_volume_and_centroid_of_a_box():

@@ -180,6 +180,17 @@ def test_fine_voxels_are_merged_and_line_integrals_stay():
     assert np.linalg.norm(before - after) < 0.01 * np.linalg.norm(before)
 
 
+def test_voxels_that_are_fine_along_every_axis_are_merged_where_they_lie():
+    fine = centred_grid((8, 6, 4), (0.8, 0.9, 1.0), (5.0, -3.0, 40.0))
+    hu = np.full(fine.shape, -1000.0, np.float32)
+    hu[4:6, 2:4, :2] = 80.0
+    coarse, affine = merged(hu, fine.affine)
+    assert coarse.shape == (4, 3, 2)
+    ((*block,),) = np.argwhere(coarse == 80)
+    middle = fine.affine[:3, :3] @ [4.5, 2.5, 0.5] + fine.affine[:3, 3]
+    np.testing.assert_allclose(affine[:3, :3] @ block + affine[:3, 3], middle)
+
+
 def test_large_voxels_are_merged_only_where_there_are_very_many(monkeypatch):
     grid = centred_grid((40, 8, 8), (1.5, 3.0, 3.0))
     hu = np.zeros(grid.shape, np.int16)

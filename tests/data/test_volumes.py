@@ -100,6 +100,16 @@ def test_a_folder_is_cut_about_each_body_and_overlays_on_it(folder):
     np.testing.assert_array_equal(data.train.hu[0], data.train.hu[1])
 
 
+def test_beyond_the_ct_there_is_air_and_no_body(folder):
+    wide = (224.0, 240.0, 100.8)  # the CTs are 160 by 170 mm
+    train = load(experiment(extent_mm=wide), folder).train
+    for axis in (1, 2):
+        ends = [0, train.hu.shape[axis] - 1]
+        assert set(np.unique(train.hu.take(ends, axis))) == {-1000}
+        assert not train.body.take(ends, axis).any()
+    np.testing.assert_allclose(train.body.mean(), np.pi * 45**2 / (224 * 240), atol=0.02)
+
+
 def test_a_test_split_is_read_where_there_is_one(folder):
     write_ct(folder / "test" / "d_ct.nii.gz", water=40)
     assert load(experiment(), folder).test.names == ("d",)

@@ -245,8 +245,14 @@ def test_a_method_for_its_own_views_takes_part_there_alone(tmp_path):
     assert isinstance(own, Method)
 
 
-def test_runs_are_given_a_start_and_an_earlier_scan_where_they_take_them(tmp_path):
+def test_runs_are_given_a_start_and_an_earlier_scan_where_they_take_them(tmp_path, monkeypatch):
     """A method that gives back what it was given; by itself it sees air."""
+
+    class Clock(volumes.Timed):
+        def __call__(self, *arguments):
+            return super().__call__(*arguments)[0], {"seconds": 1.5, "memory_mb": 8.0}
+
+    monkeypatch.setattr(volumes, "Timed", Clock)
 
     def reconstruct(state, images, cameras, key, progress=None, start=None, earlier=None):
         told = next((v for v in (earlier, start) if v is not None), jnp.full(FIELD.shape, -1000.0))
@@ -266,6 +272,9 @@ def test_runs_are_given_a_start_and_an_earlier_scan_where_they_take_them(tmp_pat
     assert names == ["earlier scan", "echo with prior", "echo from water", "echo"]
     assert [c.name for c in choose(setting_of(start=other), [], [given])] == names[2:]
     rows = compare(setting, contenders, "echo", tmp_path / "out").rows
+    costs = {row["method"]: (row["seconds"], row["memory_mb"]) for row in rows}
+    assert costs.pop("echo from water") == (3.0, 8.0)  # one after the other
+    assert set(costs.values()) == {(1.5, 8.0)}
     found = {row["method"]: row["psnr_db"] for row in rows}
     assert found["echo with prior"] == found["earlier scan"]
     plain = setting_of(counts=(2,), limit=1)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jxrecon.data.volumes import Dataset, VolumeSet
 from jxrecon.evaluation.bench import recon_path
 from jxrecon.evaluation.compare import evaluate_run
 from jxrecon.evaluation.setting import Terms
-from jxrecon.evaluation.table import KEYS
+from jxrecon.evaluation.table import KEYS, CaseTable
 from jxrecon.experiment import Experiment, Field, Rival, Schedule, Views, Xrays
 from jxrecon.io.nifti import read_volume
 from jxrecon.kinds import VOLUMES
@@ -162,6 +163,19 @@ def test_started_again_nothing_is_computed_twice(evaluated):
     assert calls == []
     assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.nii.gz")} == before
     assert rows_of(run.folder) == rows
+
+
+def test_a_row_is_on_the_disk_before_the_next_is_computed(tmp_path, monkeypatch):
+    path, synced = tmp_path / "cases.csv", []
+    with CaseTable(path, {"toy": "f"}, ["psnr_db"]) as table:
+        monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+        table.add(("toy", "2", "validation", "a"), {"psnr_db": 1.5})
+        assert synced == [path.stat().st_size]
+        table.add(("toy", "2", "validation", "b"), {"psnr_db": 2.5}, to_disk=False)
+        rows = csv.DictReader(path.read_text().splitlines())
+        assert [row["psnr_db"] for row in rows] == ["1.5", "2.5"]
+        assert len(synced) == 1
+        monkeypatch.undo()
 
 
 def test_after_a_kill_only_the_missing_cases_are_computed(evaluated):

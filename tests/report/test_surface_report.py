@@ -16,6 +16,7 @@ from jxrecon.evaluation.compare import Results
 from jxrecon.evaluation.contenders import Contender
 from jxrecon.evaluation.setting import make_setting
 from jxrecon.evaluation.summary import summarise
+from jxrecon.evaluation.surfaces import surface_judge
 from jxrecon.experiment import Experiment, Schedule, Views
 from jxrecon.io.meshes import write_mesh
 from jxrecon.kinds import SURFACES
@@ -26,6 +27,7 @@ from jxrecon.metrics.surface import METRICS
 from jxrecon.report import surfaces as report
 from jxrecon.report.page import write_report
 from jxrecon.runs.run import Run, Trained
+from jxrecon.types import InputError
 
 RADIUS = 60.0
 SPHERE = trimesh.creation.icosphere(subdivisions=2, radius=RADIUS)
@@ -48,8 +50,7 @@ FOUND = {
 NAMES = ("case_a", "case_b", "case_c", "case_d")  # two of each organ
 
 
-def write(folder, synthetic=True, organs=2):
-    """A report about made-up numbers; returns its text."""
+def dataset_of(synthetic=True, organs=2):
     names = NAMES[: 2 * organs]
     cases = SurfaceSet(
         names,
@@ -58,7 +59,13 @@ def write(folder, synthetic=True, organs=2):
         np.stack([MOVED] * len(names)),
         np.arange(len(names), dtype=np.int32) // 2,
     )
-    dataset = SurfaceDataset(cases, cases, "Spheres <of> nothing.", synthetic, TEMPLATE)
+    return SurfaceDataset(cases, cases, "Spheres <of> nothing.", synthetic, TEMPLATE)
+
+
+def write(folder, synthetic=True, organs=2):
+    """A report about made-up numbers; returns its text."""
+    dataset = dataset_of(synthetic, organs)
+    names = dataset.train.names
     run = Run(folder, EXPERIMENT, None, SurfaceProblem(TEMPLATE, CAMERA, 2), None, synthetic, "")
     rows = []
     for method, md in (("zero <motion>", 15.13), ("toy", 3.0)):
@@ -201,3 +208,30 @@ def test_the_ramp_ends_at_a_round_number_that_most_distances_do_not_reach():
 def test_the_script_reaches_the_page_as_it_is_written(page):
     script = Path(report.__file__).parent / "templates" / "surfaces.js"
     assert script.read_text().strip() in page
+
+
+def test_surfaces_are_found_from_one_xray_and_no_other_number():
+    setting = make_setting(EXPERIMENT, dataset_of())
+    assert surface_judge().bench(setting, 1).views == 1
+    with pytest.raises(InputError, match="--views 2: surfaces are found from one X-ray"):
+        surface_judge().bench(setting, 2)
+
+
+@pytest.mark.parametrize(
+    ("faces", "camera", "fits"),
+    [
+        (TEMPLATE.faces, CAMERA, True),
+        (TEMPLATE.faces, CAMERA.replace(shape=(40, 20)), False),
+        (TEMPLATE.faces, CAMERA.replace(source=CAMERA.source + 1.0), False),
+        (TEMPLATE.faces[:, ::-1], CAMERA, False),
+    ],
+)
+def test_a_run_fits_only_data_of_its_template_and_camera(faces, camera, fits, tmp_path):
+    problem = SurfaceProblem(TEMPLATE._replace(faces=faces), camera, 2)
+    run = Run(tmp_path, EXPERIMENT, None, problem, None, True, "")
+    setting = make_setting(EXPERIMENT, dataset_of())
+    if fits:
+        surface_judge().check(setting, run)
+    else:
+        with pytest.raises(InputError, match="expected runs on the same data"):
+            surface_judge().check(setting, run)
