@@ -44,7 +44,10 @@ ELSEWHERE = {
     "jxrecon.data.ct_sources": ("tests/test_prepare_sets.py", "tests/test_prepare.py"),
     "jxrecon.data.head_neck_folder": ("tests/test_prepare_sets.py",),
     "jxrecon.data.splits": ("tests/test_prepare_sets.py",),
-    "jxrecon.evaluation.surfaces": ("tests/report/test_surface_report.py", "tests/test_surface_runs.py"),
+    "jxrecon.evaluation.surfaces": (
+        "tests/report/test_surface_report.py",
+        "tests/test_surface_runs.py",
+    ),
     "jxrecon.methods.base.linear_system": ("tests/methods/test_classical.py",),
 }
 """Tests of modules that no test file imports."""

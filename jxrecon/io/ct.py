@@ -67,7 +67,7 @@ def read_ct(
 
 
 def check_extent(shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], origin: str) -> None:
-    """Raises InputError where a volume is so small or large that its lengths are no mm; doubts a small one."""
+    """Raises InputError where a volume is so small or large that its lengths are no mm; notes a small one."""
     edges = np.linalg.norm(affine[:3, :3], axis=0) * shape
     measures = f"{origin}: measures {edges[0]:.3g} x {edges[1]:.3g} x {edges[2]:.3g} mm"
     if not EXTENT_MM[0] <= edges.max() <= EXTENT_MM[1]:
