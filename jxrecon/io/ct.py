@@ -30,7 +30,7 @@ KINDS = f"a CT: {', '.join(ENDINGS)}, a folder of DICOM slices or an enhanced DI
 EXTENT_MM = (10.0, 5000.0)
 """Between which the longest edge of a CT lies; in metres, taken for millimetres, it lies outside."""
 
-SMALL_MM = 100.0
+SMALL_MM = 60.0
 """A shorter longest edge is told: a CT of a tooth, or one in centimetres."""
 
 
