@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from coordinated import coordinated
 
 from jxrecon import train
 from jxrecon.data.volumes import VolumeSet
@@ -537,12 +537,10 @@ def test_eight_devices_give_the_loss_of_one(finished: Path, toy: Path, tmp_path:
 @pytest.mark.slow
 def test_two_processes_give_the_loss_of_one(finished: Path, toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "two"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     arguments = ["--distributed", "--model-axis", "2"]
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": devices(2)}
-    processes = [begin(toy, folder, *arguments, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    processes = [
+        begin(toy, folder, *arguments, **own, XLA_FLAGS=devices(2)) for own in coordinated(2)
+    ]
     told = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert_close_runs(folder, finished)

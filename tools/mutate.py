@@ -6,9 +6,9 @@ A mutation exchanges a comparison, an arithmetic sign, `and` with `or`, True wit
 minus, or adds one to a number, in a random place of jxrecon/methods, metrics, data and evaluation. Left out
 are text, annotations, what is said in errors and notes, and numbers given to a name at the top of a module or
 class: those are choices, which a test would only repeat. Each is tried in a copy of the repository by the
-test files that import its module: the smallest first, four at most, until a test fails. A mutant survives
-where all pass; one that takes over `SECONDS` of CPU counts as killed. The table names the test that failed
-and goes on where it ended; the first rows of one seed are a random sample themselves.
+test files that import its module: those of its package first, then the smallest, four at most, until a test
+fails. A mutant survives where all pass; one that takes over `SECONDS` of CPU counts as killed. The table names
+the test that failed and goes on where it ended; the first rows of one seed are a random sample themselves.
 """
 
 from __future__ import annotations
@@ -44,10 +44,6 @@ ELSEWHERE = {
     "jxrecon.data.ct_sources": ("tests/test_prepare_sets.py", "tests/test_prepare.py"),
     "jxrecon.data.head_neck_folder": ("tests/test_prepare_sets.py",),
     "jxrecon.data.splits": ("tests/test_prepare_sets.py",),
-    "jxrecon.evaluation.surfaces": (
-        "tests/report/test_surface_report.py",
-        "tests/test_surface_runs.py",
-    ),
     "jxrecon.methods.base.linear_system": ("tests/methods/test_classical.py",),
 }
 """Tests of modules that no test file imports."""
@@ -143,12 +139,11 @@ def _changed(node: ast.expr) -> ast.expr | None:
 
 
 def tests_of(module: str) -> list[str]:
-    """The test files of a module, as paths in the repository, the smallest first."""
+    """The test files of a module, as paths in the repository: its package's first, then the smallest."""
     importing = [path for path, names in _imported().items() if module in names]
     own = REPOSITORY / "tests" / module.split(".")[1]
-    chosen = [path for path in importing if own in path.parents] or importing
-    chosen.sort(key=lambda path: path.stat().st_size)
-    found = [str(path.relative_to(REPOSITORY)) for path in chosen[:FILES]]
+    importing.sort(key=lambda path: (own not in path.parents, path.stat().st_size))
+    found = [str(path.relative_to(REPOSITORY)) for path in importing[:FILES]]
     return found or list(ELSEWHERE[module])
 
 
