@@ -7,8 +7,9 @@ minus, or adds one to a number, in a random place of jxrecon/methods, metrics, d
 are text, annotations, what is said in errors and notes, and numbers given to a name at the top of a module or
 class: those are choices, which a test would only repeat. Each is tried in a copy of the repository by the
 test files that import its module: those of its package first, then the smallest, four at most, until a test
-fails. A mutant survives where all pass; one that takes over `SECONDS` of CPU counts as killed. The table names
-the test that failed and goes on where it ended; the first rows of one seed are a random sample themselves.
+fails. A mutant survives where all pass; one that takes over `SECONDS` of CPU counts as killed. The table
+names the test that failed and goes on where it ended; the first rows of one seed are a random sample
+themselves.
 """
 
 from __future__ import annotations
