@@ -43,7 +43,7 @@ def project(
     """`line_integrals` in every view, in the cameras' order; memory and program of a few views.
 
     Known cameras beyond `MOST_UNROLLED` are grouped by kind, detector and axis, and each group is
-    scanned; traced ones are projected one by one. The adjoint is `jax.vjp` by `mu`.
+    scanned; traced ones by kind and detector. The adjoint is `jax.vjp` by `mu`.
 
     Args:
         mu: attenuation in 1/mm; vmap over more.
@@ -55,7 +55,7 @@ def project(
     """
     mu = jnp.asarray(mu)
     if not is_concrete(affine, cameras):
-        return tuple(line_integrals(mu, affine, camera, method, extent) for camera in cameras)
+        return _of_traced(mu, affine, cameras, method, extent)
     plans = [plan_for(affine, camera, mu.shape, method, extent) for camera in cameras]
     alone = [len(cameras) <= MOST_UNROLLED] * len(cameras)
     images: dict[int, Array] = {}
@@ -65,6 +65,26 @@ def project(
         found = lax.map(one, stacked(mine)) if len(mine) > 1 else map(one, mine)
         images |= dict(zip(members, found))
     return tuple(images[n] for n in range(len(cameras)))
+
+
+def _of_traced(mu, affine, cameras, method, extent):
+    """Views of one kind and detector in one scan: a program for any pose is not small."""
+    one = partial(line_integrals, mu, affine, method=method, extent=extent)
+    images = {}
+    for members in by_detector(cameras):
+        mine = [cameras[n] for n in members]
+        images |= dict(
+            zip(members, lax.map(one, stacked(mine)) if len(mine) > 1 else map(one, mine))
+        )
+    return tuple(images[n] for n in range(len(cameras)))
+
+
+def by_detector(cameras: Sequence[AnyCamera]) -> list[list[int]]:
+    """The places of cameras of one kind and one detector shape, kind by kind."""
+    kinds: dict[Any, list[int]] = {}
+    for n, camera in enumerate(cameras):
+        kinds.setdefault((type(camera), camera.shape), []).append(n)
+    return list(kinds.values())
 
 
 def grouped(

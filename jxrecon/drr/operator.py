@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jxrecon.drr.beam.attenuation import Scalar, mu_to_hu
-from jxrecon.drr.many_views import MOST_UNROLLED, grouped, stacked
+from jxrecon.drr.many_views import MOST_UNROLLED, by_detector, grouped, stacked
 from jxrecon.drr.projection import choose, line_integrals, plan
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Camera, Grid, vectors
@@ -202,14 +202,6 @@ def shadow(
     column, row, depth = map(affine, matrix)
     safe = jnp.where(depth > 0, depth, 1.0)
     return column / safe, row / safe, depth
-
-
-def by_detector(cameras: Sequence[AnyCamera]) -> list[list[int]]:
-    """The places of cameras of one kind and one detector shape, kind by kind."""
-    kinds: dict[Any, list[int]] = {}
-    for n, camera in enumerate(cameras):
-        kinds.setdefault((type(camera), camera.shape), []).append(n)
-    return list(kinds.values())
 
 
 def field_of_view(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jxrecon.drr.any_pose import any_pose, choice_of, plan_any_pose
 from jxrecon.drr.joseph import joseph
 from jxrecon.drr.rays import Rays, is_concrete, known, rays_of
 from jxrecon.drr.shear_warp import (
@@ -38,6 +39,7 @@ _PROJECT: dict[str, Callable[[Array, Rays, Plan], Array]] = {
     "joseph": lambda mu, rays, _: joseph(mu, rays),
     "aligned": aligned,
     "shear_warp": shear_warp,
+    "auto": any_pose,
 }
 
 
@@ -111,16 +113,16 @@ def plan_for(
         if straight is not None:
             return straight
         if known(affine, camera) is None:
-            return Plan("joseph")
+            return plan_any_pose(shape, camera.shape)
     elif method == "aligned" and not is_concrete(affine, camera):
         raise InputError(
             "projection method 'aligned' needs a camera that is not traced by jit, vmap or grad, "
-            "expected 'shear_warp', 'joseph' or a plan"
+            "expected 'auto', 'joseph' or a plan"
         )
     elif method in _CAMERAS and known(affine, camera) is None:
         raise InputError(
             f"projection method {method!r} needs a camera that is not traced by jit or vmap, "
-            f"expected drr.plan(affine, camera, shape) as the method, or 'joseph'"
+            f"expected 'auto' or drr.plan(affine, camera, shape) as the method"
         )
     return plan(affine, camera, shape, method, extent)
 
@@ -137,12 +139,51 @@ def choose(
     lie outside of it, on either side, and the camera is not being differentiated; "shear_warp" if,
     for any other pose, source and detector lie outside the volume's slab along its dominant axis, no
     ray is steeper than 1.5 voxels a slice and the source is not so near that its magnification varies
-    wildly; "joseph" otherwise, and whenever affine or camera is traced by jit or vmap, for which
-    `plan` gives the fast path back. Parallel rays, and whole lines, cross a volume wherever the
-    detector stands. Arguments as `plan`.
+    wildly; "joseph" otherwise. Whenever affine or camera is traced by jit or vmap: "shear_warp", which
+    hands what it does not fit to Joseph at run time. Parallel rays, and whole lines, cross a volume
+    wherever the detector stands. `describe` tells more. Arguments as `plan`.
     """
     _check(affine, "auto", extent)
-    return plan_for(affine, camera, shape, "auto", extent).method
+    method = plan_for(affine, camera, shape, "auto", extent).method
+    return "shear_warp" if method == "auto" else method
+
+
+def describe(
+    affine: Float[Array | np.ndarray, "4 4"],
+    camera: AnyCamera,
+    shape: tuple[int, ...],
+    extent: str = "segment",
+    traced: bool = False,
+) -> str:
+    """What "auto" takes for this camera, in one line: method, axis, virtual pixels.
+
+    Args:
+        traced: what a program takes that is compiled for any camera, and is then given this one.
+        others: as `plan`. A traced camera has no values: then the line tells all branches.
+    """
+    _check(affine, "auto", extent)
+    numbers = known(affine, camera)
+    if numbers is not None and not traced:
+        return _told(plan_for(affine, camera, shape, "auto", extent))
+    any_of = plan_any_pose(shape, camera.shape)
+    if numbers is None:
+        ways = "; ".join(map(_told, any_of.branches))
+        return f"at run time the first that fits of: {ways}; joseph"
+    choice = choice_of(rays_of(*numbers, extent=extent), shape, any_of.branches)
+    if choice.branch == len(any_of.branches):
+        return "joseph"
+    pitch = tuple(float(each.pitch) for each in choice.needed)
+    return _told(any_of.branches[choice.branch]._replace(pitch=pitch))
+
+
+def _told(way: Plan) -> str:
+    if way.method == "aligned":
+        return f"aligned: slices along {'xyz'[way.axis]}"
+    if way.method == "shear_warp":
+        sizes, pitch = (" x ".join(f"{x:.3g}" for x in pair) for pair in (way.pixels, way.pitch))
+        axis = "xyz"[way.axis]
+        return f"shear_warp: slices along {axis}, {sizes} virtual pixels of {pitch} voxels"
+    return way.method
 
 
 def line_integrals(
@@ -155,9 +196,10 @@ def line_integrals(
     """Integral of mu dl along the segment from the source to every pixel centre.
 
     Linear in `mu`, with matched adjoint; differentiable in the affine and the camera's vectors too;
-    jit and vmap as usual. Inside jit or vmap over cameras pass a `plan` as the method, or the
-    slower "joseph" is taken. Computed in float32, in float64 if `mu` is float64. Nothing outside
-    the volume absorbs. Parallel rays are always whole lines.
+    jit, vmap and grad as usual (jvp and jacfwd by "joseph" and "siddon" only). A traced camera takes
+    the path that it would take if it were known, by a branch (`any_pose`); a `plan` as the method
+    compiles one branch only. Computed in float32, in float64 if `mu` is float64. Nothing outside the
+    volume absorbs. Parallel rays are always whole lines.
 
     Args:
         mu: attenuation in 1/mm.

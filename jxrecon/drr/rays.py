@@ -7,6 +7,7 @@ where rays are spread over the detector; if either is traced, all of it is JAX.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -130,6 +131,22 @@ def rays_of(
     return Rays(origin, direction, world, (rows, columns), parallel, whole_line)
 
 
+ORDERS = np.array([(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+"""An index axis and the two others in their order, for every axis."""
+
+
+def axis_first(axis: Any, rays: Rays, shape: tuple[int, ...]) -> tuple[Rays, Any]:
+    """The rays, and the volume's shape, with that axis first and the two others in their order.
+
+    The axis may be traced; then the shape is an array.
+    """
+    xp = jnp if isinstance(axis, jax.Array) else np
+    order = xp.asarray(ORDERS)[axis]
+    turned = jax.tree.map(lambda vector: vector[order], (rays.origin, rays.direction))
+    sizes = xp.asarray(shape, rays.direction.corner.dtype)[order]
+    return dataclasses.replace(rays, origin=turned[0], direction=turned[1]), sizes
+
+
 def image_axis(rays: Rays) -> tuple[Any, Any]:
     """The index axis whose slices the rays cross most directly, and their steepest slope against it.
 
@@ -176,7 +193,7 @@ class Walk(NamedTuple):
     mm: Float[Array, "rows columns"]
 
 
-def walk_along(axis: int, rays: Rays, voxels: int, mine: Any, dtype: Any) -> Walk:
+def walk_along(axis: int, rays: Rays, voxels: Any, mine: Any, dtype: Any) -> Walk:
     """The rays along `axis` of a volume with `voxels` slices; `mine` marks those walked here or None."""
     xp = rays.xp
     s, d = rays.origin.spread(rays.shape), rays.direction.spread(rays.shape)

@@ -235,11 +235,32 @@ def test_second_derivatives_by_the_volume_equal_finite_differences(method):
         np.testing.assert_allclose(exact, numeric, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_second_derivatives_by_the_camera_equal_finite_differences():
+    camera, volume, step = in_float64(CAMERA), smooth_volume(), 1e-6
+    plan = drr.plan(GRID.affine, camera, SHAPE, "shear_warp")
+    along = np.random.default_rng(1).standard_normal(3)
+
+    def slope(source):
+        def energy(source):
+            image = drr.line_integrals(volume, GRID.affine, camera.replace(source=source), plan)
+            return (WEIGHT * image**2).sum()
+
+        return jax.grad(energy)(source) @ along
+
+    with jax.enable_x64(True):
+        both = jax.jit(jax.value_and_grad(slope))
+        exact = np.asarray(both(camera.source)[1]) @ along
+        ends = [float(both(camera.source + sign * step * along)[0]) for sign in (1, -1)]
+    np.testing.assert_allclose(exact, (ends[0] - ends[1]) / (2 * step), rtol=1e-3)
+
+
+@pytest.mark.parametrize("taps", [(4, 3), (1, 2)], ids=["as many", "fewer"])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_matrices_compute_what_gathers_compute(axis):
+def test_matrices_compute_what_gathers_compute_also_with_more_taps_than_planned(axis, taps):
     rng = np.random.default_rng(0)
     shape, pixels = (7, 9, 8), (11, 6)
-    form = separable.Form(axis, shape, (4, 3), moves=True)
+    form = separable.Form(axis, shape, taps)
     start, step = -0.3 - rng.random(shape[axis]), 0.75 + 0.4 * rng.random(shape[axis])
     q, z = (jax.tree.map(jnp.float32, separable.comb(start, step, n)) for n in pixels)
     volume, image = jnp.float32(rng.random(shape)), jnp.float32(rng.random(pixels))
@@ -250,24 +271,24 @@ def test_matrices_compute_what_gathers_compute(axis):
             (
                 project(volume, q.at, z.at, axis),
                 backproject(image, q, z, form),
-                *position_gradient(volume, q, z, image, form),
+                *slopes(volume, q.at, z.at, axis),
             )
-            for project, backproject, position_gradient in (
+            for project, backproject, slopes in (
                 (
                     separable.project_by_gathers,
                     separable.backproject_by_gathers,
-                    separable.position_gradient_by_gathers,
+                    separable.slopes_by_gathers,
                 ),
                 (
                     separable.project_by_matrices,
                     separable.backproject_by_matrices,
-                    separable.position_gradient_by_matrices,
+                    separable.slopes_by_matrices,
                 ),
             )
         )
 
-    for gathered, multiplied in zip(*both(volume, image)):
-        np.testing.assert_allclose(gathered, multiplied, rtol=1e-4, atol=1e-5)
+    for pair in zip(*both(volume, image)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *pair)
 
 
 @pytest.mark.slow
@@ -332,6 +353,17 @@ def test_a_plan_that_cannot_be_made_is_refused_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as refusal:
         drr.plan(GRID.affine, CAMERA, SHAPE, **change)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_aligned_plan_refuses_to_be_differentiated_by_the_camera():
+    camera = camera_at(0.0, shape=DETECTOR)
+    plan = drr.plan(GRID.affine, camera, SHAPE, "aligned")
+
+    def total(camera):
+        return drr.line_integrals(smooth_volume(), GRID.affine, camera, plan).sum()
+
+    with pytest.raises(InputError, match="no gradient by the camera"):
+        jax.eval_shape(jax.grad(total), camera)
 
 
 def test_a_plan_needs_a_camera_with_values():

@@ -27,7 +27,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jxrecon.drr import stacked
-from jxrecon.drr.operator import by_detector, minus, norm, shadow, shadow_matrix
+from jxrecon.drr.many_views import by_detector
+from jxrecon.drr.operator import minus, norm, shadow, shadow_matrix
 from jxrecon.geometry import AnyCamera, Camera, Grid, unit_normal, vectors
 from jxrecon.methods.base.linear_system import Solution, System, solver
 from jxrecon.methods.base.method import Cameras, Images, Method, Problem, Progress
