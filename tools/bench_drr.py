@@ -1,7 +1,7 @@
 """Milliseconds of every projection method and of other projects' projectors, side by side in one run.
 
     python tools/bench_drr.py [--sizes 128 256-oblique] [--methods siddon shear_warp]
-        [--peers nanodrr rtk] [--rounds 5] [--check] [--memory] [--out bench.json]
+        [--peers nanodrr rtk] [--rounds 5] [--noise] [--by-view] [--check] [--memory] [--out bench.json]
 
 Three tasks: the images (forward); images and volume gradient (volume); images and pose gradient (pose:
 source, centre, u and v of every camera). Every contender runs once a round, one after the other, and the
@@ -25,14 +25,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drr_peers import Contender, Scene
 
-METHODS = ("siddon", "joseph", "aligned", "shear_warp")
-"""Ours. The first is what --check measures against."""
+METHODS = ("siddon", "joseph", "aligned", "shear_warp", "auto")
+"""Ours. The first is what --check measures against; "auto" is what a plain call takes."""
 
 SIZES: dict[str, tuple[Any, Any, Any, Any]] = {
     # name: voxels, mm a voxel, (rows, columns, mm a pixel), (angle, elevation) of each view in degrees
@@ -57,6 +58,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", metavar="PEER",
                         help="importable ones by default; none after an empty --peers")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of every contender (5)")
+    parser.add_argument("--noise", action="store_true", help="a volume of noise, not a torso")
+    parser.add_argument("--by-view", action="store_true",
+                        help="ours: a call for every view, not one for all")  # fmt: skip
     parser.add_argument("--check", action="store_true",
                         help="relative L2 difference of every image from our first method's")  # fmt: skip
     parser.add_argument("--memory", action="store_true",
@@ -84,8 +88,11 @@ def hold_to_one_thread() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def scene_of(size: str) -> Scene:
-    """A torso of ellipsoids before the cameras of this size; source at 1000 mm, detector at 1500 mm."""
+def scene_of(size: str, noise: bool = False) -> Scene:
+    """A torso of ellipsoids before the cameras of this size; source at 1000 mm, detector at 1500 mm.
+
+    Or a volume of uniform noise, which no method can pass over.
+    """
     import numpy as np
     from drr_peers import Scene
 
@@ -108,6 +115,8 @@ def scene_of(size: str) -> Scene:
         mu += np.float32(value) * (
             ((x - a) / p) ** 2 + ((y - b) / q) ** 2 + ((z - c) / r) ** 2 <= 1
         )
+    if noise:
+        mu = np.random.default_rng(0).random(shape, np.float32) * np.float32(0.02)
     cameras = tuple(
         camera_at(angle, elevation, shape=(rows, columns), pixel_mm=pixel_mm)
         for angle, elevation in angles
@@ -117,60 +126,77 @@ def scene_of(size: str) -> Scene:
     return Scene(size, mu, grid.affine, cameras, weights.astype(np.float32))
 
 
-def ours(scene: Scene, method: str) -> Contender | None:
+def ours(scene: Scene, method: str, by_view: bool = False) -> Contender | None:
     """`drr.line_integrals` by one method; None where the method does not fit the cameras."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
     from drr_peers import Contender
 
-    from jxrecon import drr
     from jxrecon.types import InputError
 
-    mu, weights, shape = jnp.asarray(scene.mu), jnp.asarray(scene.weights), scene.mu.shape
-
-    def images(mu: Any, cameras: Any, methods: Any) -> Any:
-        views = zip(cameras, methods, strict=True)
-        return jnp.stack([drr.line_integrals(mu, scene.affine, view, how) for view, how in views])
-
-    named = [method] * len(scene.cameras)
+    parts = [slice(n, n + 1) for n in range(len(scene.cameras))] if by_view else [slice(None)]
     try:
-        jax.eval_shape(lambda mu: images(mu, scene.cameras, named), mu)
+        calls = [_tasks(scene, method, part) for part in parts]
+        jax.eval_shape(lambda: [call["forward"]() for call in calls])
     except InputError:
         return None
 
-    @jax.jit
-    def forward(mu: Any) -> Any:
-        return images(mu, scene.cameras, named)
+    def run(task: str) -> Any:
+        return jax.block_until_ready([call[task]() for call in calls])
+
+    tasks = {task: partial(run, task) for task in calls[0]}
+    return Contender(f"jxrecon/{method}", lambda: np.concatenate(run("forward")), tasks)
+
+
+def _tasks(scene: Scene, method: str, part: slice) -> dict[str, Callable[[], Any]]:
+    """The tasks for some of the views, compiled for all of them together."""
+    import jax
+    import jax.numpy as jnp
+
+    from jxrecon import drr
+
+    mu, cameras = jnp.asarray(scene.mu), scene.cameras[part]
+    named: list[Any] = [method] * len(cameras)
+    moving = named
+    if method in ("aligned", "shear_warp"):  # a camera that moves is traced and needs their plan
+        moving = [drr.plan(scene.affine, c, scene.mu.shape, method) for c in cameras]
+
+    def images(mu: Any, cameras: Any, methods: Any) -> Any:
+        if method == "auto":
+            return jnp.stack(drr.project(mu, scene.affine, cameras))
+        views = zip(cameras, methods, strict=True)
+        return jnp.stack([drr.line_integrals(mu, scene.affine, view, how) for view, how in views])
+
+    forward = jax.jit(lambda mu: images(mu, cameras, named))
 
     @jax.jit
     def volume(mu: Any, weights: Any) -> Any:
-        views, back = jax.vjp(lambda mu: images(mu, scene.cameras, named), mu)
+        views, back = jax.vjp(lambda mu: images(mu, cameras, named), mu)
         return views, back(weights)
-
-    # A camera that moves is traced: the fast path then needs its plan.
-    moving = [drr.plan(scene.affine, camera, shape, method) for camera in scene.cameras]
 
     @jax.jit
     def pose(cameras: Any, mu: Any, weights: Any) -> Any:
         views, back = jax.vjp(lambda cameras: images(mu, cameras, moving), cameras)
         return views, back(weights)
 
+    weights = jnp.asarray(scene.weights[part])
     tasks: dict[str, Callable[[], Any]] = {
-        "forward": lambda: jax.block_until_ready(forward(mu)),
-        "volume": lambda: jax.block_until_ready(volume(mu, weights)),
+        "forward": lambda: forward(mu),
+        "volume": lambda: volume(mu, weights),
     }
     if method != "aligned":  # it is for detectors that stay along the volume's axes
-        tasks["pose"] = lambda: jax.block_until_ready(pose(scene.cameras, mu, weights))
-    return Contender(f"jxrecon/{method}", lambda: np.asarray(forward(mu)), tasks)
+        tasks["pose"] = lambda: pose(cameras, mu, weights)
+    return tasks
 
 
-def contenders(scene: Scene, methods: list[str], peers: list[str]) -> Iterator[Contender]:
+def contenders(
+    scene: Scene, methods: list[str], peers: list[str], by_view: bool = False
+) -> Iterator[Contender]:
     """All that fit the scene, ours first; a peer that fails says why and is left out."""
     from drr_peers import PEERS
 
     for method in methods:
-        contender = ours(scene, method)
+        contender = ours(scene, method, by_view)
         if contender is not None:
             yield contender
     for name in peers:
@@ -210,17 +236,23 @@ def time_rounds(field: list[Contender], rounds: int) -> dict[str, dict[str, dict
             "cpu_ms": statistics.median(cpu_ms),
             "wall_ms": statistics.median(wall_ms),
             "cpu_ms_rounds": cpu_ms,
+            "wall_ms_rounds": wall_ms,
         }
     return table
 
 
-def ratios(times: dict[str, Any], clock: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Peer -> method of ours -> task -> the peer's time over ours."""
+def ratios(times: dict[str, Any], clock: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Peer -> method of ours -> task -> the peer's time over ours: (median, least, largest) of rounds."""
+
+    def over(theirs: Any, mine: Any) -> tuple[float, float, float]:
+        rounds = [a / b for a, b in zip(theirs[f"{clock}_rounds"], mine[f"{clock}_rounds"])]
+        return statistics.median(rounds), min(rounds), max(rounds)
+
     mine = {name: tasks for name, tasks in times.items() if name.startswith("jxrecon/")}
     return {
         peer: {
             name.removeprefix("jxrecon/"): {
-                task: theirs[task][clock] / tasks[task][clock] for task in tasks if task in theirs
+                task: over(theirs[task], tasks[task]) for task in tasks if task in theirs
             }
             for name, tasks in mine.items()
         }
@@ -311,16 +343,16 @@ def _print_table(title: str, rows: dict[str, dict[str, Any]], form: Callable[[An
     from drr_peers import TASKS
 
     print(f"\n{title}")
-    print(" " * 34 + "".join(f"{task:>10}" for task in TASKS))
+    print(" " * 34 + "".join(f"{task:>20}" for task in TASKS))
     for name, row in rows.items():
         cells = (form(row[task]) if task in row else "-" for task in TASKS)
-        print(f"  {name:<32}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+        print(f"  {name:<32}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 
 
 def _bench(size: str, args: argparse.Namespace, peers: list[str], copied: float | None) -> Any:
     """Times one size, prints its tables and returns what goes into the JSON."""
-    scene = scene_of(size)
-    field = list(contenders(scene, args.methods, peers))
+    scene = scene_of(size, args.noise)
+    field = list(contenders(scene, args.methods, peers, args.by_view))
     clock = "wall_ms" if copied else "cpu_ms"
     report: dict[str, Any] = {}
     if args.check:
@@ -341,7 +373,11 @@ def _bench(size: str, args: argparse.Namespace, peers: list[str], copied: float 
             for peer, methods in report["ratios"].items()
             for method, tasks in methods.items()
         }
-        _print_table(f"{size}: the peer's time over ours", rows, lambda ratio: f"{ratio:.1f}x")
+        _print_table(
+            f"{size}: the peer's time over ours, median (least to most)",
+            rows,
+            lambda ratio: "{:.0f}x ({:.0f} to {:.0f})".format(*ratio),
+        )
     if copied:
         least = least_bytes(scene)
         report["bytes_per_s"] = {

@@ -265,41 +265,55 @@ def diffct(scene: Scene) -> Contender:
     return _torch_contender("diffct", scene, volume, pose, project)
 
 
+class RtkScene:
+    """A scene in RTK's terms: its geometry, and volumes and stacks of images as ITK has them."""
+
+    def __init__(self, scene: Scene) -> None:
+        from itk import RTK, D, Point, Vector
+
+        self.scene, self.frames = scene, frames_of(scene)
+        self.geometry = RTK.ThreeDCircularProjectionGeometry.New()
+        for frame in self.frames:
+            centre = frame.source + frame.distance * frame.z
+            points = (Point[D, 3]([float(x) for x in at]) for at in (frame.source, centre))
+            axes = (Vector[D, 3]([float(x) for x in along]) for along in (frame.x, frame.y))
+            if not self.geometry.AddProjection(*points, *axes):
+                raise RuntimeError("RTK refused the camera")
+
+    def volume(self, values: np.ndarray) -> Any:
+        """[x, y, z] -> an ITK image."""
+        import itk
+
+        image = itk.image_from_array(np.ascontiguousarray(values.T))
+        image.SetSpacing(self.scene.spacing_mm)
+        image.SetOrigin([float(x) for x in self.scene.affine[:3, 3]])
+        return image
+
+    def stack(self, values: np.ndarray) -> Any:
+        """[views, rows, columns] -> an ITK image."""
+        import itk
+
+        image, (rows, columns) = itk.image_from_array(values), self.scene.cameras[0].shape
+        x, y = self.frames[0].pitch_x, self.frames[0].pitch_y
+        image.SetSpacing([x, y, 1.0])
+        image.SetOrigin([-(columns - 1) / 2 * x, -(rows - 1) / 2 * y, 0.0])
+        return image
+
+
 def rtk(scene: Scene) -> Contender:
     """RTK's C++ Joseph projector and its matched backprojector, on one CPU thread."""
     import itk
     from itk import RTK
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
-    frames, (rows, columns) = frames_of(scene), scene.cameras[0].shape
-    geometry = RTK.ThreeDCircularProjectionGeometry.New()
-    for frame in frames:
-        centre = frame.source + frame.distance * frame.z
-        points = (itk.Point[itk.D, 3]([float(x) for x in at]) for at in (frame.source, centre))
-        axes = (itk.Vector[itk.D, 3]([float(x) for x in along]) for along in (frame.x, frame.y))
-        if not geometry.AddProjection(*points, *axes):
-            raise RuntimeError("RTK refused the camera")
-
-    def volume_image(values: np.ndarray) -> Any:
-        image = itk.image_from_array(np.ascontiguousarray(values.T))
-        image.SetSpacing(scene.spacing_mm)
-        image.SetOrigin([float(x) for x in scene.affine[:3, 3]])
-        return image
-
-    def stack_image(values: np.ndarray) -> Any:
-        image, (x, y) = itk.image_from_array(values), (frames[0].pitch_x, frames[0].pitch_y)
-        image.SetSpacing([x, y, 1.0])
-        image.SetOrigin([-(columns - 1) / 2 * x, -(rows - 1) / 2 * y, 0.0])
-        return image
-
-    image = itk.Image[itk.F, 3]
+    theirs, image = RtkScene(scene), itk.Image[itk.F, 3]
 
     def operator(kind: Any, onto: Any, of: Any) -> Callable[[], Any]:
         step = kind[image, image].New()
         step.InPlaceOff()
         step.SetInput(0, onto)
         step.SetInput(1, of)
-        step.SetGeometry(geometry)
+        step.SetGeometry(theirs.geometry)
 
         def run() -> Any:
             step.Modified()
@@ -310,13 +324,13 @@ def rtk(scene: Scene) -> Contender:
 
     forward = operator(
         RTK.JosephForwardProjectionImageFilter,
-        stack_image(np.zeros_like(scene.weights)),
-        volume_image(scene.mu),
+        theirs.stack(np.zeros_like(scene.weights)),
+        theirs.volume(scene.mu),
     )
     back = operator(
         RTK.JosephBackProjectionImageFilter,
-        volume_image(np.zeros_like(scene.mu)),
-        stack_image(scene.weights),
+        theirs.volume(np.zeros_like(scene.mu)),
+        theirs.stack(scene.weights),
     )
     tasks = {"forward": forward, "volume": lambda: (forward(), back())}
     return Contender("rtk", lambda: itk.array_from_image(forward()), tasks)
