@@ -37,7 +37,9 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - began, found
 
 
-def ours(scene: Scene, images: Any, method: Callable[..., Any]) -> tuple[float, float, np.ndarray]:
+def ours(
+    scene: Scene, images: Any, method: Callable[..., Any], settings: Any
+) -> tuple[float, float, np.ndarray]:
     """CPU seconds, CPU seconds to compile, and HU by one of our methods."""
     import jax
     import numpy as np
@@ -49,7 +51,7 @@ def ours(scene: Scene, images: Any, method: Callable[..., Any]) -> tuple[float, 
 
     x, y, z = scene.mu.shape
     problem = Problem(Grid((x, y, z), scene.affine), scene.cameras, Window(), 1)
-    solver, key = method(problem), jax.random.key(0)
+    solver, key = method(problem, settings), jax.random.key(0)
 
     def hu(images: Any, key: Any) -> Any:
         return solver.reconstruct((), images, scene.cameras, key).hu
@@ -117,7 +119,7 @@ def rows(scene: Scene, args: argparse.Namespace) -> Iterator[tuple[Any, ...]]:
 
     for count in args.sweeps:
         settings = sirt.Settings(iterations=count, subsets=SUBSETS)
-        seconds, compiling, hu = ours(scene, images, lambda p: sirt.sirt(p, settings))
+        seconds, compiling, hu = ours(scene, images, sirt.sirt, settings)
         yield "SIRT, ours", count, seconds, compiling, hu
         if args.rtk:
             options = {
@@ -131,7 +133,7 @@ def rows(scene: Scene, args: argparse.Namespace) -> Iterator[tuple[Any, ...]]:
             yield "SIRT, RTK", count, seconds, 0.0, np.asarray(drr.mu_to_hu(found))
     for count in args.tv:
         settings = tv.Settings(iterations=count)
-        seconds, compiling, hu = ours(scene, images, lambda p: tv.tv(p, settings))
+        seconds, compiling, hu = ours(scene, images, tv.tv, settings)
         yield "TV, ours", count, seconds, compiling, hu
         if args.rtk:
             alpha, beta = args.rtk_tv
