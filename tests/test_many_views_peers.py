@@ -13,7 +13,7 @@ TOOL = Path(__file__).resolve().parents[1] / "tools" / "many_views_peers.py"
 @pytest.mark.slow
 def test_the_table_has_a_row_for_every_count_and_more_sweeps_err_less():
     environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1]), "JAX_PLATFORMS": "cpu"}
-    options = ["--no-rtk", "--voxels", "16", "--views", "24", "--sweeps", "1", "4", "--tv", "5"]
+    options = ["--peers", "--voxels", "16", "--views", "24", "--sweeps", "1", "4", "--tv", "5"]
     done = subprocess.run(
         [sys.executable, str(TOOL), *options], env=environment, capture_output=True, text=True
     )

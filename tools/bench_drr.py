@@ -1,7 +1,7 @@
 """Milliseconds of every projection method and of other projects' projectors, side by side in one run.
 
-    python tools/bench_drr.py [--sizes 128 256-oblique] [--methods siddon shear_warp]
-        [--peers nanodrr rtk] [--rounds 5] [--noise] [--by-view] [--check] [--memory] [--out bench.json]
+    python tools/bench_drr.py [--sizes 128 256-oblique] [--methods siddon shear_warp] [--peers nanodrr rtk]
+        [--rounds 5] [--tasks volume] [--noise] [--by-view] [--check] [--memory] [--out bench.json]
 
 Three tasks: the images (forward); images and volume gradient (volume); images and pose gradient (pose:
 source, centre, u and v of every camera). Every contender runs once a round, one after the other, and the
@@ -58,6 +58,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", metavar="PEER",
                         help="importable ones by default; none after an empty --peers")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of every contender (5)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", default=("forward", "volume", "pose"),
+                        help="of forward, volume and pose")  # fmt: skip
     parser.add_argument("--noise", action="store_true", help="a volume of noise, not a torso")
     parser.add_argument("--by-view", action="store_true",
                         help="ours: a call for every view, not one for all")  # fmt: skip
@@ -352,7 +354,10 @@ def _print_table(title: str, rows: dict[str, dict[str, Any]], form: Callable[[An
 def _bench(size: str, args: argparse.Namespace, peers: list[str], copied: float | None) -> Any:
     """Times one size, prints its tables and returns what goes into the JSON."""
     scene = scene_of(size, args.noise)
-    field = list(contenders(scene, args.methods, peers, args.by_view))
+    field = [
+        entry._replace(tasks={task: run for task, run in entry.tasks.items() if task in args.tasks})
+        for entry in contenders(scene, args.methods, peers, args.by_view)
+    ]
     clock = "wall_ms" if copied else "cpu_ms"
     report: dict[str, Any] = {}
     if args.check:
