@@ -20,8 +20,8 @@ _OPTIONS = {_LEVEL: 1, "xla_disable_hlo_passes": "cse_barrier_expander"}
 CPU_OPTIONS = {} if _LEVEL in os.environ.get("XLA_FLAGS", "") else _OPTIONS
 """On CPU a level that halves compile time, minutes for a GAN's step, and costs no measurable speed.
 
-XLA:CPU takes `lax.optimization_barrier` out before it fuses, and with it what `jax.checkpoint` is made of:
-without that pass less memory is what recomputing brings. What the user's XLA_FLAGS say holds."""
+And without the pass that takes `lax.optimization_barrier` out before XLA fuses: with it `jax.checkpoint`,
+which is made of these, saves no memory on CPU. What the user's XLA_FLAGS say holds."""
 
 
 def jit(function: Callable, **arguments: Any) -> Any:

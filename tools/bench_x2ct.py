@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument(
-        "--remat", action="store_true", help="ours recomputes its blocks' activations"
+        "--remat", action="store_true", help="ours keeps what norms give alone"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--tiny", action="store_true", help="a toy network at 4^3")

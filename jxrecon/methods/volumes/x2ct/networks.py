@@ -60,7 +60,7 @@ class Architecture:
         write_back: whether the views go on with the mean that fusion forms, instead of their own features.
         dropout: rate behind the code in training.
         dtype: the activations'; bfloat16 pays on accelerators. Norms are computed in float32.
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: keep of each block what norms give; the backward pass recomputes the rest, no convolution.
 
     Raises:
         InputError: sizes do not fit: the bottleneck must have two voxels an edge or more, as
