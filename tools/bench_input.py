@@ -3,7 +3,8 @@
     python tools/bench_input.py [--exp x2vision_hn] [--size coarse] [--data DIR] [--images 50]
 
 Batches are made and moved to the device as in training; the step is a pause that takes as long as its images
-take at so many images a second. Training itself shows the same share, `waiting_for_data`.
+take at so many images a second. The processor's time of a batch says what that needs of a core. Training
+itself shows the same share, `waiting_for_data`.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ def main(args: argparse.Namespace) -> int:
     batches = Waiting(prefetch(make, 0, args.steps))
     next(batches)  # starts the thread
     batches.share()
+    began = time.process_time()
     for _ in range(args.steps - 1):
         time.sleep(size / args.images)
         batch = jax.block_until_ready(next(batches))
+    work = (time.process_time() - began) / (args.steps - 1)
     share, megabytes = batches.share(), sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) / 1e6
     print(
         f"{experiment.name} {experiment.size}: a step of {size} ({megabytes:.1f} MB) in"
-        f" {size / args.images:.3f} s, {args.images:g} images a second: {share:.1%} of the time waiting"
+        f" {size / args.images:.3f} s, {args.images:g} images a second: {share:.1%} of the time waiting,"
+        f" {1e3 * work:.1f} ms of a core a batch"
     )
     return 0
 

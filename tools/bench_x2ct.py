@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
-    parser.add_argument(
-        "--remat", action="store_true", help="ours recomputes its blocks' activations"
-    )
+    parser.add_argument("--remat", action="store_true", help="ours keeps what norms give alone")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--tiny", action="store_true", help="a toy network at 4^3")
     parser.add_argument("--out", type=Path, help="JSON file")

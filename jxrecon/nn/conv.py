@@ -205,7 +205,7 @@ def _kernel_gradient_native(pads: Pads, x: Array, g: Array) -> Array:
 def _correlate_folded(
     pads: Pads, x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]
 ) -> Array:
-    """2-D convolutions with depth in the batch, one a tap along depth, summed.
+    """2-D convolutions with depth in the batch, one a tap along depth, added up.
 
     With few channels, one convolution with these taps in the channels: those of the input, or, where the
     output has fewer still, of the output.
@@ -218,14 +218,19 @@ def _correlate_folded(
         y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
         terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
         return sum(terms[1:], terms[0])
-    planes = [x[:, k : k + depth] for k in range(w.shape[0])]
-    kernels = list(w)
     if math.prod(w.shape[1:4]) < MANY or w.dtype == jnp.float64:  # of 16 channels XLA's is slow
-        planes = [jnp.concatenate(planes, -1)]
-        kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
-    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
-    terms = [_correlate_native(around, plane, kernel) for plane, kernel in zip(flat, kernels)]
-    y = sum(terms[1:], terms[0])
+        x = jnp.concatenate([x[:, k : k + depth] for k in range(w.shape[0])], -1)
+        w = w.transpose(1, 2, 0, 3, 4).reshape(1, *w.shape[1:3], -1, w.shape[-1])
+
+    def term(tap: Array | int) -> Array:
+        planes = lax.dynamic_slice_in_dim(x, tap, depth, axis=1)
+        kernel = lax.dynamic_index_in_dim(w, tap, keepdims=False)
+        return _correlate_native(around, planes.reshape(-1, *x.shape[2:]), kernel)
+
+    # The loop makes the sum once: of a sum of all terms XLA keeps these, as late as for gradients.
+    y = term(0)
+    if w.shape[0] > 1:
+        y = lax.fori_loop(1, w.shape[0], lambda tap, y: y + term(tap), y)
     return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 

@@ -221,6 +221,16 @@ def test_remat_changes_no_number_and_no_name():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(1.0, float(jnp.abs(a).max())))
 
 
+def test_remat_does_no_convolution_again():
+    def convolutions(arch):
+        g = Generator(arch)
+        shapes = jax.eval_shape(g.init, jax.random.key(0), SMALL)
+        gradient = jax.grad(lambda params: jnp.sum(g.apply(params, SMALL).volume ** 2))
+        return str(jax.make_jaxpr(gradient)(shapes)).count("conv_general_dilated[")
+
+    assert convolutions(one_stage(remat=True)) == convolutions(one_stage()) > 0
+
+
 def test_bfloat16_computes_near_float32_with_the_same_parameters():
     params, exact = run(smallest(views=1))
     g = Generator(smallest(views=1, dtype=jnp.bfloat16))

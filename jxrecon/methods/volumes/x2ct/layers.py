@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jxrecon.nn import blocks
@@ -28,6 +29,15 @@ def _small(*arguments: Any) -> Array:
 
 init_params = functools.partial(blocks.init_variables, std=1.0, draw=_small)
 """N(0, 0.02) kernels and zero biases, for the inputs that a network will be called with."""
+
+
+keep = functools.partial(checkpoint_name, name="kept")
+"""Marks what norms and pooling give: with these no convolution has to be done again."""
+
+recomputed = functools.partial(
+    nn.remat, policy=jax.checkpoint_policies.save_only_these_names("kept")
+)
+"""A block of which the backward pass finds what was kept, and computes the rest anew."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -46,7 +56,7 @@ def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Arr
     share = _shares(wide, weights)
     centred = wide - _space_sum(wide * share)
     scale = 1.0 / jnp.sqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
-    y = (centred * scale).astype(x.dtype)
+    y, scale = keep((centred * scale).astype(x.dtype)), keep(scale)
     return y, (y, scale)
 
 
@@ -115,7 +125,7 @@ class DenseBlock(nn.Module):
             y = Conv(self.growth, 3, bias=bias, name=f"grow_{j}")(norm_relu(y))
             normed = jnp.concatenate([normed, norm_relu(y)], -1)
             means.append(space_mean(y))
-        return jnp.concatenate(means, -1) if self.pooled else normed
+        return keep(jnp.concatenate(means, -1)) if self.pooled else normed
 
 
 class Stage(nn.Module):

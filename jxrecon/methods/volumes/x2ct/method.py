@@ -77,7 +77,7 @@ class Settings:
         decay_steps: steps on which it falls to 0; 0: it stays. Meant to add up to schedule.steps.
         normalisation: "fixed" or "maximum": how X-rays become [0, 1].
         dtype: "float32", "bfloat16", or "auto": bfloat16 on accelerators.
-        remat: recompute each block in the backward pass, for memory.
+        remat: recompute all but norms and convolutions in the backward pass, for memory.
     """
 
     architecture: str = "paper"

@@ -22,7 +22,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jxrecon.methods.volumes.x2ct.layers import Compress, Conv, Layer, Link, Stage, norm_relu
+from jxrecon.methods.volumes.x2ct.layers import (
+    Compress,
+    Conv,
+    Layer,
+    Link,
+    Stage,
+    norm_relu,
+    recomputed,
+)
 from jxrecon.types import InputError
 
 
@@ -52,7 +60,7 @@ class Architecture:
         write_back: whether the views go on with the mean that fusion forms, instead of their own features.
         dropout: rate behind the code in training.
         dtype: the activations'; bfloat16 pays on accelerators. Norms are computed in float32.
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: keep of each block what norms give; the backward pass recomputes the rest, no convolution.
 
     Raises:
         InputError: sizes do not fit: the bottleneck must have two voxels an edge or more, as
@@ -142,7 +150,7 @@ class Encoder(nn.Module):
         x = jnp.pad(view[..., None].astype(a.dtype), ((0, 0), (3, 3), (3, 3), (0, 0)), "reflect")
         x = norm_relu(Conv(a.stem, 7, padding=0, name="stem")(x))
         features = []
-        stage = nn.remat(Stage) if a.remat else Stage
+        stage = recomputed(Stage) if a.remat else Stage
         for i, layers in enumerate(a.layers):
             features.append(x)
             x = stage(layers, a.growth, i == a.stages - 1, name=f"stage_{i}")(x)
@@ -162,7 +170,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         a = self.arch
-        wrap = nn.remat if a.remat else lambda module: module
+        wrap = recomputed if a.remat else lambda module: module
         channels = a.decoder[:-1]
         self.compress = [wrap(Compress)(c, self.linked) for c in channels]
         convs = (1, *(self.convs,) * (a.stages - 1), 0)
