@@ -94,7 +94,7 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         "--perturbations",
         nargs="+",
         metavar="NAME",
-        help="some of the suite, as angle-in-plane; default all",
+        help="some of the suite, as angle-in-plane, or gamma=0.7,1.3 for some values; default all",
     )
     suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
           "minutes for each (%(default)s)")  # fmt: skip

@@ -193,12 +193,13 @@ def _earlier_scans(setting: Setting) -> Callable[[int], PyTree]:
 def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contender:
     method, own = trained.run.method, trained.run.experiment.views.count
     bound = getattr(method, "own_views", False)
+    told = [f"trained for {trained.step} steps", *trained.run.assignments]
     return Contender(
         name,
         tuple(count for count in setting.counts if count == own or not bound),
         lambda bench: Knowledge(method, lambda place: trained.state),
         f"{digest(trained, number):08x}",
-        f"trained for {trained.step} steps" + (_made_for(setting, trained.run) if bound else ""),
+        "; ".join(told) + (_made_for(setting, trained.run) if bound else ""),
         getattr(method, "slow", False),
     )
 
