@@ -17,6 +17,9 @@ from jxrecon.report.drawing import INK, data_uri, plain, render
 FEW = 6
 """So many values each have their tick."""
 
+SHOWN = {"mean": "PSNR (dB)", "change": "its change (dB)"}
+"""What curves show of a result."""
+
 DASHES = ("-", "--", "-.", (0, (1, 1)))
 """Lines of a method as it is and with each remedy."""
 
@@ -77,21 +80,21 @@ def colour(change: float | None) -> str:
 
 
 def curves(summary: dict[str, Any], perturbation: dict[str, Any], methods: Sequence[str]) -> Figure:
-    """PSNR and MAE over the values, a curve a method, two panels a field; dotted: nothing is wrong."""
+    """PSNR and its change over the values, a curve a method, two panels a field; dotted: nothing is wrong."""
     fields = [f for f in summary["fields"] if any(at(f, m, perturbation["name"]) for m in methods)]
     styles = styles_of(methods)
     figure = Figure(figsize=(11.0, 3.1), layout="constrained")
     panels = figure.subplots(1, 2 * len(fields), squeeze=False)[0]
     for place, field in enumerate(fields):
-        for axes, name in zip(panels[2 * place :], METRICS):
+        for axes, (part, title) in zip(panels[2 * place :], SHOWN.items()):
             for method in methods:
-                _curve(axes, field, perturbation, method, (name, styles[method]))
-            metric = KNOWN[name]
-            plain(axes, f"{metric.head}, {field['name']}" if len(fields) > 1 else metric.head)
-            axes.set_xlabel(f"{perturbation['name']} {perturbation['unit']}".strip(), fontsize=7)
+                _curve(axes, field, perturbation, method, (part, styles[method]))
+            plain(axes, f"{title}, {field['name']}" if len(fields) > 1 else title)
+            unit = f" ({perturbation['unit']})" if perturbation["unit"] else ""
+            axes.set_xlabel(perturbation["name"] + unit, fontsize=7)
     lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
     named = {_with_n(fields, m): lines[m] for m in methods if m in lines}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6, fontsize=7)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -123,16 +126,16 @@ def _curve(
     what: tuple[str, dict[str, Any]],
 ) -> None:
     """The curve of a method with the point at which nothing is wrong, or a level where there is none."""
-    (name, style), base = what, at(field, method, NONE)
-    points = [(r["value"], r[name]["mean"]) for r in at(field, method, perturbation["name"])]
+    (part, style), base = what, at(field, method, NONE)[0]["psnr_db"]
+    points = [(r["value"], r["psnr_db"][part]) for r in at(field, method, perturbation["name"])]
     if not points:
         return
     if perturbation["nothing"] is not None:
-        points = sorted([*points, (perturbation["nothing"], base[0][name]["mean"])])
+        points = sorted([*points, (perturbation["nothing"], base[part])])
     values, means = zip(*points)
     axes.plot(values, means, ms=3, linewidth=1.1, label=method, **style)
     if perturbation["nothing"] is None:
-        axes.axhline(base[0][name]["mean"], color=style["color"], linestyle=":", linewidth=1.1)
+        axes.axhline(base[part], color=style["color"], linestyle=":", linewidth=1.1)
     else:
         axes.axvline(perturbation["nothing"], color=INK, linewidth=0.4)
     if min(values) > 0 and max(values) > 100 * min(values):

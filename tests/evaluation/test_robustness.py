@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from jxrecon.methods.base.method import Method, Reconstruction, no_step, no_term
 from jxrecon.methods.volumes.linear_prior import linear_prior
 from jxrecon.methods.volumes.mean_volume import mean_volume
 from jxrecon.report.robustness import styles_of, worst, write_page
+from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError
 
 FIELD = Field((8, 9, 10), (20.0, 20.0, 20.0))
@@ -268,6 +270,20 @@ def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
     jax.effects_barrier()
     plain = float(nominal(SETTING).cameras[1].source[0])
     assert sorted(CALLS) == sorted([plain] * 2 + [float(turned[1].source[0])] * 2)
+
+
+def test_runs_that_find_poses_take_part_with_that_at_the_end_without_remedies():
+    method = counted(SETTING.problem(2))
+    method = method._replace(posed=method.reconstruct, own_views=True)
+    run = Run(Path("run"), EXPERIMENT, None, SETTING.problem(2), method, True, "Balls.")
+    run = run._replace(assignments=("settings.steps=3",))
+    setting = make_setting(EXPERIMENT, DATASET, Terms(counts=(2,), remedies=(histograms(),)))
+    asked = setting, ["mean volume"], [Trained(run, (), 7)]
+    names = ["mean volume", "mean volume, histograms", "toy", "toy, histograms"]
+    assert [c.name for c in choose(*asked)] == names
+    found = choose(*asked, posed=True)
+    assert [c.name for c in found] == [*names, "toy, own pose"]
+    assert found[-1].note.startswith("trained for 7 steps; settings.steps=3; made for 2")
 
 
 def test_poses_are_found_first_and_methods_told_nothing_of_it():
