@@ -85,7 +85,8 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         help="X-rays with the training X-rays' gray values",
     )
     remedies("--refine-pose", action="store_true", help="the poses of all X-rays but the first found first, "
-             "by what training patients' X-rays look like")  # fmt: skip
+             "by what training patients' X-rays look like; in the suite, runs that find poses themselves "
+             "take part with that, too")  # fmt: skip
     suite = made.add_argument_group("robustness").add_argument
     suite("--suite", choices=("robustness",), help="X-rays by machines that are not the one that methods are "
           "told; runs may be of several fields of view")  # fmt: skip
@@ -93,7 +94,7 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         "--perturbations",
         nargs="+",
         metavar="NAME",
-        help="some of the suite, as angle-in-plane; default all",
+        help="some of the suite, as angle-in-plane, or gamma=0.7,1.3 for some values; default all",
     )
     suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
           "minutes for each (%(default)s)")  # fmt: skip
@@ -233,7 +234,8 @@ def _robustness(options: argparse.Namespace) -> int:
     terms = _terms(options, runs[0].run.experiment if runs else experiment)
     counts = terms.counts if options.views else None
     terms = terms._replace(seed=options.seed, every_gap=False, counts=counts)
-    parties = parties_of(runs, experiment, options.data, options.methods, terms)
+    asked = (runs, experiment, options.data, options.methods, terms)
+    parties = parties_of(*asked, posed=options.refine_pose)
     found = robustness(parties, out, options.perturbations, options.slow_cases)
     print(f"robustness: {write_page(found)}")
     return 0

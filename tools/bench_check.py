@@ -31,7 +31,7 @@ from jxrecon.inference.geometry import check_for
 from jxrecon.likelihood.check import Check, check_of, judge, shadows_of
 from jxrecon.likelihood.hypotheses import stances
 from jxrecon.likelihood.patients import Patients, patients_of
-from jxrecon.likelihood.pose import move, search_of
+from jxrecon.likelihood.pose import BELIEVED, move, search_of
 from jxrecon.runs import config
 from jxrecon.runs.run import open_run
 
@@ -124,7 +124,7 @@ def pose_table(data: Dataset, patients: Patients, cameras: Sequence[Camera]) -> 
         seen = machine(1, move(cameras[1], np.array(motion)))
         right = machine(1, cameras[1])
         found = [search.refine(list(pair)) for pair in zip(still, seen)]
-        errors = np.array([f.motion[0] - motion for f in found])
+        errors = np.array([f.motion[0] - motion[:BELIEVED] for f in found])
         deviation = np.mean([f.deviation[0] for f in found], 0).round(1)
         rms, mean = np.sqrt(np.square(errors).mean(0)).round(1), errors.mean(0).round(1)
         apart = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +64,8 @@ def choose(
         methods: names of rivals of the experiment; None for all of them.
         runs: trained runs of the same problem. Those that can be given an earlier scan take part with one,
             too, where a rival does; those that can start from a volume also from that of the terms' `start`.
-        posed: whether runs whose method finds poses itself take part with that, too.
+        posed: whether runs whose method finds poses itself take part with that, too: at the end, without
+            remedies.
 
     Raises:
         InputError: a name is unknown, a run does not fit the setting, none can start from a volume, or nobody
@@ -81,7 +83,7 @@ def choose(
         for name in (rivals[method] for method in dict.fromkeys(asked))
     ]
     with_earlier = any(setting.experiment.rivals[rivals[method]].needs_earlier for method in asked)
-    start = setting.terms.start
+    start, own_poses = setting.terms.start, []
     if start is not None:
         _check_start(setting, runs, start)
     for trained, name in zip(runs, names_of(runs)):
@@ -101,11 +103,12 @@ def choose(
         method = trained.run.method
         if posed and getattr(method, "posed", None) is not None:
             own = trained.run._replace(method=method._replace(reconstruct=method.posed))
-            found.append(_run(setting, trained._replace(run=own), f"{name}, {POSED}", number))
+            own_poses.append(_run(setting, trained._replace(run=own), f"{name}, {POSED}", number))
     if not found:
         raise InputError("nothing to compare: give --methods or --runs")
     remedies = setting.terms.remedies
-    return [c for one in found for c in (one, *(_remedied(one, remedy) for remedy in remedies))]
+    with_remedies = [(one, *(_remedied(one, remedy) for remedy in remedies)) for one in found]
+    return [*chain(*with_remedies), *own_poses]
 
 
 def _remedied(contender: Contender, remedy: Remedy) -> Contender:
@@ -190,12 +193,13 @@ def _earlier_scans(setting: Setting) -> Callable[[int], PyTree]:
 def _run(setting: Setting, trained: Trained, name: str, number: int) -> Contender:
     method, own = trained.run.method, trained.run.experiment.views.count
     bound = getattr(method, "own_views", False)
+    told = [f"trained for {trained.step} steps", *trained.run.assignments]
     return Contender(
         name,
         tuple(count for count in setting.counts if count == own or not bound),
         lambda bench: Knowledge(method, lambda place: trained.state),
         f"{digest(trained, number):08x}",
-        f"trained for {trained.step} steps" + (_made_for(setting, trained.run) if bound else ""),
+        "; ".join(told) + (_made_for(setting, trained.run) if bound else ""),
         getattr(method, "slow", False),
     )
 

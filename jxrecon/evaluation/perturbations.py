@@ -170,20 +170,30 @@ PERTURBATIONS = (
 
 
 def conditions_of(taking: Taking, names: Sequence[str] | None = None) -> list[Condition]:
-    """No perturbation, then every value of each of these (None: all).
+    """No perturbation, then the values of each of these (None: all), as "gamma" or "gamma=0.7,1.3".
 
     Raises:
-        InputError: there is no perturbation of such a name.
+        InputError: there is no perturbation of such a name, or it has no such value.
     """
-    known = {perturbation.name: perturbation for perturbation in PERTURBATIONS}
-    asked = list(known) if names is None else [name.replace("-", " ") for name in names]
-    plain = {name.replace("-", " "): name for name in known}
-    for name in asked:
-        if name.replace("-", " ") not in plain:
-            raise InputError(f"--perturbations {name}: expected some of {', '.join(known)}")
+    asked = [_chosen(name) for name in names] if names is not None else PERTURBATIONS
     found = [Condition(NONE, 0.0, taking)]
-    for name in asked:
-        one = known[plain[name.replace("-", " ")]]
+    for one in asked:
         found += [Condition(one.name, value, one.change(taking, value)) for value in one.values
                   if not (one.name == "mirrored" and value > len(taking.cameras))]  # fmt: skip
     return found
+
+
+def _chosen(asked: str) -> Perturbation:
+    """The perturbation of this name, with the values behind "=" alone."""
+    known = {perturbation.name.replace("-", " "): perturbation for perturbation in PERTURBATIONS}
+    name, wanted, values = asked.partition("=")
+    one = known.get(name.replace("-", " "))
+    if one is None:
+        told = ", ".join(perturbation.name for perturbation in PERTURBATIONS)
+        raise InputError(f"--perturbations {asked}: expected some of {told}")
+    own = {f"{value:g}": value for value in one.values}
+    if not wanted:
+        return one
+    if not own.keys() >= set(values.split(",")):
+        raise InputError(f"--perturbations {asked}: expected some of {','.join(own)}")
+    return one._replace(values=tuple(own[value] for value in values.split(",")))

@@ -107,16 +107,17 @@ def parties_of(
     data: Path | None,
     methods: Sequence[str] | None,
     terms: Terms,
+    posed: bool = False,
 ) -> list[Party]:
     """Runs and rivals, field by field of the runs; the runs of a field stand beside rivals of that field.
 
     Args:
-        runs: trained, of any number of fields and kinds of X-rays; those that find poses themselves take
-            part with and without.
+        runs: trained, of any number of fields and kinds of X-rays.
         experiment: whose field and X-rays where there is no run.
         data: folder of the data; None: the run's own.
         methods: names of rivals; None: `QUICK`.
         terms: `counts` None: as many views as the first run of a field was made for, 2 without runs.
+        posed: whether runs that find poses themselves take part with that, too.
 
     Raises:
         InputError: a run finds no volume, or as of `setting.make_setting` and `contenders.choose`.
@@ -135,7 +136,7 @@ def parties_of(
         dataset = load(own, data or (first and data_of(first)), terms.xrays, terms.stated)
         counts = terms.counts or (own.views.count if first else 2,)
         setting = make_setting(own, dataset, terms._replace(counts=counts[:1]))
-        chosen = choose(setting, QUICK if methods is None else methods, group, posed=True)
+        chosen = choose(setting, QUICK if methods is None else methods, group, posed)
         parties.append(Party(setting, [c for c in chosen if c.counts]))
     if len({party.name for party in parties}) < len(parties):
         raise InputError(

@@ -25,7 +25,7 @@ from jxrecon.likelihood.check import (
 from jxrecon.likelihood.known import Known, known_from
 from jxrecon.likelihood.modes import Packed, unpacked
 from jxrecon.likelihood.patients import Patients, patients_of
-from jxrecon.likelihood.pose import PARAMETERS, Refined, search_of
+from jxrecon.likelihood.pose import BELIEVED, PARAMETERS, Refined, search_of
 from jxrecon.runs import shipped
 from jxrecon.runs.run import Run, data_of
 from jxrecon.types import InputError
@@ -193,7 +193,7 @@ def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[Vie
         request.say(
             f"{view.origin} was taken from elsewhere than told (+- one standard deviation):"
         )
-        for name, value, spread in zip(PARAMETERS, motion, deviation):
+        for name, value, spread in zip(PARAMETERS, motion, deviation):  # those that are believed
             request.say(f"  {name:<42}{value:+6.1f} +- {spread:.1f}")
         if limit:
             request.say(
@@ -206,7 +206,7 @@ def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[Vie
 def facts_of(found: Refined) -> dict[str, Any]:
     """The poses found, for the JSON file beside a volume."""
     return {
-        "parameters": PARAMETERS,
+        "parameters": PARAMETERS[:BELIEVED],
         "motion": found.motion.round(3).tolist(),
         "deviation": found.deviation.round(3).tolist(),
         "cameras": [camera.to_dict() for camera in found.cameras],

@@ -9,8 +9,8 @@ pose told and a step to either side of it along each parameter; between these th
 
 a sum of 11 matrices, so that the products Y Y', all that the likelihood needs, are found once for every
 t. Patients differ by more than a normal distribution of few of them knows, so its curvature promises too
-much: how far off the likeliest pose is, is measured on training patients who are left out, and the pose
-believed is the mean of that error's distribution and of the prior N(0, PRIOR^2).
+much: how far off the likeliest pose is, is measured on training patients who are left out, and the angles
+believed are the mean of that error's distribution and of the prior N(0, PRIOR^2).
 
 Methods need not know of it: with A the projection and x the likeliest scene of both X-rays,
 
@@ -55,8 +55,12 @@ STEP = np.array([5.0, 5.0, 5.0, 8.0, 8.0])
 
 PRIOR = np.array([5.0, 5.0, 1.0, 1.0, 1.0])
 """Standard deviation of what a pose told is off by: degrees, mm. How a tube is swung about the patient is
-known less well than how its detector hangs; and a detector shifted or turned for nothing costs more than
-the pose found wins."""
+known less well than how its detector hangs."""
+
+BELIEVED = 2
+"""So many of the parameters, the first ones, are believed. What is found of the others is mostly how a
+patient differs from those of the training, and a detector turned or shifted for nothing costs more than it
+wins."""
 
 TOGETHER = 8.0
 """Factor on s^2: what a patient has beside the components is alike in neighbouring pixels, so that they
@@ -74,15 +78,15 @@ class Refined(NamedTuple):
 
     Attributes:
         cameras: the first as told, the others where they are likeliest to have stood.
-        motion: `PARAMETERS` of each other camera's motion from where it was told to stand.
+        motion: the `BELIEVED` of `PARAMETERS` of each other camera from where it was told to stand.
         deviation: their standard deviations.
         at_limit: whether the search ended at its limit, `FARTHEST` steps away, in some parameter of each.
         images: the X-rays as the cameras would have taken them where they are told to stand.
     """
 
     cameras: tuple[Camera, ...]
-    motion: Float[np.ndarray, "others 5"]
-    deviation: Float[np.ndarray, "others 5"]
+    motion: Float[np.ndarray, "others 2"]
+    deviation: Float[np.ndarray, "others 2"]
     at_limit: tuple[bool, ...]
     images: tuple[Float[np.ndarray, "rows columns"], ...]
 
@@ -120,14 +124,14 @@ class Search(NamedTuple):
         cameras, shown, found = list(self.cameras), [np.asarray(y) for y in images], []
         for n, (near, missed) in enumerate(zip(self.near, self.missed), 1):
             products = near.products_with(seen[0], seen[n])
-            likeliest = near.likeliest(products)
-            prior, spread = np.diag(PRIOR**2), np.cov(missed.errors.T)
+            likeliest, errors = near.likeliest(products), missed.errors[:, :BELIEVED]
+            prior, spread = np.diag(PRIOR[:BELIEVED] ** 2), np.cov(errors.T)
             gain = prior @ np.linalg.inv(prior + spread)
-            motion = gain @ (likeliest - missed.errors.mean(0))
+            motion = gain @ (likeliest[:BELIEVED] - errors.mean(0))
             limit = bool((np.abs(likeliest) > 0.999 * FARTHEST * STEP).any())
             found.append((motion, np.sqrt(np.diag(gain @ spread)), limit))
             told, cameras[n] = cameras[n], move(cameras[n], motion)
-            scene = self.modes.scene(near.weights(products, motion / STEP))
+            scene = self.modes.scene(near.weights(products, _all(motion) / STEP))
             shown[n] = shown[n] + self._between(scene, told, cameras[n], shown[n].shape)
         motions, deviations, limits = zip(*found)
         motion, deviation = np.stack(motions), np.stack(deviations)
@@ -240,8 +244,14 @@ def missed_of(
     return tuple(found)
 
 
-def move(camera: Camera, motion: Float[np.ndarray, "5"]) -> Camera:
-    """The camera moved by `PARAMETERS` about the origin, its isocentre."""
+def _all(motion: Float[np.ndarray, " k"]) -> Float[np.ndarray, "5"]:
+    """All of `PARAMETERS`, those that are missing 0."""
+    return np.pad(motion, (0, len(PARAMETERS) - len(motion)))
+
+
+def move(camera: Camera, motion: Float[np.ndarray, " k"]) -> Camera:
+    """The camera moved by the first k of `PARAMETERS` about the origin, its isocentre."""
+    motion = _all(motion)
     _, _, u, v = vectors(camera)
     u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
     turn = np.radians(-motion[0] * v + motion[1] * u + motion[2] * np.cross(u, v))

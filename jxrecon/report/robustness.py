@@ -17,6 +17,12 @@ from jxrecon.report.drawing import INK, data_uri, plain, render
 FEW = 6
 """So many values each have their tick."""
 
+SHOWN = {"mean": "PSNR (dB)", "change": "its change (dB)"}
+"""What curves show of a result."""
+
+DASHES = ("-", "--", "-.", (0, (1, 1)))
+"""Lines of a method as it is and with each remedy."""
+
 
 def write_page(found: Robustness) -> Path:
     """Writes robustness.html beside the results of `evaluation.robustness.robustness`; returns its path."""
@@ -74,21 +80,42 @@ def colour(change: float | None) -> str:
 
 
 def curves(summary: dict[str, Any], perturbation: dict[str, Any], methods: Sequence[str]) -> Figure:
-    """PSNR and MAE over the values, a curve a method, two panels a field; dotted: nothing is wrong."""
+    """PSNR and its change over the values, a curve a method, two panels a field; dotted: nothing is wrong."""
     fields = [f for f in summary["fields"] if any(at(f, m, perturbation["name"]) for m in methods)]
+    styles = styles_of(methods)
     figure = Figure(figsize=(11.0, 3.1), layout="constrained")
     panels = figure.subplots(1, 2 * len(fields), squeeze=False)[0]
     for place, field in enumerate(fields):
-        for axes, name in zip(panels[2 * place :], METRICS):
-            for number, method in enumerate(methods):
-                _curve(axes, field, perturbation, method, (name, number))
-            metric = KNOWN[name]
-            plain(axes, f"{metric.head}, {field['name']}" if len(fields) > 1 else metric.head)
-            axes.set_xlabel(f"{perturbation['name']} {perturbation['unit']}".strip(), fontsize=7)
+        for axes, (part, title) in zip(panels[2 * place :], SHOWN.items()):
+            for method in methods:
+                _curve(axes, field, perturbation, method, (part, styles[method]))
+            plain(axes, f"{title}, {field['name']}" if len(fields) > 1 else title)
+            unit = f" ({perturbation['unit']})" if perturbation["unit"] else ""
+            axes.set_xlabel(perturbation["name"] + unit, fontsize=7)
     lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
-    named = {m: lines[m] for m in methods if m in lines}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6, fontsize=7)
+    named = {_with_n(fields, m): lines[m] for m in methods if m in lines}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=7)
     return figure
+
+
+def styles_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each method is drawn: a colour (from ten on another marker, too) a method, a dash a remedy."""
+    own, remedies = (
+        list(dict.fromkeys(method.partition(", ")[n] for method in methods)) for n in (0, 2)
+    )
+
+    def style(name: str, remedy: str) -> dict[str, Any]:
+        place = own.index(name)
+        dash = DASHES[remedies.index(remedy) % len(DASHES)]
+        return {"color": f"C{place % 10}", "marker": "os^D"[place // 10 % 4], "linestyle": dash}
+
+    return {method: style(*method.partition(", ")[::2]) for method in methods}
+
+
+def _with_n(fields: Sequence[dict[str, Any]], method: str) -> str:
+    """The method with the number of its cases."""
+    counts = {at(field, method, NONE)[0]["n"] for field in fields if at(field, method, NONE)}
+    return f"{method} (n = {', '.join(map(str, sorted(counts)))})"
 
 
 def _curve(
@@ -96,20 +123,19 @@ def _curve(
     field: dict[str, Any],
     perturbation: dict[str, Any],
     method: str,
-    what: tuple[str, int],
+    what: tuple[str, dict[str, Any]],
 ) -> None:
     """The curve of a method with the point at which nothing is wrong, or a level where there is none."""
-    (name, number), base = what, at(field, method, NONE)
-    points = [(r["value"], r[name]["mean"]) for r in at(field, method, perturbation["name"])]
+    (part, style), base = what, at(field, method, NONE)[0]["psnr_db"]
+    points = [(r["value"], r["psnr_db"][part]) for r in at(field, method, perturbation["name"])]
     if not points:
         return
     if perturbation["nothing"] is not None:
-        points = sorted([*points, (perturbation["nothing"], base[0][name]["mean"])])
+        points = sorted([*points, (perturbation["nothing"], base[part])])
     values, means = zip(*points)
-    style: Any = {"color": f"C{number % 10}", "linewidth": 1.1}
-    axes.plot(values, means, "o-" if number < 10 else "s--", ms=3, label=method, **style)
+    axes.plot(values, means, ms=3, linewidth=1.1, label=method, **style)
     if perturbation["nothing"] is None:
-        axes.axhline(base[0][name]["mean"], linestyle=":", **style)
+        axes.axhline(base[part], color=style["color"], linestyle=":", linewidth=1.1)
     else:
         axes.axvline(perturbation["nothing"], color=INK, linewidth=0.4)
     if min(values) > 0 and max(values) > 100 * min(values):

@@ -48,6 +48,7 @@ class Run(NamedTuple):
         rule: the sentence that says where the volumes come from and how they were cut.
         untrained: whether the method has nothing to learn: there is no folder, its state is made anew.
         weights: of `runs.shipped`, in place of a folder; None: the folder's checkpoints.
+        assignments: of `--set`, since the training.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Run(NamedTuple):
     rule: str
     untrained: bool = False
     weights: Path | None = None
+    assignments: tuple[str, ...] = ()
 
 
 class Trained(NamedTuple):
@@ -233,7 +235,7 @@ def open_run(
     except Exception as error:  # whatever settings that nobody checked make a method raise
         line = f"{type(error).__name__}: {one_line(error)}"[:200]
         raise InputError(f"{origin}: its settings make no {experiment.name} ({line})") from error
-    return run._replace(weights=weights)
+    return run._replace(weights=weights, assignments=tuple(assignments))
 
 
 def _check_free(run: Run, assignments: Sequence[str]) -> None:

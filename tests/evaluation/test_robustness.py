@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,8 @@ from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Reconstruction, no_step, no_terms
 from jxrecon.methods.volumes.linear_prior import linear_prior
 from jxrecon.methods.volumes.mean_volume import mean_volume
-from jxrecon.report.robustness import worst, write_page
+from jxrecon.report.robustness import styles_of, worst, write_page
+from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError
 
 FIELD = Field((8, 9, 10), (20.0, 20.0, 20.0))
@@ -247,6 +249,17 @@ def test_the_page_shows_every_perturbation_and_method(found):
     assert worst(field, "linear prior", "photons") == min(losses)
 
 
+def test_a_remedy_changes_the_dash_of_a_methods_curve_and_keeps_its_colour():
+    methods = ["fdk", "fdk, style", "fdk, pose found", "lift", "lift, pose found", "nerp"]
+    styles = styles_of(methods)
+    assert len({tuple(style.values()) for style in styles.values()}) == len(methods)
+    assert len({styles[m]["color"] for m in methods[:3]}) == 1
+    assert len({styles[m]["color"] for m in ("fdk", "lift", "nerp")}) == 3
+    assert styles["fdk, pose found"]["linestyle"] == styles["lift, pose found"]["linestyle"]
+    many = styles_of([str(n) for n in range(14)])
+    assert len({tuple(style.values()) for style in many.values()}) == 14
+
+
 def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
     turned = condition("angle in plane", 10.0).taking.cameras
     told = Remedy("told", lambda bench: lambda images, cameras: (images, turned), "told the truth")
@@ -257,6 +270,20 @@ def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
     jax.effects_barrier()
     plain = float(nominal(SETTING).cameras[1].source[0])
     assert sorted(CALLS) == sorted([plain] * 2 + [float(turned[1].source[0])] * 2)
+
+
+def test_runs_that_find_poses_take_part_with_that_at_the_end_without_remedies():
+    method = counted(SETTING.problem(2))
+    method = method._replace(posed=method.reconstruct, own_views=True)
+    run = Run(Path("run"), EXPERIMENT, None, SETTING.problem(2), method, True, "Balls.")
+    run = run._replace(assignments=("settings.steps=3",))
+    setting = make_setting(EXPERIMENT, DATASET, Terms(counts=(2,), remedies=(histograms(),)))
+    asked = setting, ["mean volume"], [Trained(run, (), 7)]
+    names = ["mean volume", "mean volume, histograms", "toy", "toy, histograms"]
+    assert [c.name for c in choose(*asked)] == names
+    found = choose(*asked, posed=True)
+    assert [c.name for c in found] == [*names, "toy, own pose"]
+    assert found[-1].note.startswith("trained for 7 steps; settings.steps=3; made for 2")
 
 
 def test_poses_are_found_first_and_methods_told_nothing_of_it():
@@ -321,3 +348,17 @@ def test_xrays_by_another_machine_are_told_and_cost(tmp_path):
 def test_unknown_perturbations_are_refused():
     with pytest.raises(InputError, match="--perturbations blurr: expected some of angle in plane"):
         conditions_of(nominal(SETTING), ["blurr"])
+
+
+def test_some_values_of_a_perturbation_are_asked_for_by_name():
+    found = conditions_of(nominal(SETTING), ["source-axis distance", "angle-in-plane=-5,10"])
+    assert [c.key for c in found] == [
+        ("none", "0"),
+        ("source-axis distance", "-5"),
+        ("source-axis distance", "5"),
+        ("angle in plane", "-5"),
+        ("angle in plane", "10"),
+    ]
+    for asked in ("gamma=0.8", "gamma=", "gamma=0.7,x"):
+        with pytest.raises(InputError, match=r"expected some of 0\.7,0\.85,1\.15,1\.3"):
+            conditions_of(nominal(SETTING), [asked])

@@ -93,11 +93,22 @@ def test_modulation_by_activations_is_a_convolution_with_a_kernel_per_sample():
             )
 
 
-def test_styles_of_zero_silence_a_layer_with_or_without_demodulation():
-    x, kernel, styles = draw(4, 2, 3, 4, 3, 3), draw(5, 3, 3, 3, 3, 2), jnp.zeros((2, 3))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_styles_of_zero_silence_a_sample_with_or_without_demodulation(dtype):
+    x, kernel, styles = draw(4, 2, 3, 4, 3, 3), draw(5, 3, 3, 3, 3, 2), draw(6, 2, 3)
+    styles = styles.at[0].set(0.0)
     for demodulate in (True, False):
-        y = modulated_conv(x, kernel, styles, demodulate=demodulate)
-        np.testing.assert_array_equal(y, 0.0)
+        y = modulated_conv(x.astype(dtype), kernel, styles, demodulate=demodulate)
+        np.testing.assert_array_equal(y[0], 0.0)
+        assert float(jnp.abs(y[1]).max()) > 0.1
+
+    def total(kernel, styles):
+        return jnp.sum(modulated_conv(x.astype(dtype), kernel, styles).astype(jnp.float32))
+
+    silent = kernel.at[..., 0].set(0.0)  # as is a feature whose kernel is
+    np.testing.assert_array_equal(modulated_conv(x.astype(dtype), silent, styles)[..., 0], 0.0)
+    for slope in jax.grad(total, (0, 1))(silent, styles):
+        assert jnp.isfinite(slope).all()
 
 
 def test_the_upsampling_convolution_of_a_volume_is_zero_insertion_kernel_and_filter():

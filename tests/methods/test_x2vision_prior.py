@@ -1,6 +1,7 @@
 """The prior's training step on a toy field: what each phase moves, what it leaves, and that it learns."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -207,17 +208,16 @@ def test_a_step_draws_path_lengths_to_their_running_mean_and_the_mean_to_them(st
         assert (float(before) > 0) == (mean == 0)
 
 
-def test_every_start_of_every_member_has_views_of_its_own(start):
-    settings = LatentSettings(iterations=0, starts=3, pose=True)
-    images = tuple(jax.ShapeDtypeStruct((2, *c.shape), jnp.float32) for c in PROBLEM.cameras)
-    found = jax.eval_shape(
-        lambda images: invert_projections(
-            MODEL, settings, start.ema, images, PROBLEM.cameras, jax.random.key(2)
-        ),
-        images,
+def test_the_setting_that_finds_poses_gives_every_start_views_of_its_own(start):
+    """`--set settings.latent.pose=true`."""
+    settings = Settings(SETTINGS, LatentSettings(iterations=3, starts=2, pose=True))
+    run = partial(
+        build(settings, PROBLEM).reconstruct, cameras=PROBLEM.cameras, key=jax.random.key(0)
     )
-    shapes = [part.shape for part in found.latents.views]
-    assert shapes == [(6, 2, 3), (6, 2, 3), (6, 2), (6, 2)]
+    images = tuple(jax.ShapeDtypeStruct(camera.shape, jnp.float32) for camera in PROBLEM.cameras)
+    trace = jax.eval_shape(lambda images: run(start, images).trace, images)
+    assert {"L_v", "view_2_deg", "view_2_mm"} <= trace.keys()
+    assert {term.shape for term in trace.values()} == {(3,)}  # of the best start
 
 
 def test_samples_are_volumes_in_the_window(start):

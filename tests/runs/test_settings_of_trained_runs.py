@@ -63,6 +63,7 @@ def test_settings_of_reconstruction_are_set_when_a_run_is_opened(folder):
     run = opened(folder, "settings.latent.pose=true", "settings.latent.iterations=3")
     assert run.experiment.settings.latent.pose is True
     assert run.method.reconstruct().latent.iterations == 3
+    assert run.assignments == ("settings.latent.pose=true", "settings.latent.iterations=3")
 
 
 @pytest.mark.parametrize("assignment", ["settings.width=8", "settings.latents.pose=true", "x=1"])

@@ -90,15 +90,21 @@ def modulated_conv(
     wide, axes = accurate(x.dtype), tuple(range(x.ndim - 1))
     kernel, styles = kernel.astype(wide), styles.astype(wide)
     if demodulate and x.dtype == jnp.bfloat16:
-        largest = jnp.max(jnp.abs(kernel), axis=axes, keepdims=True)
+        largest = _largest(kernel, axes)
         kernel = kernel / (largest * math.sqrt(math.prod(kernel.shape[:-1])))
-        styles = styles / jnp.max(jnp.abs(styles), axis=1, keepdims=True)
+        styles = styles / _largest(styles, (1,))
     y = convolve(x * jnp.expand_dims(styles, axes[1:]).astype(x.dtype), kernel.astype(x.dtype))
     if demodulate:
         power = jnp.sum(jnp.square(kernel), axis=axes[:-1])
         sigma = lax.rsqrt(jnp.matmul(jnp.square(styles), power, precision="highest") + 1e-8)
         y = y * jnp.expand_dims(sigma, axes[1:]).astype(x.dtype)
     return y
+
+
+def _largest(x: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
+    """The largest magnitude along these axes, which stay; 1 where all are 0, which are then left so."""
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    return jnp.where(largest > 0, largest, 1.0)
 
 
 def minibatch_deviation(

@@ -198,14 +198,14 @@ def invert_projections(
 ) -> Inversion:
     """Latents of a frozen generator for the X-rays of each batch member, from `starts` starts each.
 
+    Views stand where they are told, whatever `settings.pose` says: the X-rays are the field's own.
+
     The batch of the result is [b * starts], the starts of one member side by side.
     """
     starts, count = settings.starts, images[0].shape[0]
     statistics = style_statistics(prior, generator)
     start = start_latents(prior, generator, statistics, key, starts)
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
-    if settings.pose:
-        start = start._replace(views=pose.as_told(count * starts, len(cameras)))
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
     return invert_in_stages((prior, settings, generator, statistics), start, repeated, cameras)
 
@@ -336,7 +336,7 @@ def eval_step(
     window, cameras = prior.problem.window, prior.problem.cameras
     real = window.to_unit(batch.hu)[..., None]
     images = manifold.project(prior, real, cameras)
-    latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1, pose=False)
+    latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1)
     found = invert_projections(prior, latent, state.ema, images, cameras, key)
     hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
     truth = jnp.clip(batch.hu, window.low, window.high)
