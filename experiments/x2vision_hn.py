@@ -69,7 +69,13 @@ def _field(*shape: int) -> Field:
 
 _FROM_COARSE = {
     levels: LatentSettings(
-        iterations=last, starts=1, anchor=1.0, coarse_iterations=coarse, samples=8
+        iterations=last,
+        starts=1,
+        anchor=1.0,
+        coarse_iterations=coarse,
+        samples=8,
+        local_mm=45.0,
+        lambda_u=0.1,
     )
     for levels, coarse, last in ((3, (0,), 100), (4, (80,), 30), (5, (80, 20), 10))
 }
@@ -209,6 +215,6 @@ def get_config(size: str | None = None) -> Experiment:
         kind=VOLUMES,
         build=build,
         load=scenes.load,
-        rivals=volume_rivals(quick=size in ("small", "cube", "half")),
+        rivals=volume_rivals(),
         **_SIZES[size],
     )
