@@ -250,8 +250,8 @@ def reconstruct(
         key: of random starts and of latents that are drawn.
         progress: told the lowest objective.
         weights: of the X-rays' pixels, of mean 1.
-        hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts;
-            earlier, a scan of the patient in HU, which is deformed instead (`guided`).
+        hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts,
+            and which says by itself what differs from place to place: codes do not vary then; earlier, a scan of the patient in HU, which is deformed instead (`guided`).
     """
     prior, settings = model.prior, model.settings.latent
     generator, statistics = state.ema, style_statistics(prior, state.ema)
@@ -266,6 +266,8 @@ def reconstruct(
         guide = (prior, settings, model.settings.guided)
         return follow(guide, state, hints["earlier"], statistics, at(levels), progress)
     begin = start_latents(prior, generator, statistics, key, settings)
+    if "start" in hints:
+        begin = begin._replace(local=None)
     if settings.pose:
         begin = begin._replace(views=pose.as_told(settings.starts, len(cameras)))
     if w is not None:
