@@ -251,7 +251,8 @@ def reconstruct(
         progress: told the lowest objective.
         weights: of the X-rays' pixels, of mean 1.
         hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts,
-            and which says by itself what differs from place to place: codes do not vary then; earlier, a scan of the patient in HU, which is deformed instead (`guided`).
+            and which says by itself what differs from place to place: codes do not vary then; earlier, a scan
+            of the patient in HU, which is deformed instead (`guided`).
     """
     prior, settings = model.prior, model.settings.latent
     generator, statistics = state.ema, style_statistics(prior, state.ema)
