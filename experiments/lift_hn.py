@@ -50,5 +50,5 @@ def get_config(size: str | None = None) -> Experiment:
         settings=settings,
         build=build,
         load=scenes.load,
-        rivals=volume_rivals(quick=True),
+        rivals=volume_rivals(),
     )

@@ -111,6 +111,6 @@ def get_config(size: str | None = None) -> Experiment:
         kind=VOLUMES,
         build=build,
         load=scenes.load,
-        rivals=volume_rivals(quick=size == "tiny"),
+        rivals=volume_rivals(),
         **_SIZES[size],
     )

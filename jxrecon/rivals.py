@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import jax
+
 from jxrecon.experiment import Rival
 from jxrecon.methods.surfaces.mean_shape import mean_shape
 from jxrecon.methods.surfaces.nearest_shape import nearest_shape
@@ -23,12 +25,14 @@ from jxrecon.methods.volumes.sirt import sirt
 from jxrecon.methods.volumes.tv import tv
 
 
-def volume_rivals(quick: bool) -> dict[str, Rival]:
+def volume_rivals(quick: bool | None = None) -> dict[str, Rival]:
     """Name -> method that finds CT volumes.
 
     Args:
-        quick: NeRP by a network and iterations for a CPU; the paper's take hours there.
+        quick: NeRP by a network and iterations for a CPU, where the paper's take hours; None: on a CPU.
     """
+    if quick is None:
+        quick = jax.default_backend() == "cpu"
     fit = QUICK if quick else None
     return {
         "mean volume": Rival(mean_volume, default=True),

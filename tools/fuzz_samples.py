@@ -35,7 +35,7 @@ from weight_files import read_official
 from jxrecon.data import lidc
 from jxrecon.data.openkbp import field_centres, is_openkbp
 from jxrecon.data.rtstruct import read_labels
-from jxrecon.data.surround import Surround, read_surround, write_surround
+from jxrecon.data.surround import Surround, View, read_surround, write_surround
 from jxrecon.evaluation.table import CaseTable
 from jxrecon.geometry import camera_at
 from jxrecon.io import radiographs
@@ -269,7 +269,8 @@ def _packed_vtp(vertices: np.ndarray, faces: np.ndarray) -> str:
 def _arrays(folder: Path) -> list[Sample]:
     """What lies in a run folder beside its checkpoints, in NPZ."""
     surround, shadows = folder / "surround.npz", folder / "check.npz"
-    write_surround(surround, Surround(*(jnp.ones(n) for n in (4, 4, (2, 4), (2, 4), 4))))
+    shapes = ((2, 2), (2, 2), (2, 2, 2), (4, 4), (2, 2, 2), 2, (2, 2))
+    write_surround(surround, Surround((View(*map(jnp.ones, shapes)),)))
     views = tuple(camera_at(angle, shape=(4, 4), pixel_mm=30.0) for angle in (0.0, 90.0))
     write_shadows(shadows, Shadows(views, np.ones((2, 3, 2, 4, 4), np.uint8)))
     return [

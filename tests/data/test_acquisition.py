@@ -99,7 +99,9 @@ def test_all_cases_come_with_their_mirror_images():
 def test_the_surround_is_learnt_where_there_is_one():
     made = acquisition(cases(), GRID, CAMERAS, CLEAN)
     found = made.surround()
-    assert found.whole.shape == (6, 2 * 64)
+    assert [view.field.shape for view in found.views] == [(6, 8, 8)] * 2
+    for view in found.views:  # pixels of 24 mm are 16 mm wide at the isocentre, 8 of them 128 mm
+        np.testing.assert_allclose(view.reach, 40 / 128, rtol=1e-5)
     nothing = cases()._replace(scenes=cases().scenes._replace(beyond=0.0))
     assert acquisition(nothing, GRID, CAMERAS, CLEAN).surround() is None
     assert acquisition(cases(scenes=False), GRID, CAMERAS, CLEAN).surround() is None

@@ -202,7 +202,7 @@ def test_a_coarse_level_is_the_generator_with_fewer_levels(trained):
     expected = small.apply({"params": state.ema["synthesis"]}, jnp.repeat(w, 2, axis=1), None)
     expected = expected + state.ema["axes"].volume(w[:, 0], (2, 3, 2))
     shown = prior.project(level.prior, expected, level.cameras)
-    for a, b in zip(level.project(state.ema, w, None, None), shown):
+    for a, b in zip(level.project(state.ema, Latents(w, ())), shown):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -234,7 +234,7 @@ def test_pivotal_tuning_lowers_the_data_term_and_leaves_coarse_levels(trained):
     level = stages.level_of(MODEL, 2, batch_of(4)[2], PROBLEM.cameras, None)
     level = level._replace(images=tuple(image[3:] for image in level.images))
     latents = method.start_latents(
-        MODEL, state.ema, method.style_statistics(MODEL, state.ema), jax.random.key(0), 1
+        MODEL, state.ema, method.style_statistics(MODEL, state.ema), jax.random.key(0), LATENT
     )
     found = jit(lambda g, x: pivotal.tuned(MODEL, settings, g, x, level))(state.ema, latents)
 

@@ -69,7 +69,7 @@ def test_a_volume_of_the_small_prior_is_found_again_from_its_two_projections(tra
         )
 
     statistics = method.style_statistics(model, generator)
-    start = method.start_latents(model, generator, statistics, jax.random.key(1), 1)
+    start = method.start_latents(model, generator, statistics, jax.random.key(1), settings)
     before = squared_error(jax.tree.map(lambda a: jnp.repeat(a, VOLUMES, axis=0), start))
     fall = before / squared_error(found.latents)
     hu = method.volumes_of(model, generator, found.latents.ws, found.latents.noise)

@@ -50,6 +50,9 @@ from jxrecon.methods.base.method import (
 from jxrecon.nn.optimise import descend
 from jxrecon.types import InputError, Key, Terms
 
+KEPT_BYTES = 2**28
+"""Fourier features of a whole grid are kept from iteration to iteration if they take no more than this."""
+
 W0 = 30.0
 """The frequency of SIREN: every hidden layer is sin(W0 (x W + b))."""
 
@@ -314,7 +317,7 @@ def evaluation(
 ) -> Callable[[Layers], Float[Array, "x y z"]]:
     """Layers -> the network at every voxel of a grid, chunk by chunk, and once more for gradients.
 
-    A grid that is one chunk is quicker: its features are made once, and activations are kept.
+    Features are made once where `KEPT_BYTES` hold them; a grid that is one chunk keeps activations, too.
     """
     forward = _NETWORKS[settings.network]
     points = coordinates(shape).reshape(-1, 3)
@@ -324,13 +327,17 @@ def evaluation(
     chunks = -(-len(points) // settings.chunk)
     size = -(-len(points) // chunks)
     padded = jnp.pad(points, ((0, chunks * size - len(points)), (0, 0)))
+    inputs = padded.reshape(chunks, size, 3)
+    features = partial(fourier_features, frequencies=frequencies)
+    if 8 * chunks * size * len(frequencies) <= KEPT_BYTES:
+        inputs, features = jax.lax.map(features, inputs), lambda chunk: chunk
 
     def volume(layers: Layers) -> Float[Array, "x y z"]:
         @jax.checkpoint
-        def one(chunk: Float[Array, "n axes"]) -> Float[Array, "n 1"]:
-            return forward(layers, fourier_features(chunk, frequencies))
+        def one(chunk: Float[Array, "n i"]) -> Float[Array, "n 1"]:
+            return forward(layers, features(chunk))
 
-        values = jax.lax.map(one, padded.reshape(chunks, size, 3))
+        values = jax.lax.map(one, inputs)
         return values.reshape(-1)[: len(points)].reshape(shape)
 
     return volume

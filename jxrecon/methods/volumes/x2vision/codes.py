@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jxrecon.methods.volumes.x2vision.local import spread_out
 from jxrecon.nn.resample import upsample2
 from jxrecon.rounded import Rows, rows
 from jxrecon.types import Key, PyTree
@@ -55,17 +56,30 @@ class Axes(NamedTuple):
         along = jnp.matmul(away.reshape(away.shape[0], -1), self.rows.T, precision="highest")
         return along * (self.deviation / self.spread)[None]
 
-    def volume(self, z: Float[Array, "b d"], shape: tuple[int, ...]) -> Float[Array, "b x y z 1"]:
-        """The linear volume, averaged to a level's shape."""
-        return averaged(self.middle[None], shape)[..., None] + self.moved(z, shape)
+    def volume(
+        self,
+        z: Float[Array, "b d"],
+        shape: tuple[int, ...],
+        local: Float[Array, "b d i j k"] | None = None,
+    ) -> Float[Array, "b x y z 1"]:
+        """The linear volume, averaged to a level's shape; `local`: of codes that vary from place to place."""
+        return averaged(self.middle[None], shape)[..., None] + self.moved(z, shape, local)
 
-    def moved(self, z: Float[Array, "b d"], shape: tuple[int, ...]) -> Float[Array, "b x y z 1"]:
+    def moved(
+        self,
+        z: Float[Array, "b d"],
+        shape: tuple[int, ...],
+        local: Float[Array, "b d i j k"] | None = None,
+    ) -> Float[Array, "b x y z 1"]:
         """What z adds to the mean."""
         z = z / jnp.where(self.deviation > 0, self.deviation, 1.0)[None]
         moves = self.moves.arrays() if isinstance(self.moves, Rows) else self.moves
         moves = averaged(moves, shape)
         away = jnp.matmul(z, moves.reshape(moves.shape[0], -1), precision="highest")
-        away = away.reshape(-1, *moves.shape[1:])[..., None]
+        away = away.reshape(-1, *moves.shape[1:])
+        if local is not None:
+            away = away + jnp.sum(spread_out(local, moves.shape[1:]) * moves[None], axis=1)
+        away = away[..., None]
         while away.shape[1:-1] != shape:
             away = upsample2(away)
         return away

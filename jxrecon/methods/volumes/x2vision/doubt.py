@@ -49,7 +49,7 @@ def precision(
 
     def residual(u: Float[Array, " d"]) -> Float[Array, " pixels"]:
         moved = w[:layers] + jnp.matmul(frame, u, precision="highest")[None]
-        shown = level.project(generator, moved[None], None, latents.views)
+        shown = level.project(generator, latents._replace(ws=moved[None], noise=()))
         parts = [(p[0] - i[0]) for p, i in zip(shown, level.images)]
         if level.weights is not None:
             parts = [part * jnp.sqrt(v) for part, v in zip(parts, level.weights)]

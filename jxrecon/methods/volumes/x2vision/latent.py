@@ -36,7 +36,7 @@ class LatentSettings:
 
     lambda_w, lambda_c, lambda_n and kappa are the paper's; lambda_2, lambda_p and the schedule are
     ours, since the paper's could not be verified. With `pose` the views' poses and exposures are found, too
-    (`pose`, which is ours).
+    (`pose`, which is ours), with `local_mm` codes that vary over so many millimetres (`local`, ours, too).
 
     Attributes:
         start: of w: "mean", mu; or "xrays", what the prior's encoder makes of X-rays of the problem's
@@ -61,6 +61,8 @@ class LatentSettings:
     distance: str = "gradient_ssim"  # L_p; or "lpips_vgg" as in the paper, "lpips_alex"
     pose: bool = False
     lambda_v: float = 1.0
+    local_mm: float = 0.0
+    lambda_u: float = 1.0
     start: str = "mean"
     anchor: float = 0.0
     coarse_iterations: tuple[int, ...] = (0,)
@@ -96,11 +98,13 @@ def w_statistics(ws: Float[Array, "n d"]) -> WStatistics:
 
 
 class Latents(NamedTuple):
-    """What is optimised: a style vector a layer (W+), a noise map a convolution; and poses, if asked."""
+    """What is optimised: a style vector a layer (W+), a noise map a convolution; if asked, poses, and codes
+    that vary from place to place (`local`)."""
 
     ws: Styles
     noise: Noise
     views: pose.Views | None = None
+    local: Float[Array, "b d i j k"] | None = None
 
 
 class Inversion(NamedTuple):
@@ -173,9 +177,11 @@ def objective(
         "L_p": reduce(add, [distance(p, i) for p, i in zip(projections, images)]),
         "L_w": style_likelihood(latents.ws, statistics, settings.sigma),
         "L_c": style_coherence(latents.ws, settings.kappa),
-        "L_n": noise_likelihood(latents.noise),
+        "L_n": noise_likelihood(latents.noise) if latents.noise else jnp.zeros(len(latents.ws)),
     }
     told = {}
+    if latents.local is not None:
+        terms["L_u"] = 0.5 * jnp.sum(latents.local**2, axis=(1, 2, 3, 4))
     if latents.views is not None:
         terms["L_v"], told = pose.likelihood(latents.views), pose.facts(latents.views)
     weighted = [getattr(settings, f"lambda_{name[2:]}") * term for name, term in terms.items()]

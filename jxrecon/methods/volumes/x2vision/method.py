@@ -12,6 +12,7 @@
 | L_c | latent.style_coherence | latent.lambda_c, latent.kappa |
 | L_n | latent.noise_likelihood | latent.lambda_n |
 | L_v, ours | pose.likelihood | latent.pose, latent.lambda_v |
+| L_u, ours: codes that vary from place to place | local.spread_out | latent.local_mm, latent.lambda_u |
 
 Ours, beside the paper:
 
@@ -60,6 +61,7 @@ from jxrecon.methods.volumes.x2vision.latent import (
     WStatistics,
     w_statistics,
 )
+from jxrecon.methods.volumes.x2vision.local import cells
 from jxrecon.methods.volumes.x2vision.pivotal import tuned
 from jxrecon.methods.volumes.x2vision.prior import Prior, PriorSettings, State, volumes_of
 from jxrecon.methods.volumes.x2vision.stages import invert_in_stages, level_of
@@ -105,13 +107,19 @@ def build(settings: Settings, problem: Problem) -> Method:
     """X2Vision for this problem.
 
     Raises:
-        InputError: there is no such distance or no such start.
+        InputError: there is no such distance or no such start, or codes cannot vary from place to place.
     """
     starts = ("mean", "xrays") if settings.prior.codes == "principal" else ("mean",)
     if settings.latent.start not in starts:
         raise InputError(
             f"settings.latent.start={settings.latent.start}: expected {' or '.join(starts)} with "
             f"settings.prior.codes={settings.prior.codes}"
+        )
+    length = settings.latent.local_mm
+    if length < 0 or (length and settings.prior.codes == "table"):
+        raise InputError(
+            f"settings.latent.local_mm={length:g}: expected 0 with settings.prior.codes=table, or "
+            "millimetres over which principal codes vary"
         )
     distances.check(settings.prior.distance, "settings.prior.distance")
     distances.check(settings.latent.distance, "settings.latent.distance")
@@ -180,12 +188,17 @@ def start_latents(
     generator: PyTree,
     statistics: WStatistics,
     key: Key,
-    starts: int,
+    settings: LatentSettings,
 ) -> Latents:
-    """The first start is w = mu, the others are mapped z; noise starts at its mode, 0."""
+    """The first start is w = mu, the others are mapped z; all else starts at its mode, 0."""
+    starts = settings.starts
     w = mapped_styles(prior, generator, key, starts).at[0].set(statistics.mean)
     noise = tuple(jnp.zeros((starts, *shape, 1)) for shape in prior.synthesis.noise_shapes)
-    return Latents(manifold.alike(prior, w), noise)
+    latents = Latents(manifold.alike(prior, w), noise)
+    if not settings.local_mm:
+        return latents
+    places = cells(prior.problem.grid, settings.local_mm)
+    return latents._replace(local=jnp.zeros((settings.starts, prior.settings.w_dim, *places)))
 
 
 def invert_projections(
@@ -204,7 +217,7 @@ def invert_projections(
     """
     starts, count = settings.starts, images[0].shape[0]
     statistics = style_statistics(prior, generator)
-    start = start_latents(prior, generator, statistics, key, starts)
+    start = start_latents(prior, generator, statistics, key, settings)
     start = jax.tree.map(lambda a: jnp.tile(a, (count,) + (1,) * (a.ndim - 1)), start)
     repeated = tuple(jnp.repeat(image, starts, axis=0) for image in images)
     return invert_in_stages((prior, settings, generator, statistics), start, repeated, cameras)
@@ -237,8 +250,9 @@ def reconstruct(
         key: of random starts and of latents that are drawn.
         progress: told the lowest objective.
         weights: of the X-rays' pixels, of mean 1.
-        hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts;
-            earlier, a scan of the patient in HU, which is deformed instead (`guided`).
+        hints: whole, the X-rays with what lies about the field; start, a volume in HU from which w starts,
+            and which says by itself what differs from place to place: codes do not vary then; earlier, a scan
+            of the patient in HU, which is deformed instead (`guided`).
     """
     prior, settings = model.prior, model.settings.latent
     generator, statistics = state.ema, style_statistics(prior, state.ema)
@@ -252,7 +266,9 @@ def reconstruct(
     if "earlier" in hints:
         guide = (prior, settings, model.settings.guided)
         return follow(guide, state, hints["earlier"], statistics, at(levels), progress)
-    begin = start_latents(prior, generator, statistics, key, settings.starts)
+    begin = start_latents(prior, generator, statistics, key, settings)
+    if "start" in hints:
+        begin = begin._replace(local=None)
     if settings.pose:
         begin = begin._replace(views=pose.as_told(settings.starts, len(cameras)))
     if w is not None:
@@ -268,7 +284,8 @@ def reconstruct(
         generator = tuned(prior, settings, generator, latents, at(levels))
 
     def volume(off: Float[Array, "#k w"]) -> Float[Array, "x y z"]:
-        hu = volumes_of(prior, generator, latents.ws + off[None], latents.noise)[0]
+        ws = latents.ws + off[None]
+        hu = volumes_of(prior, generator, ws, latents.noise, latents.local)[0]
         return hu if beside is None else jnp.clip(hu + beside, *prior.problem.window)
 
     if not settings.samples:
@@ -338,7 +355,8 @@ def eval_step(
     images = manifold.project(prior, real, cameras)
     latent = replace(settings.latent, iterations=settings.eval_iterations, starts=1)
     found = invert_projections(prior, latent, state.ema, images, cameras, key)
-    hu = volumes_of(prior, state.ema, found.latents.ws, found.latents.noise)
+    latents = found.latents
+    hu = volumes_of(prior, state.ema, latents.ws, latents.noise, latents.local)
     truth = jnp.clip(batch.hu, window.low, window.high)
     error = jnp.mean((hu - truth) ** 2, axis=(1, 2, 3))
     again = manifold.project(prior, window.to_unit(hu)[..., None], cameras)

@@ -8,6 +8,7 @@ whose locality term keeps other images; here the second term keeps this volume: 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,13 +39,14 @@ def tuned(
     free = set(names[2 * max(levels - settings.tuning_levels, 0) :])
     synthesis = generator["synthesis"]
     moving = {name: part for name, part in synthesis.items() if name in free}
-    before = synthesise(prior, generator, latents.ws, latents.noise)
+    show = partial(synthesise, ws=latents.ws, noise=latents.noise, local=latents.local)
+    before = show(prior, generator)
 
     def moved(moving: PyTree) -> PyTree:
         return {**generator, "synthesis": {**synthesis, **moving}}
 
     def loss(moving: PyTree) -> Any:
-        now = synthesise(prior, moved(moving), latents.ws, latents.noise)
+        now = show(prior, moved(moving))
         shown = level.shown(now, latents.views)
         data = image_distance(shown, level.images, level.weights)
         return settings.lambda_2 * jnp.sum(data) + settings.tuning_keep * jnp.mean(

@@ -263,14 +263,19 @@ def alike(prior: Prior, w: Float[Array, "b w"]) -> Styles:
 
 
 def synthesise(
-    prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...] | None
+    prior: Prior,
+    generator: PyTree,
+    ws: Styles,
+    noise: tuple[Array, ...] | None,
+    local: Float[Array, "b w i j k"] | None = None,
 ) -> Volumes:
-    """G(w, n) in network units, float32: of principal codes with the linear volume of the first w."""
+    """G(w, n) in network units, float32: of principal codes with the linear volume of the first w, and of
+    `local`, codes that vary from place to place."""
     shown = apply(prior.synthesis, generator["synthesis"], ws, noise)
     if not prior.encodes:
         return shown
     axes = jax.lax.stop_gradient(generator["axes"])
-    return shown + axes.volume(ws[:, 0], shown.shape[1:-1])
+    return shown + axes.volume(ws[:, 0], shown.shape[1:-1], local)
 
 
 def score(prior: Prior, params: PyTree, volumes: Volumes) -> Float[Array, "b 1"]:
@@ -279,11 +284,15 @@ def score(prior: Prior, params: PyTree, volumes: Volumes) -> Float[Array, "b 1"]
 
 
 def volumes_of(
-    prior: Prior, generator: PyTree, ws: Styles, noise: tuple[Array, ...] | None
+    prior: Prior,
+    generator: PyTree,
+    ws: Styles,
+    noise: tuple[Array, ...] | None,
+    local: Float[Array, "b w i j k"] | None = None,
 ) -> Float[Array, "b x y z"]:
     """G(w, n) in HU, clipped to the window."""
     window = prior.problem.window
-    volumes = synthesise(prior, generator, ws, noise)
+    volumes = synthesise(prior, generator, ws, noise, local)
     return jnp.clip(window.to_hu(volumes[..., 0]), window.low, window.high)
 
 

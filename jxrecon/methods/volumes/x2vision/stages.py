@@ -9,6 +9,7 @@ is smaller, so that data and priors keep their balance.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,11 +52,13 @@ class Level(NamedTuple):
     block: int
 
     def project(
-        self, generator: PyTree, ws: Float[Array, "b #k w"], noise: Any, views: pose.Views | None
+        self, generator: PyTree, latents: Latents
     ) -> tuple[Float[Array, "b rows columns"], ...]:
-        """Projections of the level's volume; one w a layer, or one for all."""
+        """Projections of the level's volume; one w a layer, or one for all; without noise if there is ()."""
+        ws, noise = latents.ws, latents.noise or None
         ws = jnp.broadcast_to(ws, (ws.shape[0], self.prior.synthesis.num_ws, ws.shape[2]))
-        return self.shown(manifold.synthesise(self.prior, generator, ws, noise), views)
+        volumes = manifold.synthesise(self.prior, generator, ws, noise, latents.local)
+        return self.shown(volumes, latents.views)
 
     def shown(
         self, volumes: manifold.Volumes, views: pose.Views | None
@@ -131,7 +134,9 @@ def invert_in_stages(
     top = len(prior.settings.channels)
     coarse = settings.coarse_iterations if prior.settings.architecture == "skip" else ()
     found = Inversion(start, jnp.zeros(start.ws.shape[0]), {})
-    w, views = start.ws[:, :1], start.views
+    one = start._replace(
+        ws=start.ws[:, :1], noise=()
+    )  # a w for all layers, and no noise to optimise
     for place, iterations in enumerate(coarse, start=top - len(coarse)):
         if iterations and place > 0:
             level = level_of(prior, place, images, cameras, weights)
@@ -142,25 +147,17 @@ def invert_in_stages(
                 lambda_w=settings.lambda_w * prior.synthesis.num_ws,  # as if each layer had this w
             )
 
-            def project(latents: Latents, level: Level = level) -> Any:
-                return level.project(generator, latents.ws, None, latents.views)
-
-            still = (jnp.zeros((w.shape[0], 1)),)  # no noise is optimised here
+            project = partial(level.project, generator)
             how = {"progress": progress, "weights": level.weights}
-            first = Latents(w, still, views)
-            found = invert(first, level.images, project, statistics, mine, **how)
-            w, views = found.latents.ws, found.latents.views
-    ws = jnp.broadcast_to(w, start.ws.shape)
+            found = invert(one, level.images, project, statistics, mine, **how)
+            one = found.latents
+    begin = one._replace(ws=jnp.broadcast_to(one.ws, start.ws.shape), noise=start.noise)
     if not settings.iterations:
-        return found._replace(latents=Latents(ws, start.noise, views))
+        return found._replace(latents=begin)
     full = level_of(prior, top, images, cameras, weights)
-
-    def project_all(latents: Latents) -> Any:
-        return full.project(generator, latents.ws, latents.noise, latents.views)
-
     how = {"progress": progress, "weights": weights}
-    begin = Latents(ws, start.noise, views)
-    last = invert(begin, images, project_all, statistics, settings, **how)
+    project = partial(full.project, generator)
+    last = invert(begin, images, project, statistics, settings, **how)
     return last._replace(trace=_joined(found.trace, last.trace))
 
 
