@@ -328,14 +328,14 @@ def evaluation(
     size = -(-len(points) // chunks)
     padded = jnp.pad(points, ((0, chunks * size - len(points)), (0, 0)))
     inputs = padded.reshape(chunks, size, 3)
-    features = partial(fourier_features, frequencies=frequencies)
-    if 8 * chunks * size * len(frequencies) <= KEPT_BYTES:
-        inputs, features = jax.lax.map(features, inputs), lambda chunk: chunk
+    kept = 8 * chunks * size * len(frequencies) <= KEPT_BYTES
+    if kept:
+        inputs = jax.lax.map(partial(fourier_features, frequencies=frequencies), inputs)
 
     def volume(layers: Layers) -> Float[Array, "x y z"]:
         @jax.checkpoint
         def one(chunk: Float[Array, "n i"]) -> Float[Array, "n 1"]:
-            return forward(layers, features(chunk))
+            return forward(layers, chunk if kept else fourier_features(chunk, frequencies))
 
         values = jax.lax.map(one, inputs)
         return values.reshape(-1)[: len(points)].reshape(shape)
