@@ -94,7 +94,7 @@ def test_the_pose_of_a_new_patients_x_ray_is_found(known, taken):
     search = known.search(CAMERAS)
     for number in (16, 17, 18):
         pair = [taken(number, CAMERAS[0]), taken(number, move(CAMERAS[1], motion))]
-        off.append((search.refine(pair).motion[0] - motion)[:2])
+        off.append(search.refine(pair).motion[0] - motion[:2])  # angle and tilt
     assert np.sqrt(np.square(off).mean()) < 3.5
     assert known.search(CAMERAS[::-1]).missed[0].errors.shape[1] == 5
 
