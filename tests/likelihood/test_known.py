@@ -95,7 +95,7 @@ def test_the_pose_of_a_new_patients_x_ray_is_found(known, taken):
     for number in (16, 17, 18):
         pair = [taken(number, CAMERAS[0]), taken(number, move(CAMERAS[1], motion))]
         off.append(search.refine(pair).motion[0] - motion[:2])  # angle and tilt
-    told = np.sqrt(np.square(motion[:2]).mean())  # what one is off who believes the cameras, 4.2 degrees
+    told = np.sqrt(np.square(motion[:2]).mean())  # the error of who believes the cameras: 4.2
     assert np.sqrt(np.square(off).mean()) < 0.85 * told
     assert known.search(CAMERAS[::-1]).missed[0].errors.shape[1] == 5
 
