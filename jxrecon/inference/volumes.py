@@ -207,7 +207,9 @@ def _shown(
     stored = source.folder / SURROUND
     learnt = not run.untrained and stored.exists()
     if request.xrays == "field" or (request.xrays is None and not learnt and source is run):
-        request.say("X-rays are taken for those of the field alone")
+        asked = request.xrays == "field"
+        other = "" if asked else "; if they show the whole patient, --surround RUN finds its share"
+        request.say(f"X-rays are taken for those of the field alone{other}")
         return images, None, "the field alone, as given"
     cameras = tuple(view.camera for view in views)
     if learnt and source is run and same_cameras(cameras, run.problem.cameras, 0.1):
