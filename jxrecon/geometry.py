@@ -307,6 +307,13 @@ def pitch_at(camera: AnyCamera, point_mm: Float[AnyArray, "3"]) -> Float[np.ndar
     return abs(depth_of(camera, point_mm)) * np.array(pixel_mm(camera))
 
 
+def shares(pixels: int, parts: int) -> Float[np.ndarray, "parts pixels"]:
+    """Of each pixel along an axis in the mean over each of `parts` equal parts of it."""
+    ends, first = np.arange(parts + 1) * (pixels / parts), np.arange(pixels)
+    shared = np.minimum(ends[1:, None], first + 1) - np.maximum(ends[:-1, None], first)
+    return np.maximum(shared, 0.0) * (parts / pixels)
+
+
 def places_of(
     camera: AnyCamera, points_mm: Float[AnyArray, "*points 3"]
 ) -> Float[np.ndarray, "*points 2"]:

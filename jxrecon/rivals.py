@@ -25,15 +25,9 @@ from jxrecon.methods.volumes.sirt import sirt
 from jxrecon.methods.volumes.tv import tv
 
 
-def volume_rivals(quick: bool | None = None) -> dict[str, Rival]:
-    """Name -> method that finds CT volumes.
-
-    Args:
-        quick: NeRP by a network and iterations for a CPU, where the paper's take hours; None: on a CPU.
-    """
-    if quick is None:
-        quick = jax.default_backend() == "cpu"
-    fit = QUICK if quick else None
+def volume_rivals() -> dict[str, Rival]:
+    """Name -> method that finds CT volumes; NeRP `QUICK` on a CPU, where the paper's takes hours a case."""
+    fit = QUICK if jax.default_backend() == "cpu" else None
     return {
         "mean volume": Rival(mean_volume, default=True),
         "nearest volume": Rival(nearest, default=True),

@@ -47,7 +47,7 @@ def get_config(size=None):
         settings=None,
         build=lambda settings, problem: linear_prior(problem),
         load=scenes.load,
-        rivals=volume_rivals(quick=True),
+        rivals=volume_rivals(),
     )
 '''
 

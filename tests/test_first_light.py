@@ -42,7 +42,7 @@ def get_config(size=None):
         build=build,
         load=volumes.load,
         kind=VOLUMES,
-        rivals=volume_rivals(quick=True),
+        rivals=volume_rivals(),
     )
 '''
 

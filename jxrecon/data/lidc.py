@@ -299,8 +299,6 @@ def _project(hu: Array, spacing_mm: float, pixels: int) -> tuple[Array, ...]:
     x, y, z = hu.shape
     grid = centred_grid((x, y, z), (spacing_mm,) * 3)
     mu = attenuation(hu.astype(jnp.float32))
-    with (
-        jax.ensure_compile_time_eval()
-    ):  # known cameras take the aligned path, which is never negative
+    with jax.ensure_compile_time_eval():  # known cameras go aligned: never negative
         views = cameras(pixels)
     return drr.project(mu, grid.affine, views)

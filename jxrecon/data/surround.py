@@ -29,6 +29,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon import files
+from jxrecon.geometry import shares
 from jxrecon.types import AnyArray, InputError
 
 LAMBDA, REACH_MM = 0.1, 40.0
@@ -184,9 +185,9 @@ def weighted_sum(
     reach: Float[Array, "2"],
 ) -> Float[Array, "rows columns"]:
     """alpha (rho . X'F / N): each case's F by a weight that varies over the image."""
-    across, down = (closeness(n, m, far) for n, m, far in zip(field.shape[1:], alpha.shape, reach))
+    rows, columns = (closeness(n, m, far) for n, m, far in zip(field.shape[1:], alpha.shape, reach))
     products = whole * alpha[None]
-    weights = jnp.einsum("ri,nij,cj->nrc", across, products, down, precision="highest")
+    weights = jnp.einsum("ri,nij,cj->nrc", rows, products, columns, precision="highest")
     return jnp.mean(weights * field, axis=0)
 
 
@@ -198,16 +199,8 @@ def closeness(one: int, other: int, reach: Float[Array, ""]) -> Float[Array, "on
 
 def in_blocks(images: Float[Array, "n rows columns"]) -> Float[Array, "n i j"]:
     """Means over blocks that share out the image: `BLOCKS` along an axis, a pixel each if fewer."""
-    rows, columns = (_shared_out(n, min(n, BLOCKS)) for n in images.shape[1:])
+    rows, columns = (jnp.asarray(shares(n, min(n, BLOCKS)), jnp.float32) for n in images.shape[1:])
     return jnp.einsum("ir,nrc,jc->nij", rows, images, columns, precision="highest")
-
-
-def _shared_out(pixels: int, blocks: int) -> Float[Array, "blocks pixels"]:
-    """The share of each pixel in the mean over each block."""
-    edges, ends = np.linspace(0, 1, pixels + 1), np.linspace(0, 1, blocks + 1)
-    low = np.maximum(edges[None, :-1], ends[:-1, None])
-    high = np.minimum(edges[None, 1:], ends[1:, None])
-    return jnp.asarray(blocks * np.maximum(high - low, 0), jnp.float32)
 
 
 def write_surround(path: Path, surround: Surround) -> None:

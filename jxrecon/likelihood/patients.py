@@ -16,7 +16,7 @@ from jxrecon.compile import jit
 from jxrecon.data.scene_xrays import field_of
 from jxrecon.data.volumes import Scenes, VolumeSet
 from jxrecon.drr.shear_warp import Plan
-from jxrecon.geometry import AnyCamera, Grid, box_corners_mm, centred_grid
+from jxrecon.geometry import AnyCamera, Grid, box_corners_mm, centred_grid, shares
 from jxrecon.types import AnyArray
 from jxrecon.units import HU_AIR
 
@@ -106,16 +106,8 @@ def _grid_of(scenes: Scenes) -> Grid:
 
 def averaged(image: Float[AnyArray, "rows columns"]) -> Float[np.ndarray, "pixels pixels"]:
     """An X-ray of any size averaged over the same area to the pixels that are compared."""
-    rows, columns = (_overlaps(n) for n in image.shape)
+    rows, columns = (shares(n, PIXELS) for n in image.shape)
     return rows @ np.clip(np.asarray(image, np.float64), None, DARKEST) @ columns.T
-
-
-def _overlaps(count: int) -> Float[np.ndarray, "pixels count"]:
-    """Share of each of `count` old pixels in each new one."""
-    ends = np.arange(PIXELS + 1) * (count / PIXELS)
-    old = np.arange(count)
-    shared = np.minimum(ends[1:, None], old + 1) - np.maximum(ends[:-1, None], old)
-    return np.maximum(shared, 0.0) * (PIXELS / count)
 
 
 def stacked(images: Sequence[Float[AnyArray, "rows columns"]]) -> Float[np.ndarray, "views p p"]:

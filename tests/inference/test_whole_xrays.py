@@ -72,7 +72,7 @@ def get_config(size=None):
         build=build,
         load=load,
         kind=VOLUMES,
-        rivals=volume_rivals(quick=True),
+        rivals=volume_rivals(),
     )
 '''
 

@@ -134,9 +134,7 @@ def invert_in_stages(
     top = len(prior.settings.channels)
     coarse = settings.coarse_iterations if prior.settings.architecture == "skip" else ()
     found = Inversion(start, jnp.zeros(start.ws.shape[0]), {})
-    one = start._replace(
-        ws=start.ws[:, :1], noise=()
-    )  # a w for all layers, and no noise to optimise
+    one = start._replace(ws=start.ws[:, :1], noise=())  # a w for all layers, no noise to find
     for place, iterations in enumerate(coarse, start=top - len(coarse)):
         if iterations and place > 0:
             level = level_of(prior, place, images, cameras, weights)
