@@ -13,6 +13,7 @@ import pytest
 
 from jxrecon import drr
 from jxrecon.data.volumes import Dataset, Scenes, VolumeSet
+from jxrecon.evaluate import command as evaluate
 from jxrecon.evaluation import robustness as suite
 from jxrecon.evaluation.bench import Remedy
 from jxrecon.evaluation.compare import compare
@@ -277,6 +278,16 @@ def test_calls_of_several_methods_and_fields_make_one_page(found, tmp_path):
     assert (page.out / "robustness.json").read_bytes() == written
     jax.effects_barrier()
     assert len(CALLS) == called  # nothing is computed
+
+
+def test_the_command_joins_calls_and_computes_nothing_else(found, tmp_path, capsys):
+    asked = ["--suite", "robustness", "--join", str(found.out)]
+    assert evaluate([*asked, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "robustness.html").read_text() == write_page(found).read_text()
+    mixed = [*asked, "--out", str(tmp_path), "--methods", "fdk"]
+    for wrong, why in ((mixed, "without"), (asked[2:], "with")):
+        assert evaluate(wrong) != 0
+        assert f"--join: expected {why} --" in capsys.readouterr().err
 
 
 def test_calls_that_cannot_stand_on_one_page_are_refused(found, tmp_path):
