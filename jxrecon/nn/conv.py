@@ -218,19 +218,17 @@ def _correlate_folded(
         y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
         terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
         return sum(terms[1:], terms[0])
+    planes = [x[:, k : k + depth] for k in range(w.shape[0])]
+    kernels = list(w)
     if math.prod(w.shape[1:4]) < MANY or w.dtype == jnp.float64:  # of 16 channels XLA's is slow
-        x = jnp.concatenate([x[:, k : k + depth] for k in range(w.shape[0])], -1)
-        w = w.transpose(1, 2, 0, 3, 4).reshape(1, *w.shape[1:3], -1, w.shape[-1])
-
-    def term(tap: Array | int) -> Array:
-        planes = lax.dynamic_slice_in_dim(x, tap, depth, axis=1)
-        kernel = lax.dynamic_index_in_dim(w, tap, keepdims=False)
-        return _correlate_native(around, planes.reshape(-1, *x.shape[2:]), kernel)
-
-    # The loop makes the sum once: of a sum of all terms XLA keeps these, as late as for gradients.
-    y = term(0)
-    if w.shape[0] > 1:
-        y = lax.fori_loop(1, w.shape[0], lambda tap, y: y + term(tap), y)
+        planes = [jnp.concatenate(planes, -1)]
+        kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
+    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
+    y, *others = [_correlate_native(around, plane, kernel) for plane, kernel in zip(flat, kernels)]
+    if others:
+        # Of a sum that is not held together XLA keeps all terms, as late as for gradients. No loop: devices
+        # would send each other sums within it, which processes on CPUs then get in different orders.
+        y = lax.optimization_barrier(sum(others, y))
     return y.reshape(x.shape[0], depth, *y.shape[1:])
 
 

@@ -247,7 +247,7 @@ def four_cases():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("views", "count", "steps", "constant"), [(2, 2, 220, 147), (1, 1, 1000, 300)]
+    ("views", "count", "steps", "constant"), [(2, 2, 300, 200), (1, 2, 400, 267)]
 )
 def test_tiny_overfits_four_cases_to_30_db(four_cases, views, count, steps, constant):
     """Without dropout and adversary, whole-volume PSNR with the window as range."""
