@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -293,7 +294,7 @@ def reprojections(
 ) -> list[Float[np.ndarray, "rows columns"]]:
     """The line integrals of the volume in every view."""
 
-    @jit
+    @partial(jit, once=True)
     def project(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
         return list(drr.project(drr.hu_to_mu(hu), grid.affine, [view.camera for view in views]))
 
