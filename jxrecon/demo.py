@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     xrays = [radiographs.read(path) for path in paths]
     for xray in xrays:
         print(radiographs.table(xray))
-    with Spinner("compiling") as spinner:
+    with Spinner("compiling and reconstructing") as spinner:
         request = Request(say=print, progress=spinner.tell)
         volume = find_in_xrays(run, xrays, request)
     what = (
