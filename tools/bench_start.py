@@ -44,7 +44,8 @@ def main() -> None:
         _work(args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(Path(folder, "cache"))}
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder, "cache"))}
+        environment = {**os.environ, **cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
         for label in ("cold", "warm"):
             command = [
                 sys.executable,
