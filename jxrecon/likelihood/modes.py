@@ -8,6 +8,7 @@ plane between left and right, and one half of each is enough to be handed on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int8
+from scipy.linalg import hadamard
 
 from jxrecon import drr, rounded
 from jxrecon.compile import jit
+from jxrecon.data.surround import Surround, fit, reach_of
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients
@@ -54,6 +57,40 @@ class Modes(NamedTuple):
         rows = taken.reshape(len(taken), -1)
         plus, minus = (np.clip(rows[0] + s * rows[1:], 0.0, DARKEST) for s in (1.0, -1.0))
         return np.concatenate([np.clip(rows[:1], 0.0, DARKEST), (plus - minus) / 2.0])
+
+    def surround(self, grid: Grid, cameras: Sequence[AnyCamera]) -> Surround:
+        """What patients add to X-rays of a field, where none is at hand: `data.surround.fit`.
+
+        It learns from patients m + sum_k z_k u_k, each z_k 1 or -1 as a row of a Hadamard matrix has them,
+        and their mirror images: mean and covariance of these are those of the components.
+
+        Args:
+            grid: of the field, in the world of the components.
+            cameras: of the X-rays.
+        """
+        rank = len(self.volumes) - 1
+        odd = np.array([np.vdot(v, v[::-1]) < 0.0 for v in self.volumes[1:]])
+        signs = hadamard(1 << rank.bit_length())[:, 1 : rank + 1].astype(np.float32)
+        z = np.concatenate([signs, np.where(odd, -signs, signs)])
+        field = self.volumes * self.overlap(grid)
+        images: tuple[list[Array], list[Array]] = ([], [])
+        for camera in cameras:
+            way = drr.plan(self.grid.affine, camera, self.grid.shape)
+            for volumes, taken in zip((self.volumes, field), images):
+                rows = _taken(volumes, self.grid.affine, camera, way)
+                taken.append(rows[:1] + jnp.tensordot(z, rows[1:], 1))
+        return jit(fit)(*images, [reach_of(camera, grid.centre_mm) for camera in cameras])
+
+    def overlap(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
+        """Which share of each voxel lies in the box of a grid; both stand along the axes of the world."""
+        size, middle = self.grid.spacing_mm, np.asarray(self.grid.centre_mm)
+        low, high = (grid.centre_mm - middle + side * grid.extent_mm / 2 for side in (-1, 1))
+        parts = []
+        for n, mm, start, end in zip(self.grid.shape, size, low, high):
+            edges = np.clip((np.arange(n + 1) - n / 2) * mm, start, end)
+            parts.append(np.diff(edges).astype(np.float32) / mm)
+        x, y, z = parts
+        return x[:, None, None] * y[:, None] * z
 
     def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
         """The volume with these weights of the components."""
