@@ -119,4 +119,6 @@ def _prepare_jax() -> None:
     folder = cache_folder("xla")
     if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # small programs are many
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     check_compiler()

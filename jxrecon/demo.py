@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     xrays = [radiographs.read(path) for path in paths]
     for xray in xrays:
         print(radiographs.table(xray))
-    with Spinner("compiling") as spinner:
+    with Spinner("compiling and reconstructing") as spinner:
         request = Request(say=print, progress=spinner.tell)
         volume = find_in_xrays(run, xrays, request)
     what = (
@@ -73,14 +73,18 @@ def _take_xrays(run: Any, options: argparse.Namespace) -> list[Path]:
     cameras = run.problem.cameras
     scene = scenes.painted([options.subject], 0, run.problem.grid)
     axes = axes_of(list(scene.affines), cameras)
-    take = jit(lambda hu, affine: xrays_of(hu, affine, cameras, axes))
-    images = take(jnp.asarray(scene.hu[0]), jnp.asarray(scene.affines[0], jnp.float32))
-    keys = jax.random.split(jax.random.key(options.subject), len(images))
+
+    @partial(jit, once=True)
+    def take(hu: Any, affine: Any, number: Any) -> Any:
+        images = jnp.stack(xrays_of(hu, affine, cameras, axes))
+        keys = jax.random.split(jax.random.key(number), len(images))
+        return jax.vmap(lambda image, key: noisy(image, PHOTONS, key))(images, keys)
+
+    images = take(scene.hu[0], scene.affines[0].astype(np.float32), options.subject)
     paths = []
-    for name, camera, image, key in zip(("frontal", "lateral"), cameras, images, keys):
+    for name, camera, image in zip(("frontal", "lateral"), cameras, np.asarray(images)):
         paths.append(options.out / f"{name}.png")
-        pixels = np.asarray(noisy(image, PHOTONS, key))
-        xray = radiographs.Radiograph(pixels, camera, name, np.zeros(3))
+        xray = radiographs.Radiograph(image, camera, name, np.zeros(3))
         radiographs.write(paths[-1], xray, source=f"SYNTHETIC subject {options.subject}")
     return paths
 

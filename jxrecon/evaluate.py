@@ -96,6 +96,8 @@ def _add_remedies_and_suite(made: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="some of the suite, as angle-in-plane, or gamma=0.7,1.3 for some values; default all",
     )
+    suite("--join", nargs="+", type=Path, default=[], metavar="DIR", help="compute nothing: one page of what "
+          "other calls left in these --out, for methods of different settings or fields")  # fmt: skip
     suite("--slow-cases", type=int, default=2, metavar="N", help="cases of methods that take seconds to "
           "minutes for each (%(default)s)")  # fmt: skip
 
@@ -119,8 +121,9 @@ def main(options: argparse.Namespace) -> int:
         return _robustness(options)
     if options.run is not None and (options.runs or options.methods or options.views):
         raise InputError("--run and --runs, --methods or --views: expected one run or a comparison")
-    if options.perturbations:
-        raise InputError("--perturbations: expected with --suite robustness")
+    if options.perturbations or options.join:
+        name = "perturbations" if options.perturbations else "join"
+        raise InputError(f"--{name}: expected with --suite robustness")
     if options.run is not None:
         results = _one(options)
     elif options.runs or options.methods:
@@ -216,7 +219,8 @@ def _many(options: argparse.Namespace) -> Any:
 
 
 def _robustness(options: argparse.Namespace) -> int:
-    """The suite: one party a field of view, each with the rivals."""
+    """The suite: one party a field of view, each with the rivals; or one page of what calls of it left."""
+    from jxrecon.evaluation.joined import joined
     from jxrecon.evaluation.robustness import parties_of, robustness
     from jxrecon.report.robustness import write_page
     from jxrecon.runs import config
@@ -227,6 +231,11 @@ def _robustness(options: argparse.Namespace) -> int:
     out = options.out or (options.run and options.run / "robustness")
     if out is None:
         raise InputError("--out: expected a folder for the results of the suite")
+    if options.join:
+        if folders or options.methods or options.perturbations:
+            raise InputError("--join: expected without --run, --runs, --methods or --perturbations")
+        print(f"robustness: {write_page(joined(options.join, out))}")
+        return 0
     if options.slow_cases < 1:
         raise InputError(f"--slow-cases {options.slow_cases}: expected at least 1")
     runs = _opened(options, folders, options.checkpoint)

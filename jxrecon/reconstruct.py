@@ -104,7 +104,7 @@ def main(options: argparse.Namespace) -> int:
         )
     if not set(formats) <= set(FORMATS):
         raise InputError(f"--format {options.format}: expected some of {', '.join(FORMATS)}")
-    with Spinner("compiling") as spinner:
+    with Spinner("compiling and reconstructing") as spinner:
         found = find_in_xrays(run, xrays, request._replace(say=print, progress=spinner.tell))
     more = {"xrays": [str(path) for path in options.xray]}
     if isinstance(found, Volume):

@@ -88,6 +88,7 @@ def test_caches_lie_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "jxrecon"
     before = jax.config.jax_compilation_cache_dir
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
     try:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(before))
         entry(parser, lambda options: 0, [])
@@ -97,6 +98,24 @@ def test_caches_lie_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jxrecon" / "xla")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+
+
+def test_small_programs_are_kept_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "jax_persistent_cache_min_compile_time_secs"
+    least = getattr(jax.config, name)
+    try:
+        jax.config.update(name, 3.0)
+        monkeypatch.setenv(name.upper(), "3")
+        entry(parser, lambda options: 0, [])
+        assert getattr(jax.config, name) == 3.0
+        monkeypatch.delenv(name.upper())
+        entry(parser, lambda options: 0, [])
+        assert getattr(jax.config, name) == 0.0
+    finally:
+        jax.config.update(name, least)
 
 
 def test_this_jaxlib_compiles_right() -> None:

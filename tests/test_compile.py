@@ -1,8 +1,13 @@
 """XLA computes right numbers here: jaxlib 0.10.2 does not on CPU (jax#39103), and says nothing."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jxrecon.compile import jit
 
 SHIPPED = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": True}
 
@@ -14,3 +19,21 @@ def test_a_vmapped_matrix_product_of_many_rows_matches_numpy():
     squares = jax.jit(product, compiler_options=SHIPPED)(rows)
     assert squares[-1] == 32_768.0**2  # 0.10.2 gives 1.0654e9
     np.testing.assert_allclose(squares, np.arange(32_769.0) ** 2, rtol=1e-6)
+
+
+def test_a_program_that_runs_once_gives_the_same_numbers() -> None:
+    x = np.linspace(-1.0, 1.0, 999, dtype=np.float32)
+
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.cumsum(jnp.sin(x) @ jnp.outer(x, x))
+
+    np.testing.assert_allclose(jit(f, once=True)(x), jit(f)(x), rtol=1e-4, atol=1e-3)
+
+
+def test_what_the_users_flags_say_holds_for_programs_that_run_once() -> None:
+    code = (
+        "import os; os.environ['XLA_FLAGS'] = '--xla_cpu_use_fusion_emitters=true'; "
+        "from jxrecon import compile; assert compile.ONCE_OPTIONS == compile.CPU_OPTIONS; "
+        "assert compile.CPU_OPTIONS"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -53,6 +53,8 @@ from jxrecon.units import Window
 METRICS = ("psnr_db", "mae_hu_body")
 """Of `metrics.volume`, by the same conventions."""
 
+SUMMARY = "robustness.json"
+
 KEYS = ("method", "perturbation", "value", "split", "case")
 
 _SAID = ("name", "unit", "what", "values", "nothing")
@@ -91,12 +93,10 @@ class Robustness(NamedTuple):
     """What was found.
 
     Attributes:
-        parties: one a field.
         summary: as in robustness.json.
         out: the folder.
     """
 
-    parties: Sequence[Party]
     summary: dict[str, Any]
     out: Path
 
@@ -180,11 +180,15 @@ def robustness(
             "perturbations": [dict(zip(_SAID, p)) for p in PERTURBATIONS],
             "fields": fields,
         }
-        summary = finite(summary)
-        write_file(out / "robustness.json", json.dumps(summary, indent=2) + "\n")
+        return written(finite(summary), out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror or error})") from error
-    return Robustness(parties, summary, out)
+
+
+def written(summary: dict[str, Any], out: Path) -> Robustness:
+    """What was found, with its robustness.json in the folder."""
+    write_file(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return Robustness(summary, out)
 
 
 def nominal(setting: Setting) -> Taking:

@@ -25,7 +25,8 @@ class Request(NamedTuple):
         mesh: the organ's known shape in the X-rays' world, mm; for runs that find surfaces alone.
         mesh_origin: the file it comes from, to name in errors.
         say: called with a line of what is done, before it takes its time.
-        progress: called with a line that tells how far the work is.
+        progress: called with a line that tells how far the work is; None: a program that calls nobody is kept
+            compiled, so that it starts sooner another time. With weights that ship it is not called.
         xrays: what the X-rays show: the whole "patient", as a machine takes them, or the "field" alone; None:
             the patient where the run learnt from X-rays of patients.
         surround: a run whose training cases teach what the patient adds to X-rays of the field; None: the
@@ -40,7 +41,7 @@ class Request(NamedTuple):
     mesh: Mesh | None = None
     mesh_origin: str = "mesh"
     say: Callable[[str], None] = lambda line: None
-    progress: Callable[[str], None] = lambda line: None
+    progress: Callable[[str], None] | None = None
     xrays: Literal["patient", "field"] | None = None
     surround: Run | None = None
     refine_pose: bool = False

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from jxrecon.inference.patient import Request, facts, title
 from jxrecon.io.nifti import write_volume
 from jxrecon.io.radiographs import Radiograph
 from jxrecon.io.views import View, centred_view, check_field, common_isocentre
-from jxrecon.methods.base.method import Problem
+from jxrecon.methods.base.method import Problem, Progress
 from jxrecon.runs import config, shipped
 from jxrecon.runs.run import Run, data_of, restore
 from jxrecon.types import InputError
@@ -143,14 +144,13 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     views, poses = _geometry(run, views, request)
     problem, cameras = run.problem, tuple(view.camera for view in views)
 
-    def progress(iteration: int, objective: float) -> None:
-        request.progress(f"iteration {int(iteration)}  objective {float(objective):.5g}")
-
+    progress = _progress(run, request)
     shown, weights, told = _shown(run, views, request)
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
     more |= _hints(run, xrays, views, isocentre, request)
 
-    @jit
+    # What ships compiles sooner so, and runs as fast; X2CT's networks compile longer.
+    @partial(jit, once=run.weights is not None)
     def found(state: Any, images: Any, key: Any, more: dict[str, Any]) -> Any:
         return run.method.reconstruct(state, images, cameras, key, progress, **more)
 
@@ -174,6 +174,16 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
             **poses,
         },
         None if result.deviation is None else np.asarray(result.deviation),
+    )
+
+
+def _progress(run: Run, request: Request) -> Progress:
+    """What tells of iterations; None for weights that ship: JAX keeps no program that calls back."""
+    say = request.progress
+    if say is None or run.weights is not None:
+        return None
+    return lambda iteration, objective: say(
+        f"iteration {int(iteration)}  objective {float(objective):.5g}"
     )
 
 
@@ -297,7 +307,7 @@ def reprojections(
 ) -> list[Float[np.ndarray, "rows columns"]]:
     """The line integrals of the volume in every view."""
 
-    @jit
+    @partial(jit, once=True)
     def project(hu: Float[Array, "x y z"]) -> list[Float[Array, "rows columns"]]:
         return list(drr.project(drr.hu_to_mu(hu), grid.affine, [view.camera for view in views]))
 

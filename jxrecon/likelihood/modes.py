@@ -97,7 +97,7 @@ class Modes(NamedTuple):
         return self.volumes[0] + np.tensordot(z, self.volumes[1:], 1)
 
 
-@partial(jit, static_argnums=3)
+@partial(jit, once=True, static_argnums=3)
 def _taken(
     mu: Float[AnyArray, "n x y z"], affine: Float[AnyArray, "4 4"], camera: AnyCamera, way: Plan
 ) -> Float[Array, "n rows columns"]:

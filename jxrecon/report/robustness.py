@@ -13,6 +13,7 @@ from jxrecon.evaluation.perturbations import NONE
 from jxrecon.evaluation.robustness import METRICS, Robustness
 from jxrecon.metrics.volume import METRICS as KNOWN
 from jxrecon.report.drawing import INK, data_uri, plain, render
+from jxrecon.units import Window
 
 FEW = 6
 """So many values each have their tick."""
@@ -42,7 +43,7 @@ def write_page(found: Robustness) -> Path:
         nothing=NONE,
         metrics={name: KNOWN[name] for name in METRICS},
         colour=colour,
-        window=found.parties[0].setting.experiment.field.window,
+        window=Window(*summary["fields"][0]["window_hu"]),
     )
     return path
 
@@ -126,10 +127,11 @@ def _curve(
     what: tuple[str, dict[str, Any]],
 ) -> None:
     """The curve of a method with the point at which nothing is wrong, or a level where there is none."""
-    (part, style), base = what, at(field, method, NONE)[0]["psnr_db"]
+    part, style = what
     points = [(r["value"], r["psnr_db"][part]) for r in at(field, method, perturbation["name"])]
     if not points:
         return
+    base = at(field, method, NONE)[0]["psnr_db"]
     if perturbation["nothing"] is not None:
         points = sorted([*points, (perturbation["nothing"], base[part])])
     values, means = zip(*points)

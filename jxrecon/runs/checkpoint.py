@@ -161,7 +161,7 @@ class Checkpoints:
 
         Args:
             abstract: the state as `jax.eval_shape` gives it, its leaves with the shardings to restore
-                to (`with_shardings`).
+                to (`sharding.with_shardings`).
 
         Raises:
             InputError: every checkpoint is damaged, or they are of another state: arrays missing or
@@ -279,15 +279,6 @@ class Checkpoints:
         if wrong := manifest.damage(self.folder / str(step)):  # where no array shows it
             raise self._damaged(step, wrong)
         return _unflatten(abstract, state)
-
-
-def with_shardings(abstract: PyTree, shardings: PyTree) -> PyTree:
-    """Shapes and dtypes of `jax.eval_shape` with the place where each array is to lie."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        shardings,
-    )
 
 
 class _Keep(checkpoint_managers.PreservationPolicy):

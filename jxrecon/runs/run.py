@@ -28,7 +28,6 @@ import numpy as np
 from jxrecon.experiment import Experiment, Xrays
 from jxrecon.files import locked, one_line, read_json, write_file
 from jxrecon.runs import config, growth, sharding, shipped
-from jxrecon.runs.checkpoint import Checkpoints, with_shardings
 from jxrecon.types import InputError, PyTree, shown
 from jxrecon.units import NOTHING_STATED
 
@@ -266,6 +265,8 @@ def restore(run: Run, which: int | Literal["latest", "best"] = "latest") -> tupl
     if run.weights is not None:
         abstract = jax.eval_shape(lambda: run.method.ship(run.method.init(jax.random.key(0))))
         return shipped.read(run.weights, abstract)
+    from jxrecon.runs.checkpoint import Checkpoints  # Orbax takes half a second
+
     checkpoints = Checkpoints(run.folder / "checkpoints", read_only=True)
     abstract = abstract_state(run, sharding.make_mesh())
     try:
@@ -296,7 +297,7 @@ def data_of(run: Run) -> Path | None:
 def abstract_state(run: Run, mesh: jax.sharding.Mesh) -> PyTree:
     """Shapes, dtypes and places of the run's state on a mesh, without computing it."""
     shapes = jax.eval_shape(run.method.init, jax.random.key(run.experiment.schedule.seed))
-    return with_shardings(shapes, sharding.state_shardings(shapes, mesh))
+    return sharding.with_shardings(shapes, sharding.state_shardings(shapes, mesh))
 
 
 def _check_growth(run: Run, old: Trained) -> None:

@@ -61,6 +61,15 @@ def state_shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(layout, abstract)
 
 
+def with_shardings(abstract: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes and dtypes of `jax.eval_shape` with the place where each array is to lie."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+
+
 def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
     """The leading axis of every array of a batch, `size` long, over "data".
 

@@ -13,10 +13,12 @@ import pytest
 
 from jxrecon import drr
 from jxrecon.data.volumes import Dataset, Scenes, VolumeSet
+from jxrecon.evaluate import command as evaluate
 from jxrecon.evaluation import robustness as suite
 from jxrecon.evaluation.bench import Remedy
 from jxrecon.evaluation.compare import compare
 from jxrecon.evaluation.contenders import choose
+from jxrecon.evaluation.joined import joined
 from jxrecon.evaluation.perturbations import PERTURBATIONS, conditions_of
 from jxrecon.evaluation.remedies import histograms, matched, poses
 from jxrecon.evaluation.robustness import Party, Room, nominal, robustness
@@ -247,6 +249,69 @@ def test_the_page_shows_every_perturbation_and_method(found):
         if (r["method"], r["perturbation"]) == ("linear prior", "photons")
     ]
     assert worst(field, "linear prior", "photons") == min(losses)
+
+
+def test_calls_of_several_methods_and_fields_make_one_page(found, tmp_path):
+    jax.effects_barrier()
+    CALLS.clear()
+    other = robustness([party(["mean volume", "counted"])], tmp_path / "b", ["photons"])
+    small = json.loads((other.out / "robustness.json").read_text())
+    small["fields"][0] |= {"name": "4x4x5", "field": "4 x 4 x 5 voxels"}
+    small["hardware"] = "another machine"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "robustness.json").write_text(json.dumps(small))
+    called = len(CALLS)
+    folders = [found.out, other.out, tmp_path / "c"]
+    page = joined(folders, tmp_path / "all")
+    first, last = page.summary["fields"]
+    own = found.summary["fields"][0]["results"]
+    assert first["results"][: len(own)] == own  # "counted" is the first call's
+    rest = first["results"][len(own) :]
+    assert rest == [r for r in small["fields"][0]["results"] if r["method"] == "mean volume"]
+    assert last == small["fields"][0]
+    assert page.summary["hardware"] == f"{found.summary['hardware']}; another machine"
+    text = write_page(page).read_text()
+    for word in ("Angle in plane", "mean volume", "8 x 9 x 10 voxels", "4 x 4 x 5 voxels"):
+        assert word in text
+    written = (page.out / "robustness.json").read_bytes()
+    assert joined(folders, page.out).summary == page.summary
+    assert (page.out / "robustness.json").read_bytes() == written
+    jax.effects_barrier()
+    assert len(CALLS) == called  # nothing is computed
+
+
+def test_the_command_joins_calls_and_computes_nothing_else(found, tmp_path, capsys):
+    asked = ["--suite", "robustness", "--join", str(found.out)]
+    assert evaluate([*asked, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "robustness.html").read_text() == write_page(found).read_text()
+    mixed = [*asked, "--out", str(tmp_path), "--methods", "fdk"]
+    for wrong, why in ((mixed, "without"), (asked[2:], "with")):
+        assert evaluate(wrong) != 0
+        assert f"--join: expected {why} --" in capsys.readouterr().err
+
+
+def test_calls_that_cannot_stand_on_one_page_are_refused(found, tmp_path):
+    told = json.loads((found.out / "robustness.json").read_text())
+
+    def left(name, **other):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "robustness.json").write_text(json.dumps(told | other))
+        return folder
+
+    with pytest.raises(InputError, match=r"other seed than .*, expected calls of the same"):
+        joined([found.out, left("seed", seed=1)], tmp_path / "out")
+    xrays = [told["fields"][0] | {"xrays": "noise-free"}]
+    with pytest.raises(InputError, match=r"other xrays than"):
+        joined([found.out, left("xrays", fields=xrays)], tmp_path / "out")
+    with pytest.raises(InputError, match="expected another folder than those that are joined"):
+        joined([found.out], found.out)
+    with pytest.raises(InputError, match=r"nothing: no robustness\.json in it"):
+        joined([found.out, tmp_path / "nothing"], tmp_path / "out")
+    (tmp_path / "seed" / "robustness.json").write_text("{}")
+    with pytest.raises(InputError, match=r"robustness\.json: not of the robustness suite"):
+        joined([tmp_path / "seed"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_remedy_changes_the_dash_of_a_methods_curve_and_keeps_its_colour():

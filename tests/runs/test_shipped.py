@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -91,3 +93,11 @@ def test_all_weights_together_are_small() -> None:
 def test_what_needs_the_training_patients_says_that_they_do_not_ship() -> None:
     with pytest.raises(InputError, match="lift_hn: the weights ship without the patients"):
         data_of(open_run("lift_hn"))
+
+
+def test_shipped_weights_are_read_without_loading_what_reads_checkpoints() -> None:
+    code = (
+        "import sys; from jxrecon.runs.run import open_run, restore; "
+        "restore(open_run('lift_hn_single')); assert 'orbax.checkpoint' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -28,7 +28,7 @@ THICK = 12.0
 STARVED = 12.0
 """Line integrals above say nothing: no detector counts the photons."""
 
-_QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
+_QUARTERS = np.array([(-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)], np.float32)
 
 
 class Prior(NamedTuple):
@@ -121,8 +121,9 @@ def back_projected(
     row, column = jnp.moveaxis(camera.place_of(_places(grid)), -1, 0)
     shadow_mm = float(np.mean(grid.spacing_mm)) * _magnification(camera)
     down, right = (shadow_mm / jnp.linalg.norm(step) for step in (camera.v, camera.u))
-    samples = [_bilinear(stack, row + a * down, column + b * right) for a, b in _QUARTERS]
-    return jnp.concatenate(samples, -1)
+    across, along = _QUARTERS.T[:, :, None, None, None]
+    samples = _bilinear(stack, row[None] + across * down, column[None] + along * right)
+    return jnp.moveaxis(samples, 0, -2).reshape(*grid.shape, -1)
 
 
 def _places(grid: Grid) -> Float[Array, "x y z 3"]:
