@@ -145,7 +145,7 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     problem, cameras = run.problem, tuple(view.camera for view in views)
 
     progress = _progress(run, request)
-    shown, weights, told = _shown(run, views, request)
+    shown, weights, told = as_taken(run, views, request)
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
     more |= _hints(run, xrays, views, isocentre, request)
 
@@ -197,7 +197,7 @@ def _geometry(run: Run, views: list[View], request: Request) -> tuple[list[View]
     return seen, {"refined_pose": geometry.facts_of(found)}
 
 
-def _shown(
+def as_taken(
     run: Run, views: Sequence[View], request: Request
 ) -> tuple[tuple[Array, ...], tuple[Array, ...] | None, str]:
     """(X-rays as the method takes them, how much each pixel is to be trusted, what they show in words).

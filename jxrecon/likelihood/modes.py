@@ -20,11 +20,14 @@ from scipy.linalg import hadamard
 
 from jxrecon import drr, rounded
 from jxrecon.compile import jit
+from jxrecon.data.scene_xrays import field_of
 from jxrecon.data.surround import Surround, fit, reach_of
+from jxrecon.drr.beam import mu_to_hu
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients
 from jxrecon.types import AnyArray
+from jxrecon.units import MU_WATER_PER_MM
 
 RANK = 32
 """Components that are kept."""
@@ -72,25 +75,24 @@ class Modes(NamedTuple):
         odd = np.array([np.vdot(v, v[::-1]) < 0.0 for v in self.volumes[1:]])
         signs = hadamard(1 << rank.bit_length())[:, 1 : rank + 1].astype(np.float32)
         z = np.concatenate([signs, np.where(odd, -signs, signs)])
-        field = self.volumes * self.overlap(grid)
+        sides = ((self.volumes, self.grid), (self.within(grid), grid))
         images: tuple[list[Array], list[Array]] = ([], [])
         for camera in cameras:
-            way = drr.plan(self.grid.affine, camera, self.grid.shape)
-            for volumes, taken in zip((self.volumes, field), images):
-                rows = _taken(volumes, self.grid.affine, camera, way)
+            for (volumes, of), taken in zip(sides, images):
+                way = drr.plan(of.affine, camera, of.shape)
+                rows = _taken(volumes, of.affine, camera, way)
                 taken.append(rows[:1] + jnp.tensordot(z, rows[1:], 1))
         return jit(fit)(*images, [reach_of(camera, grid.centre_mm) for camera in cameras])
 
-    def overlap(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
-        """Which share of each voxel lies in the box of a grid; both stand along the axes of the world."""
-        size, middle = self.grid.spacing_mm, np.asarray(self.grid.centre_mm)
-        low, high = (grid.centre_mm - middle + side * grid.extent_mm / 2 for side in (-1, 1))
-        parts = []
-        for n, mm, start, end in zip(self.grid.shape, size, low, high):
-            edges = np.clip((np.arange(n + 1) - n / 2) * mm, start, end)
-            parts.append(np.diff(edges).astype(np.float32) / mm)
-        x, y, z = parts
-        return x[:, None, None] * y[:, None] * z
+    def within(self, grid: Grid) -> Float[Array, "k1 x y z"]:
+        """Mean and components on the voxels of a field, by linear interpolation; attenuation, 1/mm."""
+        x, y, z = (
+            np.maximum(1, np.rint(grid.spacing_mm / self.grid.spacing_mm)).astype(int).tolist()
+        )
+        affine = jnp.asarray(self.grid.affine, jnp.float32)
+        cut = partial(field_of, affine=affine, grid=grid, samples=(x, y, z))
+        hu = jit(partial(lax.map, cut))(mu_to_hu(self.volumes))
+        return MU_WATER_PER_MM * (1.0 + hu / 1000.0)  # of components, less than air, too
 
     def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
         """The volume with these weights of the components."""
