@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     add("--style", type=Path, metavar="RUN", help=style)
     add("--xrays", choices=("patient", "field"), help="what they show: all of the patient, or the field "
         "alone; default: as the run's training")  # fmt: skip
-    add("--surround", type=Path, metavar="RUN", help="with --method: a run whose training cases teach what "
-        "the patient adds to X-rays of the field")  # fmt: skip
+    add("--surround", type=Path, metavar="RUN", help="with --method: a run, or weights that ship, whose "
+        "training patients teach what the patient adds to X-rays of the field")  # fmt: skip
     add_trust_flag(made)
     add("--refine-pose", action="store_true", help="first find, by what training patients' X-rays look "
         "like, where all X-rays but the first were taken from")  # fmt: skip

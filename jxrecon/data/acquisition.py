@@ -16,12 +16,12 @@ from jxrecon.data.machine import check, developed, exposure_of, recorded
 from jxrecon.data.openkbp import samples_of
 from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, varied, xrays_of
 from jxrecon.data.scenes import mirrored
-from jxrecon.data.surround import REACH_MM, Surround, fit
+from jxrecon.data.surround import Surround, fit, reach_of
 from jxrecon.data.volumes import VolumeSet
 from jxrecon.devices import each_case
 from jxrecon.drr import beam, project
 from jxrecon.experiment import Xrays
-from jxrecon.geometry import AnyCamera, Grid, pitch_at
+from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.types import InputError, Key, SceneBatch, TrainingVolumes, VolumeBatch
 
 
@@ -139,10 +139,7 @@ class Acquisition(NamedTuple):
         """What the surround adds to these X-rays, learnt from the cases; None where there is none."""
         if self.cases.scenes is None or not self.cases.scenes.beyond:
             return None
-        reach = [
-            REACH_MM / pitch_at(camera, self.grid.centre_mm) / camera.shape
-            for camera in self.cameras
-        ]
+        reach = [reach_of(camera, self.grid.centre_mm) for camera in self.cameras]
         return jit(fit)(self.all_images(), self.field_images(), reach)
 
     def share_without(self, places: Sequence[int]) -> Callable[[Images], Any]:

@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jxrecon import files
-from jxrecon.geometry import shares
+from jxrecon.geometry import AnyCamera, pitch_at, shares
 from jxrecon.types import AnyArray, InputError
 
 LAMBDA, REACH_MM = 0.1, 40.0
@@ -115,6 +115,11 @@ def fit(
         reach: L of every view, in heights and widths of the image.
     """
     return Surround(tuple(map(_fit, whole, field, reach)))
+
+
+def reach_of(camera: AnyCamera, place_mm: Float[np.ndarray, "3"]) -> Float[np.ndarray, "2"]:
+    """`REACH_MM` at this place in heights and widths of the camera's image."""
+    return REACH_MM / pitch_at(camera, place_mm) / np.asarray(camera.shape)
 
 
 def _fit(

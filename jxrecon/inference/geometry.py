@@ -71,14 +71,14 @@ def check_for(run: Run, cameras: Sequence[AnyCamera], say: Say) -> Check:
 
 def _at_hand(run: Run, cameras: Sequence[AnyCamera]) -> Check | None:
     """The check that is shipped or stored; None where there is none for these cameras."""
-    known = _shipped(run)
+    known = shipped_patients(run)
     if known is not None:
         return known.check(cameras)
     shadows = _stored(run, cameras)
     return None if shadows is None else check_of(shadows)
 
 
-def _shipped(run: Run) -> Known | None:
+def shipped_patients(run: Run) -> Known | None:
     """What ships of the patients that shipped weights learnt from; None for any other run."""
     path = None if run.weights is None else shipped.patients_of(run.rule)
     if path is None:
@@ -184,7 +184,7 @@ def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[Vie
     """
     source = request.surround or run
     request.say(f"learning from {source.rule} where the X-rays were taken from")
-    told, known = [view.camera for view in views], _shipped(source)
+    told, known = [view.camera for view in views], shipped_patients(source)
     search = known.search(told) if known else search_of(training_patients(source), told)
     found = search.refine([view.image for view in views])
     for view, motion, deviation, limit in zip(

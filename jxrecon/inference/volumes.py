@@ -145,7 +145,7 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     problem, cameras = run.problem, tuple(view.camera for view in views)
 
     progress = _progress(run, request)
-    shown, weights, told = _shown(run, views, request)
+    shown, weights, told = as_taken(run, views, request)
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
     more |= _hints(run, xrays, views, isocentre, request)
 
@@ -197,7 +197,7 @@ def _geometry(run: Run, views: list[View], request: Request) -> tuple[list[View]
     return seen, {"refined_pose": geometry.facts_of(found)}
 
 
-def _shown(
+def as_taken(
     run: Run, views: Sequence[View], request: Request
 ) -> tuple[tuple[Array, ...], tuple[Array, ...] | None, str]:
     """(X-rays as the method takes them, how much each pixel is to be trusted, what they show in words).
@@ -216,7 +216,8 @@ def _shown(
     source = request.surround or run
     stored = source.folder / SURROUND
     learnt = not run.untrained and stored.exists()
-    if request.xrays == "field" or (request.xrays is None and not learnt and source is run):
+    known = learnt or source is not run or geometry.shipped_patients(run) is not None
+    if request.xrays == "field" or (request.xrays is None and not known):
         asked = request.xrays == "field"
         other = "" if asked else "; if they show the whole patient, --surround RUN finds its share"
         request.say(f"X-rays are taken for those of the field alone{other}")
@@ -234,7 +235,10 @@ def _shown(
 
 
 def _learnt_surround(run: Run, source: Run, cameras: Sequence[Any]) -> Surround | None:
-    """What a run's training cases teach of other X-rays, or of another field."""
+    """What a run's training cases, or what ships of them, teach of other X-rays, or of another field."""
+    known = geometry.shipped_patients(source)
+    if known is not None:
+        return known.modes.surround(run.problem.grid, cameras)
     if source.untrained:
         raise InputError(
             f"{run.experiment.name} knows no training cases: give --surround RUN, whose cases teach what the "

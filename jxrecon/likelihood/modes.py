@@ -8,6 +8,7 @@ plane between left and right, and one half of each is enough to be handed on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,13 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int8
+from scipy.linalg import hadamard
 
 from jxrecon import drr, rounded
 from jxrecon.compile import jit
+from jxrecon.data.scene_xrays import field_of
+from jxrecon.data.surround import Surround, fit, reach_of
+from jxrecon.drr.beam import mu_to_hu
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients
 from jxrecon.types import AnyArray
+from jxrecon.units import MU_WATER_PER_MM
 
 RANK = 32
 """Components that are kept."""
@@ -54,6 +60,39 @@ class Modes(NamedTuple):
         rows = taken.reshape(len(taken), -1)
         plus, minus = (np.clip(rows[0] + s * rows[1:], 0.0, DARKEST) for s in (1.0, -1.0))
         return np.concatenate([np.clip(rows[:1], 0.0, DARKEST), (plus - minus) / 2.0])
+
+    def surround(self, grid: Grid, cameras: Sequence[AnyCamera]) -> Surround:
+        """What patients add to X-rays of a field, where none is at hand: `data.surround.fit`.
+
+        It learns from patients m + sum_k z_k u_k, each z_k 1 or -1 as a row of a Hadamard matrix has them,
+        and their mirror images: mean and covariance of these are those of the components.
+
+        Args:
+            grid: of the field, in the world of the components.
+            cameras: of the X-rays.
+        """
+        rank = len(self.volumes) - 1
+        odd = np.array([np.vdot(v, v[::-1]) < 0.0 for v in self.volumes[1:]])
+        signs = hadamard(1 << rank.bit_length())[:, 1 : rank + 1].astype(np.float32)
+        z = np.concatenate([signs, np.where(odd, -signs, signs)])
+        sides = ((self.volumes, self.grid), (self.within(grid), grid))
+        images: tuple[list[Array], list[Array]] = ([], [])
+        for camera in cameras:
+            for (volumes, of), taken in zip(sides, images):
+                way = drr.plan(of.affine, camera, of.shape)
+                rows = _taken(volumes, of.affine, camera, way)
+                taken.append(rows[:1] + jnp.tensordot(z, rows[1:], 1))
+        return jit(fit)(*images, [reach_of(camera, grid.centre_mm) for camera in cameras])
+
+    def within(self, grid: Grid) -> Float[Array, "k1 x y z"]:
+        """Mean and components on the voxels of a field, by linear interpolation; attenuation, 1/mm."""
+        x, y, z = (
+            np.maximum(1, np.rint(grid.spacing_mm / self.grid.spacing_mm)).astype(int).tolist()
+        )
+        affine = jnp.asarray(self.grid.affine, jnp.float32)
+        cut = partial(field_of, affine=affine, grid=grid, samples=(x, y, z))
+        hu = jit(partial(lax.map, cut))(mu_to_hu(self.volumes))
+        return MU_WATER_PER_MM * (1.0 + hu / 1000.0)  # of components, less than air, too
 
     def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
         """The volume with these weights of the components."""

@@ -1,6 +1,7 @@
 """Reconstruction from X-rays of the whole patient: what lies about the field is taken from them first."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from jxrecon.data.surround import SURROUND
 from jxrecon.drr import hu_to_mu, line_integrals
-from jxrecon.geometry import biplanar
-from jxrecon.inference.patient import reconstruct
-from jxrecon.inference.volumes import untrained
+from jxrecon.geometry import biplanar, centred_grid
+from jxrecon.inference.geometry import shipped_patients
+from jxrecon.inference.patient import Request, reconstruct
+from jxrecon.inference.volumes import as_taken, untrained
+from jxrecon.io.views import View
 from jxrecon.runs import config
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import open_run, start
@@ -162,6 +165,32 @@ def test_an_untrained_method_learns_the_surround_from_a_run(run, exp, patient):
     assert near < 0.2 * far
     with pytest.raises(InputError, match="give --surround RUN"):
         reconstruct(method, whole, cameras, xrays="patient")
+
+
+def test_what_ships_of_patients_finds_the_share_of_their_mean(exp):
+    weights = open_run(Path("x2vision_hn"))
+    known, size = shipped_patients(weights).modes, ((8, 8, 8), (28.0, 30.0, 25.0))
+    grid, cameras = centred_grid(*size), biplanar(shape=(16, 16), pixel_mm=24.0)
+    sides = ((known.volumes, known.grid), (known.within(grid), grid))
+    whole, field = (
+        [np.asarray(line_integrals(mu[0], of.affine, camera)) for camera in cameras]
+        for mu, of in sides
+    )
+    method = untrained("fdk", *size, str(exp))
+    told = [
+        reconstruct(method, images, cameras, **options).hu
+        for images, options in ((whole, {"surround": weights}), (field, {}), (whole, {}))
+    ]
+    near, far = (np.abs(hu - told[1]).mean() for hu in (told[0], told[2]))
+    assert near < 0.1 * far
+    views = [View(y, camera, "a.png") for y, camera in zip(whole, cameras)]
+    share, trusted, told = as_taken(weights, views, Request())  # as it takes them by itself
+    assert "share of the patient" in told
+    own = weights.problem.grid
+    for ours, camera, weight in zip(share, cameras, trusted):
+        expected = line_integrals(known.within(own)[0], own.affine, camera)
+        assert weight.shape == expected.shape
+        assert np.linalg.norm(ours - expected) < 0.1 * np.linalg.norm(expected)
 
 
 def test_a_damaged_surround_is_named(run, patient, tmp_path):

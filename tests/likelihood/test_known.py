@@ -2,10 +2,13 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxrecon.geometry import biplanar, parallel_at
+from jxrecon.data.scene_xrays import field_of
+from jxrecon.drr import hu_to_mu, project
+from jxrecon.geometry import biplanar, centred_grid, parallel_at
 from jxrecon.likelihood.check import judge
 from jxrecon.likelihood.hypotheses import stances
 from jxrecon.likelihood.known import known_from, known_of
@@ -13,6 +16,7 @@ from jxrecon.likelihood.modes import AIR, modes_of, packed, unpacked
 from jxrecon.likelihood.pose import move
 from jxrecon.types import InputError
 
+GRID = centred_grid((8, 8, 8), (28.0, 30.0, 25.0))
 CAMERAS = biplanar(shape=(48, 48), pixel_mm=8.0)
 RANK = 12
 
@@ -56,6 +60,34 @@ def test_packed_components_come_back_but_for_the_last_bits(patients):
     steps = np.concatenate([[0.0], small.unit])
     for a, b, step in zip(again.volumes, modes.volumes, steps):
         assert np.abs(a - b).max() < max(0.51 * step, 1.01 * AIR)
+
+
+def test_components_on_a_fields_voxels_are_what_they_are_there(patients):
+    modes = modes_of(patients, 3)
+    x, y, z = modes.grid.shape
+    grid = centred_grid((x - 4, y - 6, z - 8), modes.grid.spacing_mm, modes.grid.centre_mm)
+    expected = modes.volumes[:, 2:-2, 3:-3, 4:-4]
+    assert expected.min() < 0 < expected.max()
+    np.testing.assert_allclose(modes.within(grid), expected, atol=1e-6)
+
+
+def test_a_new_patients_share_of_the_field_is_found_from_components(
+    patients, known, scenes, new_pairs
+):
+    surround = known.modes.surround(GRID, CAMERAS)
+    off = []
+    for n, images in enumerate(new_pairs, len(patients.mu)):
+        field = field_of(
+            jnp.asarray(scenes.hu[n]), jnp.asarray(scenes.affines[n]), GRID, samples=(5, 5, 5)
+        )
+        truth = [np.asarray(y) for y in project(hu_to_mu(field), GRID.affine, CAMERAS)]
+        shares, weights = surround.share(images)
+        guesses = (shares, [view.field_mean for view in surround.views], images)
+        off.append([np.linalg.norm(np.subtract(g, truth)) / np.linalg.norm(truth) for g in guesses])
+        assert [w.shape for w in weights] == [y.shape for y in images]
+    share, mean, untouched = np.mean(off, 0)
+    assert share < 0.4 * mean
+    assert share < 0.1 * untouched
 
 
 DONE = {
