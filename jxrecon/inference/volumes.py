@@ -226,7 +226,7 @@ def as_taken(
     if learnt and source is run and same_cameras(cameras, run.problem.cameras, 0.1):
         surround: Surround | None = read_surround(stored)
     else:
-        request.say(f"learning from {source.rule} what the patient adds to these X-rays")
+        request.say(f"learning what the patient adds to these X-rays, from {source.rule}")
         surround = _learnt_surround(run, source, cameras)
     if surround is None:
         return images, None, "the field alone: the training cases hold no more"
