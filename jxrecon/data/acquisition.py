@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jxrecon.compile import jit
 from jxrecon.data.machine import check, developed, exposure_of, recorded
 from jxrecon.data.openkbp import samples_of
-from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, varied, xrays_of
+from jxrecon.data.scene_xrays import Axes, Images, axes_of, field_of, samples_in, varied, xrays_of
 from jxrecon.data.scenes import mirrored
 from jxrecon.data.surround import Surround, fit, reach_of
 from jxrecon.data.volumes import VolumeSet
@@ -171,8 +171,8 @@ def acquisition(
     affines = cases.scenes.affines
     axes = axes_of([*affines, *mirrored(affines)], cameras)
     spacing = np.median([np.linalg.norm(affine[:3, :3], axis=0) for affine in affines], 0)
-    x, y, z = np.maximum(1, np.rint(grid.spacing_mm / spacing)).astype(int).tolist()
-    return Acquisition(cases, grid, cameras, xrays, axes, samples_of(grid) or (x, y, z))
+    samples = samples_of(grid) or samples_in(grid.spacing_mm, spacing)
+    return Acquisition(cases, grid, cameras, xrays, axes, samples)
 
 
 class AsStored(NamedTuple):

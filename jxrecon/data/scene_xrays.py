@@ -90,6 +90,7 @@ def field_of(
     grid: Grid,
     warp: Float[Array, "3 a b c"] | None = None,
     samples: tuple[int, int, int] = (1, 1, 1),
+    outside: float = HU_AIR,
 ) -> Float[Array, "x y z"]:
     """The field as `volumes.load` cuts it: linear interpolation, air outside, HU.
 
@@ -99,9 +100,10 @@ def field_of(
         grid: of the field.
         warp: displacement of the scene at the nodes of a lattice over it, voxels; None: none.
         samples: evenly spaced points along each axis of a voxel whose mean it is.
+        outside: what lies about the scene.
     """
     if samples != (1, 1, 1):
-        fine = field_of(hu, affine, refined(grid, samples), warp)
+        fine = field_of(hu, affine, refined(grid, samples), warp, outside=outside)
         (x, y, z), (a, b, c) = grid.shape, samples
         return fine.reshape(x, a, y, b, z, c).mean((1, 3, 5))
     to_scene = jnp.matmul(
@@ -118,7 +120,15 @@ def field_of(
         steps = [(n - 1) / (m - 1) for n, m in zip(hu.shape, warp.shape[1:])]
         nodes = [x / step for x, step in zip(index, steps)]
         index = [x + map_coordinates(d, nodes, 1, "nearest") for x, d in zip(index, warp)]
-    return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", HU_AIR)
+    return map_coordinates(hu.astype(jnp.float32), index, 1, "constant", outside)
+
+
+def samples_in(
+    voxel_mm: Float[np.ndarray, "3"] | float, scene_mm: Float[np.ndarray, "3"]
+) -> tuple[int, int, int]:
+    """Points along each axis of a voxel, one for about every voxel of the scene, for `field_of`."""
+    x, y, z = np.maximum(1, np.rint(voxel_mm / scene_mm)).astype(int).tolist()
+    return x, y, z
 
 
 def refined(grid: Grid, samples: tuple[int, int, int]) -> Grid:

@@ -216,8 +216,9 @@ def as_taken(
     source = request.surround or run
     stored = source.folder / SURROUND
     learnt = not run.untrained and stored.exists()
-    known = learnt or source is not run or geometry.shipped_patients(run) is not None
-    if request.xrays == "field" or (request.xrays is None and not known):
+    known = geometry.shipped_patients(source)
+    nothing = source is run and not learnt and known is None
+    if request.xrays == "field" or (request.xrays is None and nothing):
         asked = request.xrays == "field"
         other = "" if asked else "; if they show the whole patient, --surround RUN finds its share"
         request.say(f"X-rays are taken for those of the field alone{other}")
@@ -227,7 +228,10 @@ def as_taken(
         surround: Surround | None = read_surround(stored)
     else:
         request.say(f"learning what the patient adds to these X-rays, from {source.rule}")
-        surround = _learnt_surround(run, source, cameras)
+        grid = run.problem.grid
+        surround = (
+            known.modes.surround(grid, cameras) if known else _learnt_surround(run, source, cameras)
+        )
     if surround is None:
         return images, None, "the field alone: the training cases hold no more"
     share, weights = jit(surround.share)(images)
@@ -235,10 +239,7 @@ def as_taken(
 
 
 def _learnt_surround(run: Run, source: Run, cameras: Sequence[Any]) -> Surround | None:
-    """What a run's training cases, or what ships of them, teach of other X-rays, or of another field."""
-    known = geometry.shipped_patients(source)
-    if known is not None:
-        return known.modes.surround(run.problem.grid, cameras)
+    """What a run's training cases teach of other X-rays, or of another field."""
     if source.untrained:
         raise InputError(
             f"{run.experiment.name} knows no training cases: give --surround RUN, whose cases teach what the "

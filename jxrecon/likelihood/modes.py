@@ -20,14 +20,12 @@ from scipy.linalg import hadamard
 
 from jxrecon import drr, rounded
 from jxrecon.compile import jit
-from jxrecon.data.scene_xrays import field_of
+from jxrecon.data.scene_xrays import field_of, samples_in
 from jxrecon.data.surround import Surround, fit, reach_of
-from jxrecon.drr.beam import mu_to_hu
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid
 from jxrecon.likelihood.patients import DARKEST, PIXELS, Patients
 from jxrecon.types import AnyArray
-from jxrecon.units import MU_WATER_PER_MM
 
 RANK = 32
 """Components that are kept."""
@@ -46,6 +44,11 @@ class Modes(NamedTuple):
 
     volumes: Float[np.ndarray, "k1 x y z"]
     grid: Grid
+
+    @property
+    def odd(self) -> Bool[np.ndarray, " k"]:
+        """Of each component, whether its other half has the other sign."""
+        return np.array([bool(np.sum(v * v[::-1]) < 0.0) for v in self.volumes[1:]])
 
     def xrays(self, camera: AnyCamera, near: AnyCamera | None = None) -> Rows:
         """X-rays of the mean, and by how much those of the components change it: `Patients.xrays`.
@@ -72,9 +75,8 @@ class Modes(NamedTuple):
             cameras: of the X-rays.
         """
         rank = len(self.volumes) - 1
-        odd = np.array([np.vdot(v, v[::-1]) < 0.0 for v in self.volumes[1:]])
         signs = hadamard(1 << rank.bit_length())[:, 1 : rank + 1].astype(np.float32)
-        z = np.concatenate([signs, np.where(odd, -signs, signs)])
+        z = np.concatenate([signs, np.where(self.odd, -signs, signs)])
         sides = ((self.volumes, self.grid), (self.within(grid), grid))
         images: tuple[list[Array], list[Array]] = ([], [])
         for camera in cameras:
@@ -86,13 +88,10 @@ class Modes(NamedTuple):
 
     def within(self, grid: Grid) -> Float[Array, "k1 x y z"]:
         """Mean and components on the voxels of a field, by linear interpolation; attenuation, 1/mm."""
-        x, y, z = (
-            np.maximum(1, np.rint(grid.spacing_mm / self.grid.spacing_mm)).astype(int).tolist()
-        )
         affine = jnp.asarray(self.grid.affine, jnp.float32)
-        cut = partial(field_of, affine=affine, grid=grid, samples=(x, y, z))
-        hu = jit(partial(lax.map, cut))(mu_to_hu(self.volumes))
-        return MU_WATER_PER_MM * (1.0 + hu / 1000.0)  # of components, less than air, too
+        samples = samples_in(grid.spacing_mm, self.grid.spacing_mm)
+        cut = partial(field_of, affine=affine, grid=grid, samples=samples, outside=0.0)
+        return jit(partial(lax.map, cut))(self.volumes)
 
     def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
         """The volume with these weights of the components."""
@@ -157,13 +156,12 @@ def packed(modes: Modes) -> Packed:
     """The modes as they are handed on."""
     volumes = modes.volumes
     half = volumes[:, : (volumes.shape[1] + 1) // 2]
-    odd = np.array([bool(np.sum(v * v[::-1]) < 0.0) for v in volumes[1:]])
     inside = np.abs(half).max(0) > AIR
     mean, components = half[0, inside], half[1:, inside]
     small = rounded.rows(jnp.asarray(components))
     steps, unit = np.asarray(small.steps), np.asarray(small.unit)
     shape = np.array(modes.grid.shape, np.int32)
-    return Packed(inside, mean, steps, unit, odd, shape, modes.grid.affine)
+    return Packed(inside, mean, steps, unit, modes.odd, shape, modes.grid.affine)
 
 
 def unpacked(small: Packed) -> Modes:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jxrecon import drr
 from jxrecon.compile import jit
-from jxrecon.data.scene_xrays import field_of
+from jxrecon.data.scene_xrays import field_of, samples_in
 from jxrecon.data.volumes import Scenes, VolumeSet
 from jxrecon.drr.shear_warp import Plan
 from jxrecon.geometry import AnyCamera, Grid, box_corners_mm, centred_grid, shares
@@ -80,8 +80,7 @@ def patients_of(cases: VolumeSet, grid: Grid) -> Patients:
         scenes = Scenes(cases.hu, np.tile(grid.affine, (len(cases.names), 1, 1)), 0.0)
     coarse = _grid_of(scenes)
     finest = np.min([np.linalg.norm(a[:3, :3], axis=0) for a in scenes.affines], 0)
-    x, y, z = np.maximum(1, np.rint(VOXEL_MM / finest)).astype(int).tolist()
-    cut = jit(partial(field_of, grid=coarse, samples=(x, y, z)))
+    cut = jit(partial(field_of, grid=coarse, samples=samples_in(VOXEL_MM, finest)))
     affines = scenes.affines.astype(np.float32)
     mu = [drr.hu_to_mu(cut(np.asarray(hu), affine)) for hu, affine in zip(scenes.hu, affines)]
     return Patients(jnp.stack(mu), coarse)
