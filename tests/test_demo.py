@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,13 @@ def test_the_demo_writes_a_volume_its_deviation_and_a_page(
     assert "SYNTHETIC subject 0" in page
     assert "niivue" in page
     assert 'src="http' not in page
+    if browser := shutil.which("chromium") or shutil.which("google-chrome"):
+        assert 'data-viewer="ready"' in _opened(browser, tmp_path / "ct.html")
+
+
+def _opened(browser: str, page: Path) -> str:
+    """The page once its scripts have run, as HTML, in Chromium without a screen or a graphics card."""
+    flags = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader")
+    flags += ("--enable-unsafe-swiftshader", "--virtual-time-budget=20000", "--dump-dom")
+    asked = [browser, *flags, page.resolve().as_uri()]
+    return subprocess.run(asked, capture_output=True, text=True, timeout=300, check=True).stdout
