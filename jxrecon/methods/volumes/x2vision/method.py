@@ -29,6 +29,7 @@ Ours, beside the paper:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,6 +75,9 @@ SAMPLES = 16
 
 MAPPED = 10_000
 """Number of mapped z behind the statistics of w [X2Vision, after training]."""
+
+SOONER = 2**17
+"""Voxels up to which steps are as fast, to 2 %, when compiled sooner; at full size they took 7 % longer."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
         hints=("whole", "start", "earlier") if prior.encodes else (),
         warm_up=_warm_up(prior, settings),
-        once=True,
+        once=math.prod(problem.grid.shape) <= SOONER,
         ship=ship,
     )
 
