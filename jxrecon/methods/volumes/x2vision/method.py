@@ -129,6 +129,7 @@ def build(settings: Settings, problem: Problem) -> Method:
     distances.check(settings.latent.distance, "settings.latent.distance")
     prior = manifold.make_prior(settings.prior, problem)
     posed = replace(settings, latent=replace(settings.latent, pose=True))
+    alone, steps = training.without_game(prior), settings.prior.warm_start_steps
     return Method(
         init=partial(manifold.init, prior),
         train_step=partial(train_step, prior, settings),
@@ -144,19 +145,10 @@ def build(settings: Settings, problem: Problem) -> Method:
         kept_out=settings.calibration if prior.encodes else 0,
         finish=partial(calibrate, Model(prior, settings)) if prior.encodes else None,
         hints=("whole", "start", "earlier") if prior.encodes else (),
-        warm_up=_warm_up(prior, settings),
+        warm_up=(steps, partial(train_step, alone, settings)) if alone and steps else None,
         once=math.prod(problem.grid.shape) <= SOONER,
         ship=ship,
     )
-
-
-def _warm_up(prior: Prior, settings: Settings) -> tuple[int, Any] | None:
-    """The steps before the adversarial game, and one without it, which compiles in a quarter of the time."""
-    steps = settings.prior.warm_start_steps
-    if not steps or settings.prior.adversarial == "none":
-        return None
-    alone = prior._replace(settings=replace(settings.prior, adversarial="none"))
-    return steps, partial(train_step, alone, settings)
 
 
 def ship(state: State) -> State:
