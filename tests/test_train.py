@@ -346,6 +346,40 @@ def test_a_method_is_fitted_first_and_finished_last_on_cases_that_no_step_sees(
     assert float(state["pixel"]) > 0.0
 
 
+WARMED = """def build(settings, problem):
+    def step(name, state, batch, key):
+        return {**state, name: state[name] + 1}, {"loss": jnp.mean(batch.images[0])}
+
+    def whole(state, batch, key):
+        assert settings.nan_at != 0, "compiled"
+        return step("later", state, batch, key)
+
+    return Method(
+        lambda key: {"earlier": jnp.zeros((), jnp.int32), "later": jnp.zeros((), jnp.int32)},
+        whole, lambda state, batch, key: {"psnr_db": jnp.mean(batch.images[0])}, None,
+        warm_up=(6, lambda state, batch, key: step("earlier", state, batch, key)))
+"""
+
+
+def test_a_warm_up_has_a_program_of_its_own_and_the_whole_one_is_compiled_when_it_is_over(
+    toy: Path, tmp_path: Path
+) -> None:
+    text = toy.read_text()
+    exp = tmp_path / "warmed.py"
+    exp.write_text(text[: text.index("def build")] + WARMED + text[text.index("def load") :])
+    folder = tmp_path / "whole"
+    assert run_toy(exp, folder) == 0
+    assert {name: int(n) for name, n in restore(opened(folder))[0].items()} == {
+        "earlier": 6,
+        "later": 4,
+    }
+    shutil.rmtree(folder / "checkpoints" / "10")
+    assert run_toy(exp, folder) == 0  # from step 5
+    assert int(restore(opened(folder))[0]["later"]) == 4
+    over = ("--set", "schedule.steps=6", "--set", "settings.nan_at=0")
+    assert run_toy(exp, tmp_path / "short", *over) == 0
+
+
 def test_nan_term_stops_and_keeps_the_last_good_step(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

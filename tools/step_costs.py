@@ -78,8 +78,8 @@ class Step:
         self.state = run.abstract_state(self.run, mesh)
         acquire = self.experiment.kind.acquire
         self.train = acquire(self.experiment, data.train)
-        validation = acquire(self.experiment, data.validation)
-        self.step, _ = loop.compiled_steps(self.run, self.train, validation, self.state, mesh)
+        whole = self.run.method.train_step
+        self.step = loop.compiled_step(self.run, whole, self.train, self.state, mesh)
         self.cases = data.train
         self._spread = sharding.batch_sharding(mesh, self.experiment.schedule.batch_size)
         self.batch = jax.tree.map(

@@ -7,6 +7,8 @@ quick to compile and to run on a CPU too.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,7 @@ EDGE_FLOOR = 1e-3
 """Mean gradient, in ranges a pixel, below which an image counts as flat."""
 
 
+@partial(jax.jit, static_argnames="levels")
 def gradient_ssim_distance(
     a: Float[Array, "*batch rows columns"],
     b: Float[Array, "*batch rows columns"],

@@ -85,8 +85,14 @@ class _Filter(NamedTuple):
         return [(place, tap) for (place, rest), tap in zip(found, self.taps[::-1]) if not rest]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
 def _filtered(x: Float[Array, "b n a"], how: _Filter) -> Float[Array, "b m a"]:
+    """Traced once for all lines of a shape: networks and their derivatives have many of these."""
+    return _sliced(x, how)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _sliced(x: Float[Array, "b n a"], how: _Filter) -> Float[Array, "b m a"]:
     """Sums of slices of x, the rows of one phase after another."""
     parts = [how.parts(phase) for phase in range(how.up)]
     places = [place for phase in parts for place, _ in phase]
@@ -108,7 +114,7 @@ def _filtered(x: Float[Array, "b n a"], how: _Filter) -> Float[Array, "b m a"]:
     return y.reshape(x.shape[0], -1, x.shape[2])[:, : how.rows]
 
 
-_filtered.defvjp(
+_sliced.defvjp(
     lambda x, how: (_filtered(x, how), None),
     lambda how, _, g: (_filtered(g, how.adjoint),),
 )

@@ -144,25 +144,41 @@ def fit_or_tell(
 def compiled_steps(
     run: Run, train: Acquired, validation: Acquired, abstract: PyTree, mesh: Mesh
 ) -> tuple[Any, Any]:
-    """The method's steps with their layout: (state, batch, number) and (state, batch)."""
-    method, seed = run.method, run.experiment.schedule.seed
-    everywhere = sharding.replicated(mesh)
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    """The method's steps with their layout: (state, batch, number) and (state, batch).
 
-    def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        with cases_over(mesh):
-            return method.train_step(state, train.observe(batch, _exposing(key)), key)
+    The first of them is of two programs where the method has a warm-up; each is compiled when it is needed.
+    """
+    method, seed = run.method, run.experiment.schedule.seed
+    warm_up, first = getattr(method, "warm_up", None) or (0, method.train_step)
+    earlier, later = (
+        compiled_step(run, step, train, abstract, mesh) for step in (first, method.train_step)
+    )
+
+    def train_step(state: PyTree, batch: Any, number: np.uint32) -> tuple[PyTree, Any]:
+        return (earlier if number < warm_up else later)(state, batch, number)
 
     def eval_step(state: PyTree, batch: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
         with cases_over(mesh):
             return method.eval_step(state, validation.observe_still(batch, _exposing(key)), key)
 
-    return (
-        jit(train_step, out_shardings=(places, everywhere), donate_argnums=0),
-        jit(eval_step, out_shardings=everywhere),
-    )
+    once = getattr(method, "once", False)
+    return train_step, jit(eval_step, once, out_shardings=sharding.replicated(mesh))
+
+
+def compiled_step(
+    run: Run, step: Callable[..., Any], train: Acquired, abstract: PyTree, mesh: Mesh
+) -> Any:
+    """A training step of the method as the loop calls it, (state, batch, number), with its layout."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def train_step(state: PyTree, batch: Any, number: jax.Array) -> tuple[PyTree, Any]:
+        key = jax.random.fold_in(jax.random.key(run.experiment.schedule.seed), number)
+        with cases_over(mesh):
+            return step(state, train.observe(batch, _exposing(key)), key)
+
+    layout = {"out_shardings": (places, sharding.replicated(mesh)), "donate_argnums": 0}
+    return jit(train_step, getattr(run.method, "once", False), **layout)
 
 
 def _exposing(key: Key) -> Key:
@@ -181,7 +197,7 @@ def _finished(run: Run, train: Acquired, state: PyTree, kept_out: Part, mesh: Me
         return run.method.finish(state, train.observe_still(batch, key), *more)
 
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step = jit(finish, out_shardings=places, donate_argnums=0)
+    step = jit(finish, once=True, out_shardings=places, donate_argnums=0)
     return step(state, sharding.place(batch, sharding.replicated(mesh)))
 
 
@@ -202,7 +218,7 @@ def fresh_state(run: Run, abstract: PyTree, train: Acquired, grow: Trained | Non
     """The state before the first step: drawn, grown from another run, fitted to all training cases."""
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     key = jax.random.key(run.experiment.schedule.seed)
-    state = jit(run.method.init, out_shardings=places)(key)
+    state = jit(run.method.init, once=True, out_shardings=places)(key)
     if grow is not None:
         kept, total = shared(state, grow.state)
         say(f"grown from {grow.run.folder} at step {grow.step}: {kept} of {total} numbers kept")

@@ -77,6 +77,18 @@ def test_the_game_begins_after_the_warm_start(trained):
     assert int(states[4].step) == 4
 
 
+def test_the_step_of_the_warm_up_is_the_whole_one_without_the_game(start, trained):
+    steps, warm = build(Settings(SETTINGS), PROBLEM).warm_up
+    assert steps == SETTINGS.warm_start_steps
+    state, terms = jax.jit(warm)(start, _batch(), jax.random.fold_in(jax.random.key(1), 0))
+    states, whole = trained
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(states[1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert terms.keys() == whole[1].keys()
+    alone = dataclasses.replace(SETTINGS, adversarial="none")
+    assert build(Settings(alone), PROBLEM).warm_up is None
+
+
 def test_the_log_keeps_the_last_r1_between_its_lazy_steps(start, step):
     at_a_lazy_step = start.replace(step=jnp.asarray(SETTINGS.r1_every, jnp.int32))
     state, terms = step(at_a_lazy_step, _batch(), jax.random.key(0))

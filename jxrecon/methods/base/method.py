@@ -114,6 +114,10 @@ class Method(NamedTuple):
         free: settings, as "settings.latent", that act on reconstruction alone: a trained run may change them.
         hints: what else `reconstruct` takes by name: "whole", the X-rays with what lies about the field;
             "start", a volume in HU to start from; "earlier", an earlier scan of the patient, HU.
+        warm_up: (n, a step that does what `train_step` does while fewer than n steps are done), where that is
+            a smaller program: the loop compiles the whole one when it comes to it.
+        once: whether its steps are compiled as programs that run once, see `compile.jit`: sooner, for methods
+            whose steps were measured to be as fast then.
     """
 
     init: Callable[[Key], PyTree]
@@ -132,6 +136,8 @@ class Method(NamedTuple):
     deviates: bool = False
     free: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    warm_up: tuple[int, Callable[[PyTree, Any, Key], tuple[PyTree, Terms]]] | None = None
+    once: bool = False
 
 
 class SurfaceMethod(NamedTuple):

@@ -43,8 +43,7 @@ class PriorSettings:
             "principal", their place along principal axes, so that every step may see them moved and bent.
         xray_channels: of the network from X-rays of `ENCODED_PIXELS` to w, beside principal codes.
         channels: feature channels per level, coarsest first, for both networks.
-        adversarial: the game, of `losses.ADVERSARIAL`, or "none": a warm start without end, which compiles in
-            less than half the time.
+        adversarial: the game, of `losses.ADVERSARIAL`, or "none": a warm start without end.
         warm_start_steps: steps of the auto-decoder alone, before the adversarial game begins.
         code_weight: weight of the auto-decoder's voxel term; 0, with projection_weight 0 too, leaves a plain
             GAN after the warm start.
