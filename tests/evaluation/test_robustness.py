@@ -15,7 +15,7 @@ from jxrecon import drr
 from jxrecon.data.volumes import Dataset, Scenes, VolumeSet
 from jxrecon.evaluate import command as evaluate
 from jxrecon.evaluation import robustness as suite
-from jxrecon.evaluation.bench import Remedy
+from jxrecon.evaluation.bench import Knowledge, Remedy, Righted
 from jxrecon.evaluation.compare import compare
 from jxrecon.evaluation.contenders import choose
 from jxrecon.evaluation.joined import joined
@@ -23,8 +23,9 @@ from jxrecon.evaluation.perturbations import PERTURBATIONS, conditions_of
 from jxrecon.evaluation.remedies import histograms, matched, poses
 from jxrecon.evaluation.robustness import Party, Room, nominal, robustness
 from jxrecon.evaluation.setting import Terms, make_setting
+from jxrecon.evaluation.volumes import Finder
 from jxrecon.experiment import Experiment, Field, Machine, Rival, Schedule, Views
-from jxrecon.geometry import centred_grid
+from jxrecon.geometry import centred_grid, same_cameras
 from jxrecon.kinds import VOLUMES
 from jxrecon.methods.base.method import Method, Reconstruction, no_step, no_terms
 from jxrecon.methods.volumes.linear_prior import linear_prior
@@ -327,7 +328,7 @@ def test_a_remedy_changes_the_dash_of_a_methods_curve_and_keeps_its_colour():
 
 def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
     turned = condition("angle in plane", 10.0).taking.cameras
-    told = Remedy("told", lambda bench: lambda images, cameras: (images, turned), "told the truth")
+    told = Remedy("told", lambda bench: lambda images, _: Righted(images, turned), "told the truth")
     both = party(["counted"], remedies=(told,))
     assert [c.name for c in both.contenders] == ["counted", "counted, told"]
     CALLS.clear()
@@ -351,7 +352,35 @@ def test_runs_that_find_poses_take_part_with_that_at_the_end_without_remedies():
     assert found[-1].note.startswith("trained for 7 steps; settings.steps=3; made for 2")
 
 
-def test_poses_are_found_first_and_methods_told_nothing_of_it():
+@pytest.mark.parametrize("any_camera", [False, True])
+def test_a_method_that_knows_the_field_is_told_where_the_cameras_stood(room, any_camera):
+    told, *stood = (condition("angle in plane", x).taking.cameras for x in (1.0, -10.0, 10.0))
+    traced = []
+
+    def reconstruct(state, images, cameras, key, progress=None, weights=None):
+        traced.append(isinstance(cameras[1].source, jax.core.Tracer))
+        value = images[1][0, 0] + cameras[1].source[0]
+        return Reconstruction(jnp.full(FIELD.shape, value), {})
+
+    method = Method(lambda key: (), no_step, no_terms, reconstruct, field_model=True)
+    method = method._replace(any_camera=any_camera)
+    stands = iter(stood)
+
+    def remedy(images, cameras):
+        there = next(stands)
+        return Righted(images, cameras, lambda share: ((share[0], share[1] + 1e3), there))
+
+    find = Finder(Knowledge(method, lambda place: (), remedy), told, room.share)
+    images = room.images(0, condition("none", 0.0))
+    share, _ = room.share(images, told)
+    for there in stood:
+        expected = float(share[1][0, 0]) + 1e3 + float(there[1].source[0])
+        result, _ = find(0, images, jax.random.key(0))
+        np.testing.assert_allclose(result.hu, expected, rtol=1e-5)
+    assert traced == ([True] if any_camera else [False, False])  # one program, or one a camera
+
+
+def test_poses_are_found_first_and_told_to_those_alone_who_know_the_field():
     data = Dataset(volume_set(12, 0), volume_set(2, 1), "Balls of tissue in air.", True)
     setting = make_setting(EXPERIMENT, data, Terms(counts=(1, 2)))
     bench = setting.judge.bench(setting, 2)
@@ -363,13 +392,21 @@ def test_poses_are_found_first_and_methods_told_nothing_of_it():
     right, seen = (
         here.images(0, c) for c in (asked[0], turned)
     )  # balls: no pose can be found by them
-    found, cameras = apply(seen, bench.problem.cameras)
+    found, cameras, turned = apply(seen, bench.problem.cameras)
     assert cameras is bench.problem.cameras
     np.testing.assert_array_equal(found[0], seen[0])
     assert found[1].shape == seen[1].shape
     moved = float(jnp.abs(found[1] - seen[1]).max())
     assert 0 < moved < float(jnp.abs(seen[1]).max())
     assert remedy.learn(bench)(seen, cameras)[0] is found  # once for all methods
+    taken, stood = turned(None)  # X-rays of the field alone: as they were taken
+    np.testing.assert_array_equal(taken[1], seen[1])
+    share, _ = here.share(found, cameras)
+    shown, there = turned(share)
+    assert same_cameras(there, stood)
+    assert not same_cameras(there, cameras)
+    np.testing.assert_array_equal(shown[0], share[0])
+    assert float(jnp.abs(shown[1] - share[1]).max()) > 0
     alone = setting.judge.bench(setting, 1)
     assert remedy.learn(alone)(right[:1], cameras[:1])[0] is not None
 
