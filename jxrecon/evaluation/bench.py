@@ -22,8 +22,8 @@ class Righted(NamedTuple):
         images: as any method may take them.
         cameras: of these.
         turned: (the field's share of these, or None where X-rays show no more than the field) -> (X-rays of
-            the field from where the cameras are believed to have stood, these cameras), for a
-            `field_model`; None: the share and `cameras`.
+            the field from where the cameras are believed to have stood, these cameras), for a method of
+            `any_camera`; None: the share and `cameras`.
     """
 
     images: Any

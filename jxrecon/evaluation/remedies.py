@@ -45,8 +45,8 @@ def histograms() -> Remedy:
 def poses() -> Remedy:
     """X-rays as they would be if all but the first had been taken where they are told to be.
 
-    Methods with a forward model of the field get its share as it was taken, and the cameras found. The poses
-    are found by the likelihood of the X-rays, `likelihood.pose`; for one X-ray there is none.
+    Methods of `any_camera` get the field's share as it was taken, and the cameras found. The poses are found
+    by the likelihood of the X-rays, `likelihood.pose`; for one X-ray there is none.
     """
     known: dict[bytes, Righted] = {}  # all methods are given the same X-rays
 

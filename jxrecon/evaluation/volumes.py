@@ -196,7 +196,7 @@ class Finder:
         if knowledge.remedy is not None:
             images, cameras, turned = knowledge.remedy(images, cameras)
         shown, trusted = self._share(images, cameras) if method.field_model else (images, None)
-        if method.field_model and turned is not None:
+        if method.any_camera and turned is not None:
             shown, cameras = turned(None if trusted is None else shown)
         program = self._for(cameras)
         how: dict[str, Any] = {} if trusted is None else {"weights": trusted}

@@ -147,7 +147,7 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
     more |= _hints(run, xrays, whole, isocentre, request)
     seen = [view._replace(image=np.asarray(y)) for view, y in zip(whole, shown)]
-    if turned is not None and run.method.field_model:
+    if turned is not None and run.method.any_camera:
         seen = turned.of_field(None if weights is None else shown)
     cameras = tuple(view.camera for view in seen)
     shown = tuple(jnp.asarray(view.image) for view in seen)

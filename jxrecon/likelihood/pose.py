@@ -16,9 +16,9 @@ Methods need not know of it: with A the projection and x the likeliest scene of 
 
     y + (A(told) - A(found)) x
 
-is the X-ray that the camera would have taken where it is told to stand. A method with a forward model of the
-field is told where the camera stood instead, and loses nothing by what x lacks of the patient: of the field's
-share s of that X-ray it is given s + (A(found) - A(told)) x_field.
+is the X-ray that the camera would have taken where it is told to stand. X2Vision is told where the camera
+stood instead, and loses nothing by what x lacks of the patient: of the field's share s of that X-ray it is
+given s + (A(found) - A(told)) x_field.
 """
 
 from __future__ import annotations

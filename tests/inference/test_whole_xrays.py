@@ -46,7 +46,8 @@ def build(settings, problem):
         hu = jnp.full(problem.grid.shape, jnp.mean(jnp.stack([jnp.mean(y) for y in images])))
         return Reconstruction(hu, {"weight": trusted})
 
-    return Method(lambda key: jnp.zeros(1), no_step, no_terms, reconstruct, field_model=True)
+    made = Method(lambda key: jnp.zeros(1), no_step, no_terms, reconstruct, field_model=True)
+    return made._replace(any_camera=True)
 
 
 def load(experiment, folder, cache):
@@ -182,6 +183,10 @@ def test_a_method_is_told_the_pose_found_with_the_share_by_it(run, patient, monk
     mean, _, volume = found(run, whole, cameras, refine_pose=True, xrays="field")
     assert mean == pytest.approx(np.mean(whole), rel=1e-5)  # as they were taken
     np.testing.assert_array_equal(volume.views[1].camera.source, stood[1].source)
+    other = run._replace(method=run.method._replace(any_camera=False))
+    mean, _, volume = found(other, whole, cameras, refine_pose=True)
+    assert mean == pytest.approx(halved, rel=1e-5)  # as if they had been taken where they are told
+    np.testing.assert_array_equal(volume.views[1].camera.source, cameras[1].source)
 
 
 def test_an_untrained_method_learns_the_surround_from_a_run(run, exp, patient):

@@ -103,7 +103,8 @@ class Method(NamedTuple):
             number from anywhere.
         field_model: whether it takes X-rays for line integrals of the field alone, y = A x, so that what
             lies about the field has to be taken from them first.
-        any_camera: whether the cameras may be traced, so that one program serves all.
+        any_camera: of a `field_model`, whether the cameras may be traced, so that one program serves all; it
+            is told poses that are found, others are given X-rays drawn anew where the cameras are told to be.
         fit: (state, `TrainingVolumes`) -> state: what is learnt at once, before the first step.
         kept_out: training cases, evenly spread, that no step learns from, for `finish`.
         finish: (state, batch of the cases kept out) -> state, after the last step; a `field_model` is also
