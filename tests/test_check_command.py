@@ -11,7 +11,9 @@ import pytest
 from jxrecon import check as check_command
 from jxrecon.compile import jit
 from jxrecon.drr import hu_to_mu, line_integrals
-from jxrecon.geometry import biplanar
+from jxrecon.geometry import biplanar, camera_from_dict
+from jxrecon.inference.patient import Request
+from jxrecon.inference.volumes import reconstruct_volume, untrained
 from jxrecon.io import radiographs
 from jxrecon.io.nifti import read_volume
 from jxrecon.io.radiographs import Radiograph
@@ -19,7 +21,7 @@ from jxrecon.likelihood.check import CHECK
 from jxrecon.likelihood.pose import move
 from jxrecon.runs import config
 from jxrecon.runs.checkpoint import Checkpoints
-from jxrecon.runs.run import start
+from jxrecon.runs.run import open_run, start
 
 reconstruct_command = import_module(
     "jxrecon.reconstruct"
@@ -147,6 +149,28 @@ def test_refine_pose_finds_the_camera_and_reconstructs_by_it(
     facts = json.loads(next((tmp_path / "out1").glob("*_facts.json")).read_text())
     found = np.array(facts["refined_pose"]["motion"][0])
     assert np.linalg.norm(found - motion[:2]) < 0.6 * np.linalg.norm(motion)
+
+
+@pytest.mark.slow
+def test_refine_pose_tells_a_method_of_any_camera_where_it_stood(made, xrays):
+    flags, dataset = made
+    run = open_run(flags[1], trust=[flags[3]])
+    stood = CAMERAS[0], move(CAMERAS[1], np.array([8.0, -6.0, 0, 0, 0]))
+    taken = [radiographs.read(path) for path in xrays("stood", stood)]
+    size = (8, 8, 8), (28.0, 30.0, 25.0)
+    method, field = untrained("fdk", *size, str(flags[3])), run.problem.grid
+    method = method._replace(method=method.method._replace(any_camera=True))
+    truth = hu_to_mu(jnp.asarray(dataset.validation.hu[0], jnp.float32))
+    off = []
+    for refine_pose in (False, True):
+        volume = reconstruct_volume(method, taken, Request(surround=run, refine_pose=refine_pose))
+        seen = volume.views[1]
+        share = np.asarray(line_integrals(truth, field.affine, seen.camera, "joseph"))
+        off.append(np.linalg.norm(seen.image - share) / np.linalg.norm(share))
+    there = camera_from_dict(volume.facts["refined_pose"]["cameras"][1])
+    np.testing.assert_allclose(seen.camera.source, there.source, atol=1e-2)
+    assert np.linalg.norm(seen.camera.source - stood[1].source) < 105.0  # 174 mm as told
+    print(f"share off by {off}")
 
 
 def test_what_cannot_be_checked_is_said_in_a_line(made, xrays, run_command, capsys, tmp_path):

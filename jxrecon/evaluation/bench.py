@@ -15,20 +15,36 @@ from jxrecon.metrics.metric import Metric
 from jxrecon.types import PyTree
 
 
+class Righted(NamedTuple):
+    """X-rays put right.
+
+    Attributes:
+        images: as any method may take them.
+        cameras: of these.
+        turned: (the field's share of these, or None where X-rays show no more than the field) -> (X-rays of
+            the field from where the cameras are believed to have stood, these cameras), for a method of
+            `any_camera`; None: the share and `cameras`.
+    """
+
+    images: Any
+    cameras: Any
+    turned: Callable[[Any], tuple[Any, Any]] | None = None
+
+
 class Knowledge(NamedTuple):
     """What a method goes by beside the X-rays.
 
     Attributes:
         method: fitted, for this problem.
         state: (place of a case) -> state: the same trained one, or something of this very patient.
-        remedy: (X-rays, cameras) -> the same, put right before the method is given them; None: as they are.
+        remedy: (X-rays, cameras) -> them put right before the method is given them; None: as they are.
         start: whose volume the method starts from; None: its own way.
         earlier: (place of a case) -> an earlier scan of the patient, given beside the state; None: none.
     """
 
     method: Any
     state: Callable[[int], PyTree]
-    remedy: Callable[[Any, Any], tuple[Any, Any]] | None = None
+    remedy: Callable[[Any, Any], Righted] | None = None
     start: Knowledge | None = None
     earlier: Callable[[int], PyTree] | None = None
 
@@ -72,15 +88,15 @@ class Remedy(NamedTuple):
 
     Attributes:
         name: as in the tables.
-        learn: (bench) -> (X-rays, cameras) -> the same, put right; may learn from the bench's training
-            cases. Where it gives other cameras, methods are compiled, and what surrounds the field is
-            regressed, for those.
+        learn: (bench) -> (X-rays, cameras) -> them put right; may learn from the bench's training cases.
+            Where it gives other cameras, methods are compiled for those, unless one program serves
+            `any_camera`, and what surrounds the field is regressed for `Righted.cameras`.
         note: what a reader must know of it.
         digest: of all that it depends on beside the bench.
     """
 
     name: str
-    learn: Callable[[Bench], Callable[[Any, Any], tuple[Any, Any]]]
+    learn: Callable[[Bench], Callable[[Any, Any], Righted]]
     note: str
     digest: int = 0
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jxrecon.evaluation.bench import Bench, Remedy
+from jxrecon.evaluation.bench import Bench, Remedy, Righted
+from jxrecon.likelihood.pose import VERSION
 from jxrecon.types import AnyArray
 
 LEVELS = 257
@@ -19,8 +20,8 @@ LEVELS = 257
 def style(translate: Callable[[np.ndarray], np.ndarray], folder: str, digest: int) -> Remedy:
     """X-rays in the style of `inference.styles.open_translation`, view by view."""
 
-    def apply(images: Any, cameras: Any) -> tuple[Any, Any]:
-        return tuple(jnp.asarray(translate(np.asarray(y))) for y in images), cameras
+    def apply(images: Any, cameras: Any) -> Righted:
+        return Righted(tuple(jnp.asarray(translate(np.asarray(y))) for y in images), cameras)
 
     return Remedy("style", lambda bench: apply, f"X-rays in the style that {folder} learnt", digest)
 
@@ -28,12 +29,12 @@ def style(translate: Callable[[np.ndarray], np.ndarray], folder: str, digest: in
 def histograms() -> Remedy:
     """The gray values of every view brought to the distribution that the training X-rays of the view have."""
 
-    def learn(bench: Bench) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def learn(bench: Bench) -> Callable[[Any, Any], Righted]:
         levels = np.linspace(0.0, 1.0, LEVELS)
         known = [np.quantile(np.asarray(view), levels) for view in bench.training().images]
 
-        def apply(images: Any, cameras: Any) -> tuple[Any, Any]:
-            return tuple(map(matched, images, known)), cameras
+        def apply(images: Any, cameras: Any) -> Righted:
+            return Righted(tuple(map(matched, images, known)), cameras)
 
         return apply
 
@@ -44,28 +45,38 @@ def histograms() -> Remedy:
 def poses() -> Remedy:
     """X-rays as they would be if all but the first had been taken where they are told to be.
 
-    The poses are found by the likelihood of the X-rays, `likelihood.pose`; for one X-ray there is none.
+    Methods of `any_camera` get the field's share as it was taken, and the cameras found. The poses are found
+    by the likelihood of the X-rays, `likelihood.pose`; for one X-ray there is none.
     """
-    found: dict[bytes, tuple[Any, ...]] = {}  # all methods are given the same X-rays
+    known: dict[bytes, Righted] = {}  # all methods are given the same X-rays
 
-    def learn(bench: Bench) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def learn(bench: Bench) -> Callable[[Any, Any], Righted]:
         assert bench.search is not None  # volumes
-        search = bench.search() if bench.views > 1 else None
+        if bench.views < 2:
+            return Righted
+        search = bench.search()
+        turn = search.turning(bench.problem.grid)
 
-        def apply(images: Any, cameras: Any) -> tuple[Any, Any]:
-            if search is None:
-                return images, cameras
+        def righted(images: Any, cameras: Any) -> Righted:
+            found = search.refine(images)
+
+            def turned(share: Any) -> tuple[Any, Any]:
+                seen = images if share is None else turn(found, share)
+                return tuple(jnp.asarray(y) for y in seen), found.cameras
+
+            seen = tuple(jnp.asarray(y, jnp.float32) for y in found.images)
+            return Righted(seen, cameras, turned)
+
+        def apply(images: Any, cameras: Any) -> Righted:
             key = b"".join(np.asarray(image).tobytes() for image in images)
-            if key not in found:
-                found[key] = tuple(
-                    jnp.asarray(y, jnp.float32) for y in search.refine(images).images
-                )
-            return found[key], cameras
+            if key not in known:
+                known[key] = righted(images, cameras)
+            return known[key]
 
         return apply
 
-    note = "X-rays brought to the poses told from those found by the likelihood of the X-rays"
-    return Remedy("pose found", learn, note)
+    note = "given the poses found by the likelihood of the X-rays, or X-rays brought to those told"
+    return Remedy("pose found", learn, note, VERSION)
 
 
 def matched(

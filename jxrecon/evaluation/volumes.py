@@ -170,6 +170,7 @@ class Finder:
     def __init__(self, knowledge: Knowledge, cameras: Sequence[Camera], share: Share) -> None:
         self._knowledge, self._cameras, self._share = knowledge, tuple(cameras), share
         self._own = Timed(jit(partial(self._find, self._cameras)))
+        self._any = Timed(jit(self._find))
         self._before = Finder(knowledge.start, cameras, share) if knowledge.start else None
 
     def _find(
@@ -177,18 +178,27 @@ class Finder:
     ) -> Any:
         return self._knowledge.method.reconstruct(state, images, cameras, start, **how)
 
+    def _for(self, cameras: Sequence[Camera]) -> Any:
+        """The program for these cameras: (state, images, how, start) -> (Reconstruction, costs)."""
+        if same_cameras(cameras, self._cameras):
+            return self._own
+        if self._knowledge.method.any_camera:
+            return partial(self._any, tuple(cameras))
+        return Timed(jit(partial(self._find, tuple(cameras))))  # with values: methods plan by them
+
     def __call__(self, place: int, images: Images, start: Key) -> tuple[Any, dict[str, float]]:
         """(Reconstruction, costs) of the X-rays of a case, once its remedy has put them right.
 
         The costs are those of the volume that it starts from, too.
         """
-        knowledge, cameras, program = self._knowledge, self._cameras, self._own
-        method, taken = knowledge.method, images
+        knowledge, taken = self._knowledge, images
+        method, cameras, turned = knowledge.method, self._cameras, None
         if knowledge.remedy is not None:
-            images, cameras = knowledge.remedy(images, cameras)
-            if not same_cameras(cameras, self._cameras):  # with values: methods plan by them
-                program = Timed(jit(partial(self._find, tuple(cameras))))
+            images, cameras, turned = knowledge.remedy(images, cameras)
         shown, trusted = self._share(images, cameras) if method.field_model else (images, None)
+        if method.any_camera and turned is not None:
+            shown, cameras = turned(None if trusted is None else shown)
+        program = self._for(cameras)
         how: dict[str, Any] = {} if trusted is None else {"weights": trusted}
         if "whole" in method.hints:
             how["whole"] = images

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jxrecon.data.volumes import VolumeSet
 from jxrecon.files import cache_folder
@@ -25,7 +27,7 @@ from jxrecon.likelihood.check import (
 from jxrecon.likelihood.known import Known, known_from
 from jxrecon.likelihood.modes import Packed, unpacked
 from jxrecon.likelihood.patients import Patients, patients_of
-from jxrecon.likelihood.pose import BELIEVED, PARAMETERS, Refined, search_of
+from jxrecon.likelihood.pose import BELIEVED, PARAMETERS, Images, Refined, search_of
 from jxrecon.runs import shipped
 from jxrecon.runs.run import Run, data_of
 from jxrecon.types import InputError
@@ -174,8 +176,23 @@ def lines(found: Finding) -> list[str]:
     return rows
 
 
-def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[View], Refined]:
-    """The X-rays as they would be if all but the first stood where they are told, and where they stand.
+class Turned(NamedTuple):
+    """X-rays whose poses were found.
+
+    Attributes:
+        views: as they would be if all but the first stood where they are told.
+        found: where they stand.
+        of_field: (the field's share of `views`, or None where they show no more) -> X-rays of the field from
+            where they stand.
+    """
+
+    views: list[View]
+    found: Refined
+    of_field: Callable[[Images | None], list[View]]
+
+
+def refined(run: Run, views: Sequence[View], request: Request) -> Turned:
+    """Where the X-rays stand, and what they would be where they are told to stand.
 
     By the training patients of a run, or what ships of them.
 
@@ -199,8 +216,15 @@ def refined(run: Run, views: Sequence[View], request: Request) -> tuple[list[Vie
             request.say(
                 "  at the limit of the search: farther off than is looked, or an unusual patient"
             )
-    seen = [view._replace(image=image) for view, image in zip(views, found.images)]
-    return seen, found
+    seen = [view._replace(image=np.asarray(y)) for view, y in zip(views, found.images)]
+    turn = search.turning(run.problem.grid)
+
+    def of_field(share: Images | None) -> list[View]:
+        images = [view.image for view in views] if share is None else turn(found, share)
+        items = zip(views, images, found.cameras)
+        return [view._replace(image=np.asarray(y), camera=there) for view, y, there in items]
+
+    return Turned(seen, found, of_field)
 
 
 def facts_of(found: Refined) -> dict[str, Any]:

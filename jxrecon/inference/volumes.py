@@ -141,13 +141,16 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
     if run.weights is not None:
         request.say(shipped.expected_time(run.weights))
     request.say(_what_is_found(run.problem.grid, isocentre, views))
-    views, poses = _geometry(run, views, request)
-    problem, cameras = run.problem, tuple(view.camera for view in views)
-
-    progress = _progress(run, request)
-    shown, weights, told = as_taken(run, views, request)
+    whole, turned = _geometry(run, views, request)
+    problem, progress = run.problem, _progress(run, request)
+    shown, weights, told = as_taken(run, whole, request)
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
-    more |= _hints(run, xrays, views, isocentre, request)
+    more |= _hints(run, xrays, whole, isocentre, request)
+    seen = [view._replace(image=np.asarray(y)) for view, y in zip(whole, shown)]
+    if turned is not None and run.method.any_camera:
+        seen = turned.of_field(None if weights is None else shown)
+    cameras = tuple(view.camera for view in seen)
+    shown = tuple(jnp.asarray(view.image) for view in seen)
 
     # What ships compiles sooner so, and runs as fast; X2CT's networks compile longer.
     @partial(jit, once=run.weights is not None)
@@ -155,7 +158,6 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         return run.method.reconstruct(state, images, cameras, key, progress, **more)
 
     result = jax.block_until_ready(found(state, shown, key, more))
-    views = [view._replace(image=np.asarray(y)) for view, y in zip(views, shown)]
     hu = np.asarray(result.hu, np.float32)
     affine = problem.grid.affine.copy()
     affine[:3, 3] += isocentre
@@ -165,13 +167,13 @@ def reconstruct_volume(run: Run, xrays: Sequence[Radiograph], request: Request) 
         run,
         step,
         {name: np.asarray(values) for name, values in result.trace.items()},
-        tuple(views),
-        tuple(reprojections(hu, problem.grid, views)),
+        tuple(seen),
+        tuple(reprojections(hu, problem.grid, seen)),
         {
             **facts(run, step, request),
             "isocentre_mm": isocentre.tolist(),
             "xrays_show": told,
-            **poses,
+            **({} if turned is None else {"refined_pose": geometry.facts_of(turned.found)}),
         },
         None if result.deviation is None else np.asarray(result.deviation),
     )
@@ -187,14 +189,19 @@ def _progress(run: Run, request: Request) -> Progress:
     )
 
 
-def _geometry(run: Run, views: list[View], request: Request) -> tuple[list[View], dict[str, Any]]:
-    """(X-rays, more facts) with the poses that are asked for; a warning where they look wrong."""
+def _geometry(
+    run: Run, views: list[View], request: Request
+) -> tuple[list[View], geometry.Turned | None]:
+    """(X-rays where they are told to stand, where they were found to), the latter if it is asked for.
+
+    Else a warning where the poses look wrong.
+    """
     if not request.refine_pose:
         if line := geometry.warning(run, views, request):
             request.say(line)
-        return views, {}
-    seen, found = geometry.refined(run, views, request)
-    return seen, {"refined_pose": geometry.facts_of(found)}
+        return views, None
+    turned = geometry.refined(run, views, request)
+    return turned.views, turned
 
 
 def as_taken(

@@ -8,7 +8,7 @@ plane between left and right, and one half of each is enough to be handed on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,11 +87,14 @@ class Modes(NamedTuple):
         return jit(fit)(*images, [reach_of(camera, grid.centre_mm) for camera in cameras])
 
     def within(self, grid: Grid) -> Float[Array, "k1 x y z"]:
-        """Mean and components on the voxels of a field, by linear interpolation; attenuation, 1/mm."""
+        """Mean and components on the voxels of a field; attenuation, 1/mm."""
+        return jit(partial(lax.map, self.cut(grid)))(self.volumes)
+
+    def cut(self, grid: Grid) -> Callable[[Float[AnyArray, "i j k"]], Float[Array, "x y z"]]:
+        """(volume on the components' grid) -> on the voxels of a field, by linear interpolation."""
         affine = jnp.asarray(self.grid.affine, jnp.float32)
         samples = samples_in(grid.spacing_mm, self.grid.spacing_mm)
-        cut = partial(field_of, affine=affine, grid=grid, samples=samples, outside=0.0)
-        return jit(partial(lax.map, cut))(self.volumes)
+        return partial(field_of, affine=affine, grid=grid, samples=samples, outside=0.0)
 
     def scene(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "x y z"]:
         """The volume with these weights of the components."""

@@ -16,13 +16,14 @@ Methods need not know of it: with A the projection and x the likeliest scene of 
 
     y + (A(told) - A(found)) x
 
-is the X-ray that the camera would have taken where it is told to stand.
+is the X-ray that the camera would have taken where it is told to stand. X2Vision is told where the camera
+stood instead, and loses nothing by what x lacks of the patient: of the field's share s of that X-ray it is
+given s + (A(found) - A(told)) x_field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -32,8 +33,7 @@ from scipy import linalg, optimize
 
 from jxrecon import drr
 from jxrecon.compile import jit
-from jxrecon.drr.shear_warp import Plan
-from jxrecon.geometry import AnyCamera, Camera, vectors
+from jxrecon.geometry import AnyCamera, Camera, Grid, vectors
 from jxrecon.likelihood.model import FEWEST_PATIENTS, FOLDS, LEAST, NU, left_out, log_student
 from jxrecon.likelihood.modes import RANK, Modes, Rows, modes_of
 from jxrecon.likelihood.patients import Patients, averaged
@@ -72,6 +72,11 @@ FARTHEST = 1.5
 TRIED = 24
 """Training patients on whom the error is measured."""
 
+VERSION = 2
+"""Of what is done about a pose that is found: results by another one are computed anew."""
+
+Images = tuple[Float[AnyArray, "rows columns"], ...]
+
 
 class Refined(NamedTuple):
     """Where X-rays were taken from.
@@ -82,13 +87,15 @@ class Refined(NamedTuple):
         deviation: their standard deviations.
         at_limit: whether the search ended at its limit, `FARTHEST` steps away, in some parameter of each.
         images: the X-rays as the cameras would have taken them where they are told to stand.
+        weights: of the components in the likeliest scene by each other camera.
     """
 
     cameras: tuple[Camera, ...]
     motion: Float[np.ndarray, "others 2"]
     deviation: Float[np.ndarray, "others 2"]
     at_limit: tuple[bool, ...]
-    images: tuple[Float[np.ndarray, "rows columns"], ...]
+    images: Images
+    weights: Float[np.ndarray, "others k"]
 
 
 class Missed(NamedTuple):
@@ -129,38 +136,60 @@ class Search(NamedTuple):
             gain = prior @ np.linalg.inv(prior + spread)
             motion = gain @ (likeliest[:BELIEVED] - errors.mean(0))
             limit = bool((np.abs(likeliest) > 0.999 * FARTHEST * STEP).any())
-            found.append((motion, np.sqrt(np.diag(gain @ spread)), limit))
             told, cameras[n] = cameras[n], move(cameras[n], motion)
-            scene = self.modes.scene(near.weights(products, _all(motion) / STEP))
-            shown[n] = shown[n] + self._between(scene, told, cameras[n], shown[n].shape)
-        motions, deviations, limits = zip(*found)
+            weights = near.weights(products, _all(motion) / STEP)
+            found.append((motion, np.sqrt(np.diag(gain @ spread)), limit, weights))
+            scene = self.modes.scene(weights)
+            shown[n] = shown[n] + _between(scene, self.modes.grid, told, cameras[n], shown[n].shape)
+        motions, deviations, limits, scenes = zip(*found)
         motion, deviation = np.stack(motions), np.stack(deviations)
-        return Refined(tuple(cameras), motion, deviation, limits, tuple(shown))
+        images = tuple(shown)
+        return Refined(tuple(cameras), motion, deviation, limits, images, np.stack(scenes))
 
-    def _between(
-        self,
-        scene: Float[np.ndarray, "x y z"],
-        told: Camera,
-        found: Camera,
-        shape: tuple[int, ...],
-    ) -> Float[np.ndarray, "rows columns"]:
-        """A(told) x - A(found) x."""
-        rows, columns = shape
-        told, found = (camera.resized((rows, columns)) for camera in (told, found))
-        way = drr.plan(self.modes.grid.affine, told, self.modes.grid.shape)
-        affine = self.modes.grid.affine.astype(np.float32)
-        return np.asarray(_difference(scene.astype(np.float32), affine, told, found, way))
+    def turning(self, grid: Grid) -> Callable[[Refined, Images], Images]:
+        """(what was found, the field's share of its `images`) -> the field's share by its cameras.
+
+        To the share is added what the likeliest scene's part in the field shows more by the cameras found
+        than by those told. Compiled once.
+
+        Args:
+            grid: of the field, in the world of the cameras.
+        """
+        cut = jit(self.modes.cut(grid))
+
+        def turn(found: Refined, share: Images) -> Images:
+            first, *others = share
+            moved = zip(others, found.weights, self.cameras[1:], found.cameras[1:])
+            return first, *(
+                y - _between(cut(self.modes.scene(z)), grid, told, there, y.shape)
+                for y, z, told, there in moved
+            )
+
+        return turn
 
 
-@partial(jit, static_argnums=4)
+def _between(
+    scene: Float[AnyArray, "x y z"],
+    grid: Grid,
+    told: Camera,
+    found: Camera,
+    shape: tuple[int, ...],
+) -> Float[np.ndarray, "rows columns"]:
+    """A(told) x - A(found) x, by the projector that blurs least."""
+    rows, columns = shape
+    told, found = (camera.resized((rows, columns)) for camera in (told, found))
+    affine = grid.affine.astype(np.float32)
+    return np.asarray(_difference(scene.astype(np.float32), affine, told, found))
+
+
+@jit
 def _difference(
     mu: Float[Array, "x y z"],
     affine: Float[Array, "4 4"],
     one: Camera,
     other: Camera,
-    way: Plan,
 ) -> Float[Array, "rows columns"]:
-    first, second = (drr.line_integrals(mu, affine, camera, way) for camera in (one, other))
+    first, second = (drr.line_integrals(mu, affine, c, "joseph") for c in (one, other))
     return first - second
 
 

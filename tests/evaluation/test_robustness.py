@@ -4,96 +4,35 @@ import csv
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_balls import (
+    AROUND,
+    CALLS,
+    DATASET,
+    EXPERIMENT,
+    SETTING,
+    condition,
+    party,
+)
 
 from jxrecon import drr
-from jxrecon.data.volumes import Dataset, Scenes, VolumeSet
 from jxrecon.evaluate import command as evaluate
 from jxrecon.evaluation import robustness as suite
-from jxrecon.evaluation.bench import Remedy
 from jxrecon.evaluation.compare import compare
 from jxrecon.evaluation.contenders import choose
 from jxrecon.evaluation.joined import joined
 from jxrecon.evaluation.perturbations import PERTURBATIONS, conditions_of
-from jxrecon.evaluation.remedies import histograms, matched, poses
 from jxrecon.evaluation.robustness import Party, Room, nominal, robustness
 from jxrecon.evaluation.setting import Terms, make_setting
-from jxrecon.experiment import Experiment, Field, Machine, Rival, Schedule, Views
-from jxrecon.geometry import centred_grid
-from jxrecon.kinds import VOLUMES
-from jxrecon.methods.base.method import Method, Reconstruction, no_step, no_terms
-from jxrecon.methods.volumes.linear_prior import linear_prior
-from jxrecon.methods.volumes.mean_volume import mean_volume
+from jxrecon.experiment import Machine
 from jxrecon.report.robustness import styles_of, worst, write_page
-from jxrecon.runs.run import Run, Trained
 from jxrecon.types import InputError
 
-FIELD = Field((8, 9, 10), (20.0, 20.0, 20.0))
-AROUND = centred_grid((14, 14, 16), (20.0, 20.0, 20.0))
-CALLS = []
-
-
-def counted(problem):
-    """The mean of the X-rays as a volume; notes how often it is asked, and by which cameras."""
-
-    def reconstruct(state, images, cameras, key, progress=None):
-        jax.debug.callback(lambda: CALLS.append(float(cameras[-1].source[0])))
-        return Reconstruction(jnp.full(problem.grid.shape, 100.0 * jnp.mean(images[0])), {})
-
-    return Method(lambda key: (), no_step, no_terms, reconstruct)
-
-
-EXPERIMENT = Experiment(
-    name="toy",
-    size="tiny",
-    field=FIELD,
-    views=Views(pixels=12),
-    schedule=Schedule(steps=30, batch_size=2),
-    settings=None,
-    kind=VOLUMES,
-    rivals={
-        "mean volume": Rival(mean_volume),
-        "linear prior": Rival(linear_prior),
-        "counted": Rival(counted, slow=True),
-    },
-)
-
-
-def volume_set(count, seed):
-    """SYNTHETIC balls of varying size and place around bone, in scenes with a block beside the field."""
-    rng = np.random.default_rng(seed)
-    volumes = []
-    for size, shift in zip(rng.uniform(50, 75, count), rng.uniform(-15, 15, (count, 3))):
-        places = np.stack(np.meshgrid(*(np.arange(n) for n in AROUND.shape), indexing="ij"), -1)
-        centre = (np.array(AROUND.shape) - 1) / 2
-        radius = np.linalg.norm((places - centre) * 20.0 - shift, axis=-1)
-        hu = np.clip(60 - 40 * (radius - size), -1000, 60)
-        hu = np.where(radius < size / 2, 700, hu)
-        hu[:2] = 40
-        volumes.append(hu.astype(np.int16))
-    scenes = np.stack(volumes)
-    cut = tuple(slice((a - n) // 2, (a - n) // 2 + n) for a, n in zip(AROUND.shape, (8, 8, 10)))
-    hu = np.full((count, *FIELD.shape), -1000, np.int16)
-    hu[:, :, :8] = scenes[(slice(None), *cut)]
-    names = tuple(f"case_{seed}_{i}" for i in range(count))
-    affines = np.stack([FIELD.grid.affine] * count)
-    around = Scenes(scenes, np.stack([AROUND.affine] * count), 0.5)
-    return VolumeSet(names, hu, hu > -500, affines, around)
-
-
-DATASET = Dataset(volume_set(6, 0), volume_set(3, 1), "Balls of tissue in air.", True)
-SETTING = make_setting(EXPERIMENT, DATASET, Terms(counts=(2,)))
 NAMES = ["angle-in-plane", "photons"]
-
-
-def party(methods=("linear prior", "counted"), **terms):
-    setting = make_setting(EXPERIMENT, DATASET, Terms(counts=(2,), **terms))
-    return Party(setting, choose(setting, methods))
 
 
 def rows_of(folder):
@@ -109,12 +48,6 @@ def found(tmp_path_factory):
 @pytest.fixture(scope="module")
 def room():
     return Room(SETTING, conditions_of(nominal(SETTING)))
-
-
-def condition(name, value):
-    return next(
-        c for c in conditions_of(nominal(SETTING)) if (c.perturbation, c.value) == (name, value)
-    )
 
 
 def test_every_view_is_the_exact_projection_by_the_machine_that_was_perturbed(room):
@@ -323,70 +256,6 @@ def test_a_remedy_changes_the_dash_of_a_methods_curve_and_keeps_its_colour():
     assert styles["fdk, pose found"]["linestyle"] == styles["lift, pose found"]["linestyle"]
     many = styles_of([str(n) for n in range(14)])
     assert len({tuple(style.values()) for style in many.values()}) == 14
-
-
-def test_a_remedy_gives_methods_other_xrays_and_cameras(tmp_path):
-    turned = condition("angle in plane", 10.0).taking.cameras
-    told = Remedy("told", lambda bench: lambda images, cameras: (images, turned), "told the truth")
-    both = party(["counted"], remedies=(told,))
-    assert [c.name for c in both.contenders] == ["counted", "counted, told"]
-    CALLS.clear()
-    robustness([both], tmp_path, ["inverted"], slow_cases=1)
-    jax.effects_barrier()
-    plain = float(nominal(SETTING).cameras[1].source[0])
-    assert sorted(CALLS) == sorted([plain] * 2 + [float(turned[1].source[0])] * 2)
-
-
-def test_runs_that_find_poses_take_part_with_that_at_the_end_without_remedies():
-    method = counted(SETTING.problem(2))
-    method = method._replace(posed=method.reconstruct, own_views=True)
-    run = Run(Path("run"), EXPERIMENT, None, SETTING.problem(2), method, True, "Balls.")
-    run = run._replace(assignments=("settings.steps=3",))
-    setting = make_setting(EXPERIMENT, DATASET, Terms(counts=(2,), remedies=(histograms(),)))
-    asked = setting, ["mean volume"], [Trained(run, (), 7)]
-    names = ["mean volume", "mean volume, histograms", "toy", "toy, histograms"]
-    assert [c.name for c in choose(*asked)] == names
-    found = choose(*asked, posed=True)
-    assert [c.name for c in found] == [*names, "toy, own pose"]
-    assert found[-1].note.startswith("trained for 7 steps; settings.steps=3; made for 2")
-
-
-def test_poses_are_found_first_and_methods_told_nothing_of_it():
-    data = Dataset(volume_set(12, 0), volume_set(2, 1), "Balls of tissue in air.", True)
-    setting = make_setting(EXPERIMENT, data, Terms(counts=(1, 2)))
-    bench = setting.judge.bench(setting, 2)
-    remedy = poses()
-    apply = remedy.learn(bench)
-    asked = conditions_of(nominal(setting._replace(terms=Terms(counts=(2,)))), NAMES[:1])
-    here = Room(setting._replace(terms=Terms(counts=(2,))), asked)
-    [turned] = (c for c in asked if c.value == 10.0)
-    right, seen = (
-        here.images(0, c) for c in (asked[0], turned)
-    )  # balls: no pose can be found by them
-    found, cameras = apply(seen, bench.problem.cameras)
-    assert cameras is bench.problem.cameras
-    np.testing.assert_array_equal(found[0], seen[0])
-    assert found[1].shape == seen[1].shape
-    moved = float(jnp.abs(found[1] - seen[1]).max())
-    assert 0 < moved < float(jnp.abs(seen[1]).max())
-    assert remedy.learn(bench)(seen, cameras)[0] is found  # once for all methods
-    alone = setting.judge.bench(setting, 1)
-    assert remedy.learn(alone)(right[:1], cameras[:1])[0] is not None
-
-
-def test_histograms_are_matched_to_those_of_training():
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(40, 40)).astype(np.float32)
-    known = np.quantile(rng.gamma(2.0, size=5000), np.linspace(0, 1, 257))
-    found = np.asarray(matched(image, known))
-    np.testing.assert_allclose(
-        np.quantile(found, [0.1, 0.5, 0.9]), known[[26, 128, 230]], rtol=0.05
-    )
-    order = np.argsort(image, axis=None)
-    assert (np.diff(found.ravel()[order]) >= 0).all()
-    flat = np.where(image > 0, image, 0.0)  # half of it air
-    assert len(np.unique(np.asarray(matched(flat, known))[flat == 0])) == 1
-    assert histograms().name == "histograms"
 
 
 def test_xrays_by_another_machine_are_told_and_cost(tmp_path):

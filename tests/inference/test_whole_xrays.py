@@ -10,10 +10,12 @@ import pytest
 from jxrecon.data.surround import SURROUND
 from jxrecon.drr import hu_to_mu, line_integrals
 from jxrecon.geometry import biplanar, centred_grid
-from jxrecon.inference.geometry import shipped_patients
+from jxrecon.inference import geometry
+from jxrecon.inference.geometry import Turned, shipped_patients
 from jxrecon.inference.patient import Request, reconstruct
 from jxrecon.inference.volumes import as_taken, untrained
 from jxrecon.io.views import View
+from jxrecon.likelihood.pose import Refined, move
 from jxrecon.runs import config
 from jxrecon.runs.checkpoint import Checkpoints
 from jxrecon.runs.run import open_run, start
@@ -44,7 +46,8 @@ def build(settings, problem):
         hu = jnp.full(problem.grid.shape, jnp.mean(jnp.stack([jnp.mean(y) for y in images])))
         return Reconstruction(hu, {"weight": trusted})
 
-    return Method(lambda key: jnp.zeros(1), no_step, no_terms, reconstruct, field_model=True)
+    made = Method(lambda key: jnp.zeros(1), no_step, no_terms, reconstruct, field_model=True)
+    return made._replace(any_camera=True)
 
 
 def load(experiment, folder, cache):
@@ -151,6 +154,39 @@ def test_xrays_of_the_field_are_taken_as_they_are(run, patient):
     assert mean == pytest.approx(np.mean(whole), rel=1e-5)
     assert not weights.any()
     assert volume.facts["xrays_show"] == "the field alone, as given"
+
+
+def test_a_method_is_told_the_pose_found_with_the_share_by_it(run, patient, monkeypatch):
+    cameras = run.problem.cameras
+    whole, _ = patient(cameras)
+    stood = (cameras[0], move(cameras[1], np.array([5.0, -5.0])))
+    nothing = np.zeros((1, 2))
+
+    def refined(run, views, request):
+        found = Refined(stood, nothing, nothing, (False,), tuple(v.image for v in views), nothing)
+        there = [view._replace(image=0.5 * view.image) for view in views]
+
+        def of_field(share):
+            images = whole if share is None else [y + 3.0 for y in share]
+            items = zip(views, images, stood)
+            return [view._replace(image=np.asarray(y), camera=c) for view, y, c in items]
+
+        return Turned(there, found, of_field)
+
+    monkeypatch.setattr(geometry, "refined", refined)
+    mean, weights, volume = found(run, whole, cameras, refine_pose=True)
+    halved, _, _ = found(run, [0.5 * y for y in whole], cameras)
+    assert mean == pytest.approx(halved + 3.0, rel=1e-5)
+    assert weights.any()
+    np.testing.assert_array_equal(volume.views[1].camera.source, stood[1].source)
+    assert volume.facts["refined_pose"]["cameras"][1]["source_mm"][1] != 0.0
+    mean, _, volume = found(run, whole, cameras, refine_pose=True, xrays="field")
+    assert mean == pytest.approx(np.mean(whole), rel=1e-5)  # as they were taken
+    np.testing.assert_array_equal(volume.views[1].camera.source, stood[1].source)
+    other = run._replace(method=run.method._replace(any_camera=False))
+    mean, _, volume = found(other, whole, cameras, refine_pose=True)
+    assert mean == pytest.approx(halved, rel=1e-5)  # as if they had been taken where they are told
+    np.testing.assert_array_equal(volume.views[1].camera.source, cameras[1].source)
 
 
 def test_an_untrained_method_learns_the_surround_from_a_run(run, exp, patient):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jxrecon.geometry import biplanar, parallel_at
+from jxrecon.drr import line_integrals
+from jxrecon.geometry import biplanar, centred_grid, parallel_at
 from jxrecon.likelihood.model import log_likelihood, of_rows
 from jxrecon.likelihood.pose import BELIEVED, PRIOR, move, search_of
 from jxrecon.types import InputError
@@ -74,6 +75,22 @@ def test_x_rays_come_back_as_the_camera_would_have_taken_them_where_it_is_told(s
             off.append([np.square(y - right[1]).mean() for y in (seen, found[1])])
     before, after = np.mean(off, axis=0)
     assert after < before
+
+
+def test_the_fields_share_is_turned_as_a_scene_of_the_components_is(search):
+    grid = centred_grid((6, 6, 6), (30.0, 32.0, 28.0))
+    stood = (CAMERAS[0], move(CAMERAS[1], np.array([4.0, -3.0, 0, 0, 0])))
+    weights = np.random.default_rng(0).normal(size=len(search.modes.volumes) - 1)
+    field = search.modes.cut(grid)(search.modes.scene(weights).astype(np.float32))
+    told, there = (
+        [np.asarray(line_integrals(field, grid.affine, c, "joseph")) for c in cameras]
+        for cameras in (CAMERAS, stood)
+    )
+    found = search.refine(told)._replace(cameras=stood, weights=weights[None])
+    turned = search.turning(grid)(found, tuple(told))
+    np.testing.assert_array_equal(turned[0], told[0])
+    apart = [np.linalg.norm(y - there[1]) for y in (told[1], turned[1])]
+    assert apart[1] < 1e-3 * apart[0]
 
 
 def test_the_deviation_covers_what_is_missed_on_new_patients(search, taken):

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_prior
 from scipy.stats import norm
 
 from jxrecon import drr
 from jxrecon.compile import jit
 from jxrecon.geometry import biplanar, centred_grid
-from jxrecon.methods.volumes.x2vision import latent, pose
+from jxrecon.methods.volumes.x2vision import latent, pose, prior, stages
 from jxrecon.methods.volumes.x2vision.latent import Latents, LatentSettings
 from jxrecon.pose import Pose
 
@@ -34,6 +35,25 @@ def test_views_as_told_change_nothing():
         off = np.linalg.norm(image[0] - plain) / np.linalg.norm(plain)
         assert off < 0.02  # a moved view is projected by another interpolation
     assert float(pose.likelihood(pose.as_told(3, 2)).sum()) == 0.0
+
+
+def test_coarse_grids_show_oblique_views_as_sharply_as_straight_ones():
+    small = prior.make_prior(toy_prior.SETTINGS, toy_prior.problem(16))
+    straight, there = small.problem.cameras, Pose(jnp.array([0.0, 0.05, 0.1]), jnp.zeros(3))
+    oblique = tuple(there.apply(camera) for camera in straight)
+    images = tuple(jnp.zeros((1, *camera.shape)) for camera in straight)
+    at = {n: stages.level_of(small, n, images, straight, None) for n in (1, 2)}
+    assert (at[1].method, at[2].method) == ("auto", "auto")
+    coarse = stages.level_of(small, 1, images, oblique, None)
+    grid = coarse.prior.problem.grid
+    volumes = jax.random.uniform(jax.random.key(0), (1, *grid.shape, 1))
+    mu = drr.hu_to_mu(small.problem.window.to_hu(volumes[0, ..., 0]))
+    expected = drr.project(mu, grid.affine, coarse.cameras, "joseph")
+    traced = jit(lambda c: stages.level_of(small, 1, images, c, None).shown(volumes, None))(oblique)
+    for known, unknown, sharp in zip(coarse.shown(volumes, None), traced, expected):
+        np.testing.assert_allclose(known[0], sharp, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(unknown[0], sharp, rtol=1e-4, atol=1e-5)
+    assert stages.level_of(small, 2, images, oblique, None).method == "auto"
 
 
 def test_the_likelihood_of_views_is_scipys_density_up_to_its_constant():

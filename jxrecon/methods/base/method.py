@@ -96,13 +96,15 @@ class Method(NamedTuple):
         train_step: (state, batch, key) -> (state, terms); the batch is a `VolumeBatch` with its X-rays.
         eval_step: (state, batch, key) -> terms on held-out volumes.
         reconstruct: (state, images, cameras, key, progress=None, weights=None) -> Reconstruction; jit over
-            the other arguments than the cameras. Weights of the images' pixels, of mean 1, are for a
-            `field_model` alone.
+            the other arguments than the cameras, unless `any_camera`. Weights of the images' pixels, of mean
+            1, are for a `field_model` alone.
         sample: (state, key, count) -> [count, x, y, z] in HU from the prior, where there is one.
         own_views: whether it takes the X-rays of the problem's own cameras alone, one each; else any
             number from anywhere.
         field_model: whether it takes X-rays for line integrals of the field alone, y = A x, so that what
             lies about the field has to be taken from them first.
+        any_camera: of a `field_model`, whether the cameras may be traced, so that one program serves all; it
+            is told poses that are found, others are given X-rays drawn anew where the cameras are told to be.
         fit: (state, `TrainingVolumes`) -> state: what is learnt at once, before the first step.
         kept_out: training cases, evenly spread, that no step learns from, for `finish`.
         finish: (state, batch of the cases kept out) -> state, after the last step; a `field_model` is also
@@ -127,6 +129,7 @@ class Method(NamedTuple):
     sample: Callable[[PyTree, Key, int], Float[Array, "b x y z"]] | None = None
     own_views: bool = False
     field_model: bool = False
+    any_camera: bool = False
     fit: Callable[[PyTree, Any], PyTree] | None = None
     kept_out: int = 0
     finish: Callable[..., PyTree] | None = None

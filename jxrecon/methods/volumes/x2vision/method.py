@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jxrecon import drr
+from jxrecon.drr.rays import is_concrete
 from jxrecon.geometry import same_cameras
 from jxrecon.methods.base import calibration
 from jxrecon.methods.base.method import (
@@ -137,6 +138,7 @@ def build(settings: Settings, problem: Problem) -> Method:
         reconstruct=partial(reconstruct, Model(prior, settings)),
         sample=partial(manifold.sample, prior),
         field_model=True,
+        any_camera=True,
         posed=partial(reconstruct, Model(prior, posed)),
         slow=True,
         deviates=settings.latent.samples > 0,
@@ -340,7 +342,8 @@ def _first(
         return manifold.encoded(prior, state, unit[None, ..., None])
     if model.settings.latent.start == "mean" or "whole" not in hints:
         return None
-    if not same_cameras(cameras, prior.problem.cameras, 0.1):
+    own = prior.problem.cameras
+    if not is_concrete(None, cameras) or not same_cameras(cameras, own, 0.1):
         return None
     images = tuple(image[None] for image in hints["whole"])
     return manifold.guessed(prior, state.ema["encoder"], images)

@@ -296,12 +296,12 @@ def volumes_of(
 
 
 def project(
-    prior: Prior, volumes: Volumes, cameras: Cameras
+    prior: Prior, volumes: Volumes, cameras: Cameras, method: str = "auto"
 ) -> tuple[Float[Array, "b rows columns"], ...]:
-    """Line integrals of volumes in network units, one [b, rows, columns] a camera."""
+    """Line integrals of volumes in network units, one [b, rows, columns] a camera; method of `drr`."""
     mu = drr.hu_to_mu(prior.problem.window.to_hu(volumes[..., 0]))
     affine = prior.problem.grid.affine
-    return jax.vmap(lambda m: drr.project(m, affine, cameras))(mu)
+    return jax.vmap(lambda m: drr.project(m, affine, cameras, method))(mu)
 
 
 def random_styles(
