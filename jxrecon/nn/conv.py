@@ -3,13 +3,12 @@
 XLA's own 3-D convolutions are 4 to 80 times slower than need be on CPU, above all their gradients. All
 strides here become convolutions of stride 1 (space to depth, depth to space), and these are a pair of
 bilinear maps, `_correlate` and `_kernel_gradient`, each of which is the other's derivative: so they can
-be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and, of few
-channels, its depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
+be differentiated (in reverse) as often as one likes. On CPU a volume's depth goes into the batch and its
+depth taps into the channels, elsewhere XLA's own form is taken. Equal to `jax.lax` to rounding.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,8 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-FEW = 8  # times fewer channels out than in: the forms for a network's last layer
-MANY = 144  # numbers in a plane of taps, from which on gathering them saves no time
+FEW = 8  # times fewer channels out than in: the form for the kernel of a network's last layer
 
 Padding = int | Sequence[tuple[int, int]] | None
 
@@ -205,31 +203,30 @@ def _kernel_gradient_native(pads: Pads, x: Array, g: Array) -> Array:
 def _correlate_folded(
     pads: Pads, x: Float[Array, "b x y z i"], w: Float[Array, "k l m i o"]
 ) -> Array:
-    """2-D convolutions with depth in the batch, one a tap along depth, added up.
+    """One 2-D convolution with depth in the batch and the taps along depth in the channels.
 
-    With few channels, one convolution with these taps in the channels: those of the input, or, where the
-    output has fewer still, of the output.
+    In those of the output, whose parts are then shifted along depth and added up, or, where the input has
+    fewer, of the input: so `x` is copied for each tap only where that is less than the results.
     """
-    x, around = _pad(x, (pads[0], (0, 0), (0, 0))), pads[1:]
-    depth = x.shape[1] - w.shape[0] + 1
-    if FEW * w.shape[-1] <= w.shape[-2]:
-        kernel = w.transpose(1, 2, 3, 0, 4).reshape(*w.shape[1:4], -1)
+    around, (taps, *plane, i, o) = pads[1:], w.shape
+    depth = x.shape[1] + sum(pads[0]) - taps + 1
+
+    def shifted(planes: Array, tap: int) -> Array:
+        before = pads[0][0] - tap
+        return _pad(planes, ((before, depth - before - x.shape[1]), (0, 0), (0, 0)))
+
+    def flat(x: Array, kernel: Array) -> Array:
         y = _correlate_native(around, x.reshape(-1, *x.shape[2:]), kernel)
-        y = y.reshape(*x.shape[:2], *y.shape[1:3], w.shape[0], w.shape[-1])
-        terms = [y[:, k : k + depth, :, :, k] for k in range(w.shape[0])]
-        return sum(terms[1:], terms[0])
-    planes = [x[:, k : k + depth] for k in range(w.shape[0])]
-    kernels = list(w)
-    if math.prod(w.shape[1:4]) < MANY or w.dtype == jnp.float64:  # of 16 channels XLA's is slow
-        planes = [jnp.concatenate(planes, -1)]
-        kernels = [w.transpose(1, 2, 0, 3, 4).reshape(*w.shape[1:3], -1, w.shape[-1])]
-    flat = [plane.reshape(-1, *plane.shape[2:]) for plane in planes]
-    y, *others = [_correlate_native(around, plane, kernel) for plane, kernel in zip(flat, kernels)]
-    if others:
-        # Of a sum that is not held together XLA keeps all terms, as late as for gradients. No loop: devices
-        # would send each other sums within it, which processes on CPUs then get in different orders.
-        y = lax.optimization_barrier(sum(others, y))
-    return y.reshape(x.shape[0], depth, *y.shape[1:])
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    if i < o:
+        gathered = jnp.concatenate([shifted(x, k) for k in range(taps)], -1)
+        return flat(gathered, w.transpose(1, 2, 0, 3, 4).reshape(*plane, -1, o))
+    y = flat(x, w.transpose(1, 2, 3, 0, 4).reshape(*plane, i, -1))
+    y, *others = [shifted(y[..., k * o : (k + 1) * o], k) for k in range(taps)]
+    # Of a sum that is not held together XLA keeps all terms, as late as for gradients. No loop: devices
+    # would send each other sums within it, which processes on CPUs then get in different orders.
+    return lax.optimization_barrier(sum(others, y)) if others else y
 
 
 def _kernel_gradient_planes(pads: Pads, x: Array, g: Array) -> Array:

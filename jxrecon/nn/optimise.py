@@ -17,6 +17,9 @@ def descend(
     optimiser: optax.GradientTransformation, gradient: PyTree, state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
     """Parameters and optimiser state after one update."""
+    # Nothing changes before all gradients are there: XLA would copy what is changed, as it cannot tell that
+    # nobody reads the old numbers later.
+    gradient, state, params = jax.lax.optimization_barrier((gradient, state, params))
     # optax raises floats to integer step counts, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         updates, state = optimiser.update(gradient, state, params)

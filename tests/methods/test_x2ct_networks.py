@@ -86,7 +86,8 @@ def test_connection_b_from_its_different_planes_is_the_whole_extruded_volumes(si
         y = norm_relu(conv(image, reduce["kernel"]) + reduce["bias"].reshape(1, 1, 1, -1))
         y = jnp.broadcast_to(y[:, None], (2, size, size, size, 2))
         y = norm_relu(conv(y, three["kernel"]))
-        return norm_relu(conv(jnp.concatenate([x, y], -1), params["compress"]["params"]["kernel"]))
+        joined = jnp.concatenate([jax.nn.relu(x), y], -1)
+        return instance_norm(conv(joined, params["compress"]["params"]["kernel"]))
 
     def both(params, image, x):
         weight = jnp.cos(jnp.arange(2 * size**3 * 3, dtype=x.dtype)).reshape(2, *(size,) * 3, 3)

@@ -201,12 +201,12 @@ def taps(tree, name):
             link = norm_relu(decoder(f"link_{i}", "reduce"))
             found[f"{prefix}linker_layer{i}.0.compress_block"] = link
             found[f"{prefix}linker_layer{i}"] = lengthen(decoder(f"link_{i}"), SIZE // 2**i)
-            found[f"{prefix}decoder_compress_layer{i - 1}"] = decoder(f"compress_{i}")
+            found[f"{prefix}decoder_compress_layer{i - 1}"] = jax.nn.relu(decoder(f"compress_{i}"))
         code = encoder()[1]
         found[f"{prefix}decoder_compress_layer4"] = code
         found[f"{prefix}base_link"] = first(code).reshape(1, -1)
         for level in range(6):
-            found[f"{prefix}decoder_layer{level - 1}"] = decoder(f"layer_{level}")
+            found[f"{prefix}decoder_layer{level - 1}"] = jax.nn.relu(decoder(f"layer_{level}"))
         found[f"{prefix}decoder_layer"] = jax.nn.relu(decoder("head"))
     if name == "multi":
         for k in range(6):
@@ -214,7 +214,7 @@ def taps(tree, name):
             found[f"transposed_layer#{k}"] = sum(
                 x.transpose(order) for x, order in zip(pair, TO_COMMON)
             )
-            found[f"decoder_layer{k - 1}"] = captured(tree, "fused", f"layer_{k}")
+            found[f"decoder_layer{k - 1}"] = jax.nn.relu(captured(tree, "fused", f"layer_{k}"))
         found["decoder_layer"] = jax.nn.relu(captured(tree, "fused", "head"))
     return found
 

@@ -56,7 +56,8 @@ def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Arr
     share = _shares(wide, weights)
     centred = wide - _space_sum(wide * share)
     scale = 1.0 / jnp.sqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
-    y, scale = keep((centred * scale).astype(x.dtype)), keep(scale)
+    y = lax.optimization_barrier((centred * scale).astype(x.dtype))  # else all who read it norm anew
+    y, scale = keep(y), keep(scale)
     return y, (y, scale)
 
 
@@ -173,9 +174,10 @@ class Link(nn.Module):
 
 
 class Compress(nn.Module):
-    """What joins at a decoder level: concatenation along channels, a 3^3 convolution, norm, ReLU.
+    """What joins at a decoder level: ReLU, concatenation along channels, a 3^3 convolution, norm.
 
-    `extruded`: what joins last is the three planes of a `Link`, which enter as they are.
+    A block of a decoder begins with the ReLU that ends the one before, so that what is kept between them is
+    what the norm gave, which its gradient needs too, and not its ReLU beside it. `extruded`: what joins last is the three planes of a `Link`, which enter as they are.
     """
 
     features: int
@@ -186,17 +188,19 @@ class Compress(nn.Module):
         channels = x.shape[-1] + sum(y.shape[-1] for y in joining)
         kernel, bias = kernel_and_bias(self, (3, 3, 3, channels, self.features), "idle")
         kernel = kernel.astype(x.dtype)
+        x, *joining = [nn.relu(y) for y in (x, *joining)]
         if joining and self.extruded:
             # Five different planes follow from three: a convolution of an image's cost, not a volume's.
             planes = conv(lengthen(joining[0], 5), kernel[..., x.shape[-1] :, :])
             y = conv(x, kernel[..., : x.shape[-1], :]) + lengthen(planes, x.shape[1])
+            y = lax.optimization_barrier(y)
         else:
             y = conv(jnp.concatenate([x, *joining], -1), kernel)
-        return norm_relu(add_bias(y, bias))
+        return instance_norm(add_bias(y, bias))
 
 
 class Layer(nn.Module):
-    """One level of a decoder: `convs` 3^3 convolutions with norm and ReLU, then one that doubles the size.
+    """One level of a decoder: `convs` times ReLU, 3^3 convolution, norm, then with one that doubles the size.
 
     `up` is that one's output channels; 0: there is none.
     """
@@ -207,5 +211,5 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n s s s i"]) -> Float[Array, "n t t t o"]:
         for j in range(self.convs):
-            x = norm_relu(Conv(x.shape[-1], name=f"conv_{j}")(x))
-        return norm_relu(Conv(self.up, up=True, name="up")(x)) if self.up else x
+            x = instance_norm(Conv(x.shape[-1], name=f"conv_{j}")(nn.relu(x)))
+        return instance_norm(Conv(self.up, up=True, name="up")(nn.relu(x))) if self.up else x

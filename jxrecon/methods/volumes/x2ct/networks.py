@@ -185,8 +185,8 @@ class Decoder(nn.Module):
         return self.compress[level](x, *linked)
 
     def finish(self, x: Float[Array, "n s s s c"]) -> Float[Array, "n s s s 1"]:
-        """The 7^3 head and ReLU."""
-        return nn.relu(self.head(x))
+        """ReLU, the 7^3 head and ReLU."""
+        return nn.relu(self.head(nn.relu(x)))
 
 
 TO_COMMON = ((0, 2, 1, 3, 4), (0, 2, 3, 1, 4))
@@ -231,7 +231,7 @@ class Generator(nn.Module):
             if level < a.stages:
                 xs = [d.join(level, x, f[level]) for d, x, f in zip(self.decoder, xs, features)]
             if a.views == 2 and (a.fusion or level == a.stages):
-                mean = _mean(xs)
+                mean = _mean([nn.relu(x) for x in xs])
                 if a.write_back:
                     xs = [mean.transpose(order) for order in FROM_COMMON]
                 if a.fusion:
