@@ -26,14 +26,14 @@ CPU_OPTIONS = {} if _LEVEL in os.environ.get("XLA_FLAGS", "") else _OPTIONS
 And without the pass that takes `lax.optimization_barrier` out before XLA fuses: with it `jax.checkpoint`,
 which is made of these, saves no memory on CPU. What the user's XLA_FLAGS say holds."""
 
-
-_LONG = 1.0  # seconds of compiling from which on its memory is worth giving back
-
 _EMITTERS = "xla_cpu_use_fusion_emitters"  # a flag that jaxlib 0.11 no longer has everywhere
 _CHOOSES = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)
 _FREE = _CHOOSES and _EMITTERS not in os.environ.get("XLA_FLAGS", "")
 ONCE_OPTIONS = {**CPU_OPTIONS, _EMITTERS: False} if _FREE else CPU_OPTIONS
 """For programs that run once on CPU: XLA's former emitters write slower loops, in less time."""
+
+_LONG = 1.0
+"""Seconds of compiling from which on its memory is worth giving back."""
 
 
 def jit(function: Callable, once: bool = False, **arguments: Any) -> Any:

@@ -56,7 +56,9 @@ def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Arr
     share = _shares(wide, weights)
     centred = wide - _space_sum(wide * share)
     scale = 1.0 / jnp.sqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
-    y = lax.optimization_barrier((centred * scale).astype(x.dtype))  # else all who read it norm anew
+    y = lax.optimization_barrier(
+        (centred * scale).astype(x.dtype)
+    )  # else all who read it norm anew
     y, scale = keep(y), keep(scale)
     return y, (y, scale)
 
@@ -177,7 +179,8 @@ class Compress(nn.Module):
     """What joins at a decoder level: ReLU, concatenation along channels, a 3^3 convolution, norm.
 
     A block of a decoder begins with the ReLU that ends the one before, so that what is kept between them is
-    what the norm gave, which its gradient needs too, and not its ReLU beside it. `extruded`: what joins last is the three planes of a `Link`, which enter as they are.
+    what the norm gave, which its gradient needs too, and not its ReLU beside it. `extruded`: what joins last
+    is the three planes of a `Link`, which enter as they are.
     """
 
     features: int
@@ -200,9 +203,9 @@ class Compress(nn.Module):
 
 
 class Layer(nn.Module):
-    """One level of a decoder: `convs` times ReLU, 3^3 convolution, norm, then with one that doubles the size.
+    """One level of a decoder: `convs` times ReLU, 3^3 convolution, norm; the same again, to double the size.
 
-    `up` is that one's output channels; 0: there is none.
+    `up` is that one's output channels; 0: there is none. Why the ReLU comes first: see `Compress`.
     """
 
     convs: int
