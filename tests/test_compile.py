@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jxrecon.compile import jit
 
@@ -36,4 +37,27 @@ def test_what_the_users_flags_say_holds_for_programs_that_run_once() -> None:
         "from jxrecon import compile; assert compile.ONCE_OPTIONS == compile.CPU_OPTIONS; "
         "assert compile.CPU_OPTIONS"
     )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others give back by themselves")
+def test_memory_goes_back_to_the_system_after_a_long_compilation() -> None:
+    code = """
+import os
+import jax
+from jxrecon.compile import jit
+
+def resident():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+jit(abs)
+blocks = [bytes(1000) for _ in range(100_000)]
+last = bytes(1000)
+del blocks
+for seconds, given_back in ((0.1, False), (2.0, True)):
+    before = resident()
+    jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
+    assert (before - resident() > 80e6) == given_back, (before, resident())
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
