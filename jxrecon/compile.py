@@ -54,15 +54,15 @@ def jit(function: Callable, once: bool = False, **arguments: Any) -> Any:
 def _give_back_memory() -> None:
     """From now on what compiling freed goes back to the system, not into the reserve of glibc's `malloc`.
 
-    After X2CT-GAN's step these are 2.7 GB, and XLA takes a program's buffers from elsewhere. Nothing is done
+    After X2CT-GAN's step that is 2.7 GB, and XLA takes a program's buffers from elsewhere. Nothing is done
     on other systems, whose `malloc` gives back by itself.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
         return
 
-    def compiled(event: str, seconds: float, **_: Any) -> None:
-        if event.endswith("/backend_compile_duration") and seconds > _LONG:
+    def compiled(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("/backend_compile_duration") and duration_secs > _LONG:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)

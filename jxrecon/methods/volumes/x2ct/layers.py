@@ -56,9 +56,7 @@ def _norm(x: Array, weights: tuple[float, ...]) -> tuple[Array, tuple[Array, Arr
     share = _shares(wide, weights)
     centred = wide - _space_sum(wide * share)
     scale = 1.0 / jnp.sqrt(_space_sum(jnp.square(centred) * share) + 1e-5)
-    y = lax.optimization_barrier(
-        (centred * scale).astype(x.dtype)
-    )  # else all who read it norm anew
+    y = lax.optimization_barrier((centred * scale).astype(x.dtype))  # else each reader norms anew
     y, scale = keep(y), keep(scale)
     return y, (y, scale)
 
@@ -179,8 +177,9 @@ class Compress(nn.Module):
     """What joins at a decoder level: ReLU, concatenation along channels, a 3^3 convolution, norm.
 
     A block of a decoder begins with the ReLU that ends the one before, so that what is kept between them is
-    what the norm gave, which its gradient needs too, and not its ReLU beside it. `extruded`: what joins last
-    is the three planes of a `Link`, which enter as they are.
+    what the norm gave, which its gradient needs too, and not its ReLU beside it.
+
+    `extruded`: what joins last is the three planes of a `Link`, which enter as they are.
     """
 
     features: int
@@ -191,19 +190,19 @@ class Compress(nn.Module):
         channels = x.shape[-1] + sum(y.shape[-1] for y in joining)
         kernel, bias = kernel_and_bias(self, (3, 3, 3, channels, self.features), "idle")
         kernel = kernel.astype(x.dtype)
-        x, *joining = [nn.relu(y) for y in (x, *joining)]
-        if joining and self.extruded:
+        x, *others = [nn.relu(y) for y in (x, *joining)]
+        if others and self.extruded:
             # Five different planes follow from three: a convolution of an image's cost, not a volume's.
-            planes = conv(lengthen(joining[0], 5), kernel[..., x.shape[-1] :, :])
+            planes = conv(lengthen(others[0], 5), kernel[..., x.shape[-1] :, :])
             y = conv(x, kernel[..., : x.shape[-1], :]) + lengthen(planes, x.shape[1])
-            y = lax.optimization_barrier(y)
+            y = lax.optimization_barrier(y)  # else both terms are kept
         else:
-            y = conv(jnp.concatenate([x, *joining], -1), kernel)
+            y = conv(jnp.concatenate([x, *others], -1), kernel)
         return instance_norm(add_bias(y, bias))
 
 
 class Layer(nn.Module):
-    """One level of a decoder: `convs` times ReLU, 3^3 convolution, norm; the same again, to double the size.
+    """One level of a decoder: `convs` times ReLU, 3^3 convolution, norm, then once more, doubling the size.
 
     `up` is that one's output channels; 0: there is none. Why the ReLU comes first: see `Compress`.
     """
