@@ -7,7 +7,7 @@ Field: 224 x 240 x 202 mm about the jaw (x left-right, y back-front, z foot-head
 lateral cone beam, source-axis 1000 mm, source-detector 1500 mm, a detector of 384 x 384 mm.
 
 Size small, SYNTHETIC subjects (128 and 8), X-rays of the whole body, 20,000 photons, seed 0, 160 steps:
-X2Vision 31.25 dB / 78.1 HU (whole-volume PSNR in [-1024, 2000] HU / MAE in the body mask) beside linear
+X2Vision 31.23 dB / 78.2 HU (whole-volume PSNR in [-1024, 2000] HU / MAE in the body mask) beside linear
 prior 32.12 / 70.8. Its linear part gives nearly all of that: 31.5 dB after 40 steps. With the paper's
 mapping network and a table of codes (settings.prior.codes=table, architecture=orig, 960 steps) 26.21 /
 159.3.
